@@ -1,0 +1,1 @@
+//! CPU primitives on plain slices, with run-time choice of instruction set.

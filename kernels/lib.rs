@@ -1,0 +1,1 @@
+//! One folder per operator: schema, shape inference, reference evaluation, fast kernels.

@@ -1,0 +1,1 @@
+//! Fetching and rebuilding the real models that the project is measured with.

@@ -1,0 +1,1 @@
+//! Running graphs: engines, KV cache, text generation, evaluation.

@@ -1,0 +1,1 @@
+//! The graph that every part of planish works on.

@@ -1,0 +1,1 @@
+//! Optimises and quantises exported ONNX language models.
