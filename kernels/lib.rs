@@ -1,1 +1,18 @@
-//! One folder per operator: schema, shape inference, reference evaluation, fast kernels.
+//! One folder per operator under [`ops`]: schema, shape inference, an obviously right reference
+//! evaluation, fast CPU kernel. [`infer`] runs the shape inference over a graph.
+
+pub mod buffers;
+pub mod fact;
+pub mod infer;
+pub mod kernel;
+pub mod op;
+pub mod ops;
+
+pub use fact::Fact;
+pub use kernel::{CpuContext, Kernel};
+pub use op::{OpDef, OpError, OpNode};
+
+/// The domain of planish's own operators.
+pub const DOMAIN: &str = "planish";
+/// The domain of ONNX Runtime's contributed operators.
+pub const MICROSOFT: &str = "com.microsoft";
