@@ -1,1 +1,2 @@
 //! Optimises and quantises exported ONNX language models.
+pub mod app;

@@ -1,2 +1,6 @@
 //! The `planish` command line.
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -13,6 +13,7 @@ pub mod graph;
 pub mod model;
 pub mod node;
 pub mod tensor;
+pub mod text;
 pub mod value;
 pub mod verify;
 

@@ -1,0 +1,179 @@
+//! Buffers of tensors, reused from one step to the next.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytemuck::Pod;
+use bytes::Bytes;
+use planish_ir::{DataType, Tensor, TensorError};
+
+/// Alignment of every buffer: a cache line, an AVX-512 register.
+const ALIGNMENT: usize = 64;
+/// Bytes that a pool keeps for reuse at most.
+const MAX_KEPT: usize = 64 << 20;
+
+/// Hands out buffers and takes them back when the last tensor over one is dropped, so that a
+/// decoding step allocates nothing once it has run twice.
+#[derive(Clone, Default)]
+pub struct BufferPool {
+    free: Arc<Mutex<FreeList>>,
+}
+
+#[derive(Default)]
+struct FreeList {
+    by_size: HashMap<usize, Vec<RawBuffer>>,
+    kept: usize,
+}
+
+impl BufferPool {
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A buffer of at least `n_bytes` whose contents are unspecified (but initialised) bytes.
+    pub fn take(&self, n_bytes: usize) -> Buffer {
+        let size = size_class(n_bytes);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let reused = free.by_size.get_mut(&size).and_then(Vec::pop);
+        if reused.is_some() {
+            free.kept -= size;
+        }
+        drop(free);
+        let raw = reused.unwrap_or_else(|| RawBuffer::new(size));
+        Buffer { raw: Some(raw), len: n_bytes, home: self.free.clone() }
+    }
+
+    /// A buffer for `n` elements, as a mutable slice through [`Buffer::as_mut`].
+    pub fn take_for<T: Pod>(&self, n: usize) -> Buffer {
+        self.take(n * size_of::<T>())
+    }
+}
+
+/// Sizes are rounded up so that slightly growing tensors (a mask, a position list) find their
+/// buffer again: to a power of two up to 4 KiB, then to an eighth of the next lower power of two.
+fn size_class(n_bytes: usize) -> usize {
+    let n = n_bytes.max(ALIGNMENT);
+    if n <= 4096 {
+        return n.next_power_of_two();
+    }
+    let step = (n.next_power_of_two() / 16).max(ALIGNMENT);
+    n.div_ceil(step) * step
+}
+
+/// A buffer on loan from a pool.
+pub struct Buffer {
+    raw: Option<RawBuffer>,
+    len: usize,
+    home: Arc<Mutex<FreeList>>,
+}
+
+impl Buffer {
+    /// The elements, to be written.
+    #[allow(clippy::should_implement_trait)]
+    pub fn as_mut<T: Pod>(&mut self) -> &mut [T] {
+        let len = self.len;
+        let raw = self.raw.as_mut().expect("present until dropped");
+        bytemuck::cast_slice_mut(&mut raw.bytes_mut()[..len])
+    }
+
+    /// Makes a tensor of it.
+    ///
+    /// # Errors
+    /// If the size does not fit.
+    pub fn into_tensor(self, dtype: DataType, shape: Vec<usize>) -> Result<Tensor, TensorError> {
+        Tensor::new(dtype, shape, Bytes::from_owner(self))
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.raw.as_ref().expect("present until dropped").bytes()[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let Some(raw) = self.raw.take() else { return };
+        let mut free = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.kept + raw.size <= MAX_KEPT {
+            free.kept += raw.size;
+            free.by_size.entry(raw.size).or_default().push(raw);
+        }
+    }
+}
+
+/// An aligned allocation.
+struct RawBuffer {
+    pointer: *mut u8,
+    size: usize,
+}
+
+// SAFETY: the allocation is owned by this value alone.
+unsafe impl Send for RawBuffer {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for RawBuffer {}
+
+impl RawBuffer {
+    fn new(size: usize) -> Self {
+        let layout = Self::layout(size);
+        // SAFETY: the size is not zero (see `size_class`).
+        let pointer = unsafe { alloc(layout) };
+        if pointer.is_null() {
+            handle_alloc_error(layout);
+        }
+        // SAFETY: `size` bytes were just allocated; they must be initialised to be read.
+        unsafe { pointer.write_bytes(0, size) };
+        Self { pointer, size }
+    }
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, ALIGNMENT).expect("sizes of tensors fit the address space")
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `size` initialised bytes, owned by self.
+        unsafe { std::slice::from_raw_parts(self.pointer, self.size) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and self is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.size) }
+    }
+}
+
+impl Drop for RawBuffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated with the same layout.
+        unsafe { dealloc(self.pointer, Self::layout(self.size)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_tensor_gives_its_buffer_back() {
+        let pool = BufferPool::new();
+        let mut buffer = pool.take_for::<f32>(10);
+        buffer.as_mut::<f32>().fill(2.0);
+        let address = buffer.as_ref().as_ptr();
+        let tensor = buffer.into_tensor(DataType::F32, vec![2, 5]).unwrap();
+        assert_eq!(tensor.as_slice::<f32>().unwrap()[9], 2.0);
+        let copy = tensor.clone();
+        drop(tensor);
+        assert_ne!(pool.take(40).as_ref().as_ptr(), address, "a clone still reads it");
+        drop(copy);
+        assert_eq!(pool.take(40).as_ref().as_ptr(), address);
+    }
+
+    #[test]
+    fn size_classes_waste_little() {
+        for n in [1usize, 64, 65, 4097, 100_000, 113_246_208] {
+            let size = size_class(n);
+            assert!(size >= n && (n < 4096 || size <= n + n / 8 + ALIGNMENT), "{n} → {size}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Times the primitives on the shapes of a small language model, and prints a table.
+//!
+//! Arguments: words that the wanted rows contain (all rows without any).
+
+use planish_cpu::*;
+use std::time::Instant;
+
+/// What a row's rate counts.
+enum Work {
+    Operations(f64),
+    Bytes(f64),
+    None,
+}
+
+struct Bench {
+    pool: ThreadPool,
+    isa: Isa,
+    filters: Vec<String>,
+}
+
+impl Bench {
+    /// Prints the median and the least time of `f`.
+    fn row(&self, op: &str, shape: &str, work: Work, mut f: impl FnMut(&ThreadPool, Isa)) {
+        let name = format!("{op} {shape}");
+        if !self.filters.is_empty() && !self.filters.iter().any(|w| name.contains(w.as_str())) {
+            return;
+        }
+        let start = Instant::now();
+        f(&self.pool, self.isa);
+        let once = start.elapsed().as_secs_f64().max(1e-7);
+        let inner = (2e-5 / once).ceil().clamp(1.0, 100.0) as usize;
+        let samples = (0.25 / (once * inner as f64)).clamp(15.0, 2_000.0) as usize;
+        let mut times: Vec<f64> = (0..samples)
+            .map(|_| {
+                let start = Instant::now();
+                (0..inner).for_each(|_| f(&self.pool, self.isa));
+                start.elapsed().as_secs_f64() / inner as f64
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (median, least) = (times[times.len() / 2], times[0]);
+        let rate = |t: f64| match work {
+            Work::Operations(n) => format!("{:8.1} GOP/s", n / t * 1e-9),
+            Work::Bytes(n) => format!("{:8.1} GB/s ", n / t * 1e-9),
+            Work::None => String::new(),
+        };
+        println!(
+            "{op:<22} {shape:<28} {:>10.2} us {:>10.2} us  {:<16} {}",
+            median * 1e6,
+            least * 1e6,
+            rate(median),
+            rate(least)
+        );
+    }
+}
+
+fn floats(n: usize) -> Vec<f32> {
+    let mut state = 12345u32;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        })
+        .collect()
+}
+
+fn codes(n: usize) -> Vec<i8> {
+    floats(n).iter().map(|x| (x * 7.4).round() as i8).collect()
+}
+
+fn weights(bits: u32, k: usize, n: usize, group: Option<usize>) -> PackedWeights {
+    let scales = vec![0.01; n * group.map_or(1, |g| k.div_ceil(g))];
+    let spec = WeightSpec { k, n, layout: WeightLayout::Kn, scales: &scales, group };
+    let packed = match bits {
+        4 => PackedWeights::pack_int4_bytes(&codes(k * n), spec),
+        _ => PackedWeights::pack_int8(&codes(k * n), spec),
+    };
+    packed.expect("the lengths fit")
+}
+
+fn main() {
+    let filters = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let bench = Bench { pool: ThreadPool::default(), isa: Isa::best(), filters };
+    println!("{:?}, {} threads", bench.isa, bench.pool.n_threads());
+    println!("{:<22} {:<28} {:>13} {:>13}  rate at each", "op", "shape", "median", "least");
+    bench.row("fork-join", "empty", Work::None, |pool, _| pool.run(|_| {}));
+    integer(&bench);
+    weight_only(&bench);
+    float(&bench);
+    transforms(&bench);
+    rows(&bench);
+    attentions(&bench);
+}
+
+fn integer(bench: &Bench) {
+    for (k, n) in [(576, 1536), (1536, 576), (576, 576), (576, 192), (4096, 4096)] {
+        for (bits, group) in [(4, None), (8, None), (4, Some(128))] {
+            if group.is_some_and(|g| k % g != 0) {
+                continue;
+            }
+            let w = weights(bits, k, n, group);
+            for m in [1, 4, 8, 16, 64, 512] {
+                let (a, scales) = (codes(m * k), vec![0.1; m]);
+                let mut out = vec![0.0; m * n];
+                let work = match m {
+                    1 => Work::Bytes((k * n) as f64 * f64::from(bits) / 8.0),
+                    _ => Work::Operations(2.0 * (m * k * n) as f64),
+                };
+                let name = format!("qgemm w{bits}{}", group.map_or("", |_| " g128"));
+                bench.row(&name, &format!("m={m} k={k} n={n}"), work, |pool, isa| {
+                    qgemm(pool, isa, &a, &scales, &w, None, &mut out, false);
+                });
+            }
+        }
+    }
+    streaming(bench);
+}
+
+/// Many weights in turn, so that none stays in a core's own cache.
+fn streaming(bench: &Bench) {
+    let (k, n, count) = (1536, 576, 128);
+    let ws: Vec<_> = (0..count).map(|_| weights(4, k, n, None)).collect();
+    let (a, mut out, mut i) = (codes(k), vec![0.0; n], 0);
+    let work = Work::Bytes((k * n / 2) as f64);
+    bench.row("qgemm w4 cold", &format!("m=1 k={k} n={n}"), work, |pool, isa| {
+        qgemm(pool, isa, &a, &[0.1], &ws[i % count], None, &mut out, false);
+        i += 1;
+    });
+}
+
+fn weight_only(bench: &Bench) {
+    for (bits, k, n) in [(8, 576, 49_152), (4, 576, 1536)] {
+        let w = weights(bits, k, n, None);
+        for m in [1, 64] {
+            let (a, mut out) = (floats(m * k), vec![0.0; m * n]);
+            for precision in [Precision::Fixed16, Precision::Exact] {
+                let work = match m {
+                    1 => Work::Bytes((k * n) as f64 * f64::from(bits) / 8.0),
+                    _ => Work::Operations(2.0 * (m * k * n) as f64),
+                };
+                let name = format!("wgemm w{bits} {precision:?}");
+                bench.row(&name, &format!("m={m} k={k} n={n}"), work, |pool, isa| {
+                    wgemm(pool, isa, precision, &a, &w, None, &mut out);
+                });
+            }
+        }
+    }
+}
+
+fn float(bench: &Bench) {
+    for (m, k, n) in
+        [(1, 576, 1536), (1, 576, 49_152), (8, 576, 1536), (512, 576, 1536), (512, 1536, 576)]
+    {
+        let (a, b, mut c) = (floats(m * k), floats(k * n), vec![0.0; m * n]);
+        for (name, b) in
+            [("sgemm [K,N]", MatRef::new(&b, k, n)), ("sgemm [N,K]", MatRef::new(&b, n, k).t())]
+        {
+            let work = match m {
+                1 => Work::Bytes((k * n * 4) as f64),
+                _ => Work::Operations(2.0 * (m * k * n) as f64),
+            };
+            bench.row(name, &format!("m={m} k={k} n={n}"), work, |pool, isa| {
+                let (a, c) = (MatRef::new(&a, m, k), MatMut::new(&mut c, m, n));
+                sgemm(pool, isa, 1.0, a, b, 0.0, c);
+            });
+        }
+    }
+}
+
+fn transforms(bench: &Bench) {
+    for (n1, n2) in [(24, 24), (32, 48)] {
+        let n = n1 * n2;
+        let (p1, p2, weight) = (floats(n1 * n1), floats(n2 * n2), floats(n));
+        let t = Kronecker { n1, n2, p1: Some(&p1), p2: Some(&p2) };
+        for m in [1, 512] {
+            let (x, y) = (floats(m * n), floats(m * n));
+            let (mut out, mut scales) = (vec![0; m * n], vec![0.0; m]);
+            let norm = RowSource::RmsNorm { x: &x, weight: &weight, eps: 1e-5 };
+            let gated = RowSource::SwiGlu { gate: &x, up: &y };
+            for (name, source) in [
+                ("transform", RowSource::Plain(&x)),
+                ("norm+transform", norm),
+                ("swiglu+transform", gated),
+            ] {
+                let work = Work::Operations((2 * m * n * (n1 + n2)) as f64);
+                bench.row(name, &format!("m={m} n={n1}*{n2}"), work, |pool, isa| {
+                    let spec = QuantSpec::new(4);
+                    transform_quantize(pool, isa, source, t, spec, &mut out, &mut scales);
+                });
+            }
+        }
+    }
+}
+
+fn rows(bench: &Bench) {
+    let n = 576;
+    for m in [1, 512] {
+        let (x, y, mut out) = (floats(m * n), floats(m * n), vec![0.0; m * n]);
+        let (weight, table) = (floats(n), floats(m * 32));
+        let shape = format!("m={m} n={n}");
+        let bytes = |arrays: usize| Work::Bytes((m * n * 4 * arrays) as f64);
+        bench.row("rms_norm", &shape, bytes(2), |pool, isa| {
+            rms_norm(pool, isa, &x, None, &weight, 1e-5, &mut out);
+        });
+        bench.row("silu_mul", &shape, bytes(3), |pool, isa| silu_mul(pool, isa, &x, &y, &mut out));
+        bench
+            .row("softmax", &shape, bytes(2), |pool, isa| softmax_rows(pool, isa, &x, n, &mut out));
+        let spec = RotarySpec { n_heads: 9, head_dim: 64, rotary_dim: 64, interleaved: false };
+        bench.row("rotary", &shape, bytes(2), |pool, isa| {
+            rotary(pool, isa, &x, spec, &table, &table, &mut out);
+        });
+        let (mut codes, mut scales) = (vec![0; m * n], vec![0.0; m]);
+        bench.row("quantize_rows", &shape, bytes(1), |pool, isa| {
+            quantize_rows(pool, isa, &x, n, QuantSpec::new(8), &mut codes, &mut scales);
+        });
+    }
+}
+
+fn attentions(bench: &Bench) {
+    let (n_heads, n_kv_heads, head_dim) = (9, 3, 64);
+    let int4 = KvFormat::Int4(Clip::default());
+    for (name, format) in
+        [("int4", int4), ("int8", KvFormat::Int8(Clip::default())), ("f32", KvFormat::F32)]
+    {
+        let kv = KvSpec { n_kv_heads, head_dim, keys: format, values: format };
+        let spec = AttentionSpec {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            scale: 0.125,
+            softcap: None,
+            causal: true,
+            window: None,
+            pad_mask: None,
+        };
+        let rows = floats(512 * n_kv_heads * head_dim);
+        let mut cache = KvCache::new(kv);
+        bench.row("kv append", &format!("{name} t=512"), Work::None, |pool, isa| {
+            cache.clear();
+            cache.append(pool, isa, &rows, &rows);
+        });
+        cache.clear();
+        cache.append(&bench.pool, bench.isa, &rows, &rows);
+        for (s, past) in [(1, 511), (512, 0)] {
+            let q = floats(s * n_heads * head_dim);
+            let mut out = vec![0.0; q.len()];
+            let pairs = if s == 1 { 512 } else { 512 * 513 / 2 };
+            let work = Work::Operations((4 * n_heads * head_dim * pairs) as f64);
+            bench.row("attention", &format!("{name} s={s} past={past}"), work, |pool, isa| {
+                attention(pool, isa, &q, &cache, past, spec, &mut out);
+            });
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One set of f32 vector operations with a form for each instruction set, and the macro that
+//! compiles a kernel written on it for all of them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod dot;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use dot::Dot;
+pub(crate) use scalar::Scalar;
+
+/// Vectors of `LANES` f32 values.
+///
+/// The operations are `inline(always)` and take their instruction set from the function they end
+/// up in, so they are only called from kernels made by [`simd_fn!`](crate::simd::simd_fn), which
+/// checks the machine. That rule is what makes the register-only ones safe.
+pub(crate) trait Simd: Dot {
+    /// A vector.
+    type F: Copy;
+    /// The first lanes of a vector.
+    type M: Copy;
+    /// Values in a vector.
+    const LANES: usize;
+    /// Vectors across the widest register tile of a matrix product.
+    const TILE_VECTORS: usize;
+
+    fn splat(x: f32) -> Self::F;
+    /// The first `n` lanes, `n` from 0 to `LANES`.
+    fn first(n: usize) -> Self::M;
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load(p: *const f32) -> Self::F;
+    /// # Safety
+    /// `LANES` values can be written at `p`.
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// Loads the lanes of `m`, zeros elsewhere.
+    /// # Safety
+    /// The lanes of `m` can be read at `p`.
+    unsafe fn load_m(p: *const f32, m: Self::M) -> Self::F;
+    /// # Safety
+    /// The lanes of `m` can be written at `p`.
+    unsafe fn store_m(p: *mut f32, v: Self::F, m: Self::M);
+    /// Loads `LANES` integers, takes `minus` from each, and converts them.
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load_i32(p: *const i32, minus: i32) -> Self::F;
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load_u8(p: *const u8) -> Self::F;
+    /// Loads `LANES` bytes at `p`: the low nibbles, then the high nibbles.
+    /// # Safety
+    /// `LANES` bytes can be read at `p`.
+    unsafe fn load_nibbles(p: *const u8) -> (Self::F, Self::F);
+    /// Stores the first `n` lanes, which hold whole numbers, as bytes (the low 8 bits).
+    /// # Safety
+    /// `n` values can be written at `p`.
+    unsafe fn store_bytes(p: *mut i8, v: Self::F, n: usize);
+    /// Writes the transpose of the `LANES` x `LANES` block at `src` to `dst`.
+    /// # Safety
+    /// The block can be read, and written, with the strides given in elements.
+    unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize);
+
+    fn add(a: Self::F, b: Self::F) -> Self::F;
+    fn sub(a: Self::F, b: Self::F) -> Self::F;
+    fn mul(a: Self::F, b: Self::F) -> Self::F;
+    fn div(a: Self::F, b: Self::F) -> Self::F;
+    /// a·b + c.
+    fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn max(a: Self::F, b: Self::F) -> Self::F;
+    fn min(a: Self::F, b: Self::F) -> Self::F;
+    fn abs(a: Self::F) -> Self::F;
+    /// The nearest whole number, halves to even.
+    fn round(a: Self::F) -> Self::F;
+    /// 1/a to a relative error of 2⁻²², for `a` in the normal range below 2¹²⁶.
+    fn recip(a: Self::F) -> Self::F;
+    /// 2ⁿ for whole `n` from −126 to 127.
+    fn pow2(n: Self::F) -> Self::F;
+    /// `x` where a < b, `y` elsewhere.
+    fn select_lt(a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// Whether a > b in any lane.
+    fn any_gt(a: Self::F, b: Self::F) -> bool;
+    fn reduce_add(a: Self::F) -> f32;
+    fn reduce_max(a: Self::F) -> f32;
+    fn reduce_min(a: Self::F) -> f32;
+}
+
+/// Defines a function that takes the [`Isa`](crate::Isa) first and runs the body, which is generic
+/// over a [`Simd`] type, compiled for that instruction set.
+macro_rules! simd_fn {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident<$s:ident>($($arg:ident: $ty:ty),* $(,)?)
+        $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, unused_unsafe)]
+        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn generic<$s: $crate::simd::Simd>($($arg: $ty),*) $(-> $ret)? {
+                // SAFETY: each kernel keeps its accesses inside the ranges its callers pass.
+                unsafe { $body }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                generic::<$crate::simd::Avx512>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                generic::<$crate::simd::Avx2>($($arg),*)
+            }
+            match isa.clamped() {
+                // SAFETY: `clamped` returns only levels that the machine offers.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx512 | $crate::Isa::Amx => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => generic::<$crate::simd::Scalar>($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use simd_fn;
+
+/// Writes `f(x)` for `n` values at `x` to `out`, which may be `x`.
+///
+/// # Safety
+/// `n` values can be read at `x` and written at `out`.
+#[inline(always)]
+pub(crate) unsafe fn map1<S: Simd>(
+    n: usize,
+    x: *const f32,
+    out: *mut f32,
+    f: impl Fn(S::F) -> S::F,
+) {
+    let mut i = 0;
+    // SAFETY: the caller's promise; the last step is masked to the values left.
+    unsafe {
+        while i + S::LANES <= n {
+            S::store(out.add(i), f(S::load(x.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            let m = S::first(n - i);
+            S::store_m(out.add(i), f(S::load_m(x.add(i), m)), m);
+        }
+    }
+}
+
+/// Writes `f(x, y)` for `n` values at `x` and `y` to `out`, which may be either.
+///
+/// # Safety
+/// `n` values can be read at `x` and `y` and written at `out`.
+#[inline(always)]
+pub(crate) unsafe fn map2<S: Simd>(
+    n: usize,
+    x: *const f32,
+    y: *const f32,
+    out: *mut f32,
+    f: impl Fn(S::F, S::F) -> S::F,
+) {
+    let mut i = 0;
+    // SAFETY: the caller's promise; the last step is masked to the values left.
+    unsafe {
+        while i + S::LANES <= n {
+            S::store(out.add(i), f(S::load(x.add(i)), S::load(y.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            let m = S::first(n - i);
+            S::store_m(out.add(i), f(S::load_m(x.add(i), m), S::load_m(y.add(i), m)), m);
+        }
+    }
+}
+
+/// The sum of `f(x)` over `n` values at `x`, kept in four vectors; `f(0)` must be 0.
+///
+/// # Safety
+/// `n` values can be read at `x`.
+#[inline(always)]
+pub(crate) unsafe fn sum1<S: Simd>(n: usize, x: *const f32, f: impl Fn(S::F, S::F) -> S::F) -> f32 {
+    let mut acc = [S::splat(0.0); 4];
+    let mut i = 0;
+    // SAFETY: the caller's promise; the last step is masked to the values left.
+    unsafe {
+        while i + 4 * S::LANES <= n {
+            for (lane, a) in acc.iter_mut().enumerate() {
+                *a = f(*a, S::load(x.add(i + lane * S::LANES)));
+            }
+            i += 4 * S::LANES;
+        }
+        while i + S::LANES <= n {
+            acc[0] = f(acc[0], S::load(x.add(i)));
+            i += S::LANES;
+        }
+        if i < n {
+            acc[1] = f(acc[1], S::load_m(x.add(i), S::first(n - i)));
+        }
+    }
+    S::reduce_add(S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])))
+}

@@ -1,0 +1,95 @@
+//! Tests of `Attention`.
+
+use planish_ir::{DataType, Tensor};
+
+use crate::ops::support::testing::*;
+
+fn case() -> Case {
+    Case::new("", "Attention", 24)
+}
+
+#[test]
+fn weights_follow_the_scores() {
+    // One head of one channel: scores 0 and ln 3, weights 1/4 and 3/4.
+    let q = Tensor::from_vec(&[1, 1, 1, 1], vec![1.0f32]);
+    let k = Tensor::from_vec(&[1, 1, 2, 1], vec![0.0f32, 3f32.ln()]);
+    let v = Tensor::from_vec(&[1, 1, 2, 2], vec![4.0f32, 0.0, 0.0, 8.0]);
+    let out = case().outputs(4).with("qk_matmul_output_mode", 3i64).eval(&present(&[&q, &k, &v]));
+    assert_close(&out[0], &Tensor::from_vec(&[1, 1, 1, 2], vec![1.0f32, 6.0]), 1e-6);
+    assert_close(&out[3], &Tensor::from_vec(&[1, 1, 1, 2], vec![0.25f32, 0.75]), 1e-6);
+    assert_eq!((&out[1], &out[2]), (&k, &v));
+}
+
+#[test]
+fn both_layouts_agree() {
+    let mut random = Random::new(13);
+    let (q, k, v) = (random.tensor(&[2, 3, 8]), random.tensor(&[2, 5, 4]), random.tensor(&[2, 5, 6]));
+    let three = case().with("q_num_heads", 4i64).with("kv_num_heads", 2i64);
+    let out = three.eval(&present(&[&q, &k, &v]));
+    assert_eq!(out[0].shape(), [2, 3, 12]);
+    let split = |t: &Tensor, heads: usize| {
+        let (b, s, d) = (t.shape()[0], t.shape()[1], t.shape()[2] / heads);
+        let x = t.to_f32_vec().unwrap();
+        let at = |i: usize| (i / d / s / heads * s + i / d % s) * heads * d + i / d / s % heads * d + i % d;
+        Tensor::from_vec(&[b, heads, s, d], (0..x.len()).map(|i| x[at(i)]).collect())
+    };
+    let four = case().eval(&present(&[&split(&q, 4), &split(&k, 2), &split(&v, 2)]));
+    assert_close(&split(&out[0], 4), &four[0], 0.0);
+}
+
+#[test]
+fn a_past_is_the_same_as_longer_keys() {
+    let mut random = Random::new(14);
+    let (q, k, v) = (random.tensor(&[1, 2, 4, 8]), random.tensor(&[1, 1, 4, 8]), random.tensor(&[1, 1, 4, 8]));
+    let causal = case().with("is_causal", 1i64).outputs(3);
+    let whole = causal.eval(&present(&[&q, &k, &v]));
+    let part = |t: &Tensor, rows: std::ops::Range<usize>| {
+        let (heads, x) = (t.shape()[1], t.to_f32_vec().unwrap());
+        let data = (0..heads).flat_map(|h| x[(h * 4 + rows.start) * 8..(h * 4 + rows.end) * 8].to_vec());
+        Tensor::from_vec(&[1, heads, rows.len(), 8], data.collect())
+    };
+    let mut inputs = present(&[&part(&q, 1..4), &part(&k, 1..4), &part(&v, 1..4)]);
+    inputs.extend([None, Some(part(&k, 0..1)), Some(part(&v, 0..1))]);
+    let out = causal.eval(&inputs);
+    assert_close(&out[0], &part(&whole[0], 1..4), 1e-6);
+    assert_eq!(out[1], k);
+}
+
+#[test]
+fn a_query_without_keys_gives_zeros() {
+    let mut random = Random::new(15);
+    let (q, k) = (random.tensor(&[1, 1, 2, 4]), random.tensor(&[1, 1, 3, 4]));
+    let mask = Tensor::from_bools(&[2, 3], &[false, false, false, false, true, false]);
+    let out = case().eval(&present(&[&q, &k, &k, &mask]));
+    let (y, k) = (out[0].to_f32_vec().unwrap(), k.to_f32_vec().unwrap());
+    assert_eq!(y[..4], [0.0; 4]);
+    assert_eq!(y[4..], k[4..8]);
+}
+
+#[test]
+fn windows_and_lengths_hide_keys() {
+    let mut random = Random::new(16);
+    let (q, k) = (random.tensor(&[1, 1, 2, 4]), random.tensor(&[1, 1, 5, 4]));
+    let lengths = Tensor::from_vec(&[1], vec![4i64]);
+    let mut inputs = present(&[&q, &k, &k]);
+    inputs.extend([None, None, None, Some(lengths)]);
+    let windowed = case().with("is_causal", 1i64).with("left_window_size", 1i64).eval(&inputs);
+    // The queries stand at positions 2 and 3; each sees itself and the one before.
+    let seen = [[false, true, true, false, false], [false, false, true, true, false]];
+    let mask = Tensor::from_bools(&[1, 2, 5], &seen.concat());
+    let masked = case().eval(&present(&[&q, &k, &k, &mask]));
+    assert_close(&windowed[0], &masked[0], 1e-6);
+}
+
+#[test]
+fn symbolic_shapes_are_exact() {
+    let q = fact(&["b", "s", "576"]);
+    let kv = fact(&["b", "s", "192"]);
+    let past = fact(&["b", "3", "past", "64"]);
+    let case = case().with("q_num_heads", 9i64).with("kv_num_heads", 3i64).outputs(3);
+    let inputs = [q.clone(), kv.clone(), kv, crate::Fact::absent(), past.clone(), past];
+    let out = case.infer(&inputs).unwrap();
+    assert_eq!(out[0], q);
+    assert_eq!(out[1], fact(&["b", "3", "past + s", "64"]));
+    assert_eq!(out[1].dtype, Some(DataType::F32));
+}

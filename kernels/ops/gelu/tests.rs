@@ -1,0 +1,33 @@
+//! Tests of the GELU operators.
+
+use planish_ir::Tensor;
+
+use crate::MICROSOFT;
+use crate::ops::support::testing::*;
+
+const POINTS: [f32; 5] = [-10.0, -1.0, 0.0, 0.5, 3.0];
+
+fn run(case: &Case) -> Tensor {
+    case.eval(&present(&[&Tensor::from_vec(&[5], POINTS.to_vec())])).remove(0)
+}
+
+#[test]
+fn known_values() {
+    let exact = vec![0.0f32, -0.158_655_26, 0.0, 0.345_731_24, 2.995_950_2];
+    assert_close(&run(&Case::new("", "Gelu", 20)), &Tensor::from_vec(&[5], exact), 1e-7);
+    let tanh = vec![0.0f32, -0.158_808_02, 0.0, 0.345_714_03, 2.996_362_7];
+    let tanh = Tensor::from_vec(&[5], tanh);
+    assert_close(&run(&Case::new("", "Gelu", 20).with("approximate", "tanh")), &tanh, 1e-6);
+    assert_close(&run(&Case::new(MICROSOFT, "FastGelu", 1)), &tanh, 1e-6);
+    let quick = POINTS.iter().map(|x| x / (1.0 + (-1.702 * x).exp())).collect();
+    let quick = Tensor::from_vec(&[5], quick);
+    assert_close(&run(&Case::new(MICROSOFT, "QuickGelu", 1)), &quick, 1e-6);
+}
+
+#[test]
+fn fast_gelu_adds_its_bias_first() {
+    let (x, bias) = (Tensor::from_vec(&[1, 2], vec![1.0f32, 2.0]), Tensor::from_vec(&[2], vec![0.5f32, -1.0]));
+    let case = Case::new(MICROSOFT, "FastGelu", 1);
+    let sum = Tensor::from_vec(&[1, 2], vec![1.5f32, 1.0]);
+    assert_close(&case.eval(&present(&[&x, &bias]))[0], &case.eval(&present(&[&sum]))[0], 0.0);
+}

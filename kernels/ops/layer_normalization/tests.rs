@@ -1,0 +1,30 @@
+//! Tests of `LayerNormalization`.
+
+use planish_ir::Tensor;
+
+use crate::ops::support::testing::*;
+
+#[test]
+fn mean_and_deviation_are_given() {
+    let x = Tensor::from_vec(&[2, 2], vec![1.0f32, 3.0, -4.0, 4.0]);
+    let scale = Tensor::from_vec(&[2], vec![1.0f32, 2.0]);
+    let bias = Tensor::from_vec(&[2], vec![0.5f32, 0.0]);
+    let case = Case::new("", "LayerNormalization", 17).with("epsilon", 0.0f32).outputs(3);
+    let out = case.eval(&present(&[&x, &scale, &bias]));
+    assert_close(&out[0], &Tensor::from_vec(&[2, 2], vec![-0.5f32, 2.0, -0.5, 2.0]), 1e-6);
+    assert_close(&out[1], &Tensor::from_vec(&[2, 1], vec![2.0f32, 0.0]), 1e-6);
+    assert_close(&out[2], &Tensor::from_vec(&[2, 1], vec![1.0f32, 0.25]), 1e-6);
+}
+
+#[test]
+fn bias_and_statistics_are_optional() {
+    let mut random = Random::new(2);
+    let (x, scale) = (random.tensor(&[2, 3, 4]), random.tensor(&[3, 4]));
+    let case = Case::new("", "LayerNormalization", 17).with("axis", -2i64);
+    let out = case.eval(&present(&[&x, &scale]));
+    assert_eq!(out.len(), 1);
+    let plain = Case::new("", "LayerNormalization", 17);
+    let flat = |t: &Tensor, shape: &[usize]| t.reshaped(shape.to_vec()).unwrap();
+    let expected = plain.eval(&present(&[&flat(&x, &[2, 12]), &flat(&scale, &[12])]));
+    assert_close(&flat(&out[0], &[2, 12]), &expected[0], 0.0);
+}

@@ -1,0 +1,64 @@
+//! Operators that give the same elements another shape: `Reshape`, `Flatten`, `Squeeze`,
+//! `Unsqueeze`.
+
+use planish_ir::Tensor;
+
+use crate::op::required;
+use crate::ops::common::fallback::Fallback;
+use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
+
+mod flatten;
+mod reshape;
+mod squeeze;
+#[cfg(test)]
+mod tests;
+
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("Reshape", reshape::infer, eval).with_cpu(cpu),
+    OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu),
+    OpDef::new("Squeeze", squeeze::infer_squeeze, eval).with_cpu(cpu),
+    OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval).with_cpu(cpu),
+];
+
+/// The shape that the node gives its input.
+fn target(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<usize>, OpError> {
+    let shape = required(inputs, 0)?.shape();
+    match op.node.op_type.as_str() {
+        "Reshape" => reshape::target(op, inputs, shape),
+        "Flatten" => flatten::target(op, shape),
+        "Squeeze" => squeeze::squeezed(op, inputs, shape),
+        _ => squeeze::unsqueezed(op, inputs, shape),
+    }
+}
+
+fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
+    Ok(vec![required(inputs, 0)?.reshaped(target(op, inputs)?)?])
+}
+
+/// The evaluation copies no elements, so it is the fast form as well.
+struct View(Fallback);
+
+impl Kernel for View {
+    fn run(
+        &self,
+        _: &mut CpuContext,
+        inputs: &[Option<&Tensor>],
+    ) -> Result<Vec<Tensor>, OpError> {
+        self.0.run(inputs)
+    }
+}
+
+fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
+    Ok(Some(Box::new(View(Fallback::new(op, eval)))))
+}
+
+/// What is known of `x` under another shape: the same elements.
+fn viewed(x: &Fact, shape: Option<Vec<planish_ir::Dim>>) -> Fact {
+    let is_list = shape.as_ref().is_some_and(|shape| shape.len() <= 1);
+    match (&x.dims, x.dtype) {
+        (Some(dims), Some(_)) if is_list => {
+            super::common::facts::with_dims(x.dtype, shape, Some(dims.clone()))
+        }
+        _ => Fact::new(x.dtype, shape),
+    }
+}

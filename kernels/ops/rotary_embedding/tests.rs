@@ -1,0 +1,81 @@
+//! Tests of the rotary embeddings.
+
+use planish_ir::Tensor;
+
+use crate::MICROSOFT;
+use crate::ops::support::testing::*;
+
+/// Caches of 16 positions for heads of 4 channels.
+fn caches() -> (Tensor, Tensor) {
+    let angle = |i: usize| (i / 2) as f32 * if i % 2 == 0 { 1.0 } else { 0.01 };
+    let cache = |f: fn(f32) -> f32| Tensor::from_vec(&[16, 2], (0..32).map(|i| f(angle(i))).collect());
+    (cache(f32::cos), cache(f32::sin))
+}
+
+#[test]
+fn a_quarter_turn() {
+    let x = Tensor::from_vec(&[1, 1, 4], vec![1.0f32, 2.0, 3.0, 4.0]);
+    let cos = Tensor::from_vec(&[1, 1, 2], vec![0.0f32, 1.0]);
+    let sin = Tensor::from_vec(&[1, 1, 2], vec![1.0f32, 0.0]);
+    let case = Case::new("", "RotaryEmbedding", 23).with("num_heads", 1i64);
+    let out = case.eval(&present(&[&x, &cos, &sin]));
+    assert_eq!(out[0].to_f32_vec().unwrap(), [-3.0, 2.0, 1.0, 4.0]);
+    let out = case.with("interleaved", 1i64).eval(&present(&[&x, &cos, &sin]));
+    assert_eq!(out[0].to_f32_vec().unwrap(), [-2.0, 1.0, 3.0, 4.0]);
+}
+
+#[test]
+fn layouts_and_domains_agree() {
+    let (cos, sin) = caches();
+    let x = Random::new(9).tensor(&[2, 3, 8]);
+    let ids = Tensor::from_vec(&[2, 3], vec![4i64, 5, 6, 0, 1, 15]);
+    let case = Case::new("", "RotaryEmbedding", 23).with("num_heads", 2i64);
+    let three = case.eval(&present(&[&x, &cos, &sin, &ids]));
+    let microsoft = Case::new(MICROSOFT, "RotaryEmbedding", 1);
+    let other = microsoft.eval(&present(&[&x, &ids, &cos, &sin]));
+    assert_close(&three[0], &other[0], 0.0);
+    // One head of the 4-D layout.
+    let values = x.to_f32_vec().unwrap();
+    let head = (0..24).map(|i| values[i / 4 * 8 + 4 + i % 4]).collect();
+    let head = Tensor::from_vec(&[2, 1, 3, 4], head);
+    let four = Case::new("", "RotaryEmbedding", 23).eval(&present(&[&head, &cos, &sin, &ids]));
+    let all = three[0].to_f32_vec().unwrap();
+    let expected = (0..24).map(|i| all[i / 4 * 8 + 4 + i % 4]).collect();
+    assert_close(&four[0], &Tensor::from_vec(&[2, 1, 3, 4], expected), 0.0);
+}
+
+#[test]
+fn one_id_is_the_first_position() {
+    let (cos, sin) = caches();
+    let x = Random::new(10).tensor(&[1, 3, 8]);
+    let case = Case::new(MICROSOFT, "RotaryEmbedding", 1);
+    let first = Tensor::from_vec(&[1], vec![7i64]);
+    let ids = Tensor::from_vec(&[1, 3], vec![7i64, 8, 9]);
+    let out = case.eval(&present(&[&x, &first, &cos, &sin]));
+    assert_close(&out[0], &case.eval(&present(&[&x, &ids, &cos, &sin]))[0], 0.0);
+}
+
+#[test]
+fn the_rest_of_a_partly_rotated_head_stays() {
+    let (cos, sin) = caches();
+    let x = Random::new(11).tensor(&[1, 2, 12]);
+    let ids = Tensor::from_vec(&[1, 2], vec![1i64, 2]);
+    let case = Case::new("", "RotaryEmbedding", 23)
+        .with("num_heads", 2i64)
+        .with("rotary_embedding_dim", 4i64);
+    let out = case.eval(&present(&[&x, &cos, &sin, &ids]))[0].to_f32_vec().unwrap();
+    let x = x.to_f32_vec().unwrap();
+    assert_eq!(out[4..6], x[4..6]);
+    assert_eq!(out[22..24], x[22..24]);
+    assert_ne!(out[0..4], x[0..4]);
+}
+
+#[test]
+fn a_position_outside_the_caches_is_an_error() {
+    let (cos, sin) = caches();
+    let x = Random::new(12).tensor(&[1, 1, 4]);
+    let ids = Tensor::from_vec(&[1, 1], vec![16i64]);
+    let case = Case::new("", "RotaryEmbedding", 23).with("num_heads", 1i64);
+    let op = crate::ops::find("", "RotaryEmbedding").unwrap();
+    assert!((op.eval)(&case.view(), &present(&[&x, &cos, &sin, &ids])).is_err());
+}

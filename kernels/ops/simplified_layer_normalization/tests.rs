@@ -1,0 +1,16 @@
+//! Tests of `SimplifiedLayerNormalization`.
+
+use crate::MICROSOFT;
+use crate::ops::support::testing::*;
+
+#[test]
+fn it_is_rms_normalisation_in_both_domains() {
+    let mut random = Random::new(6);
+    let inputs = present(&[&random.tensor(&[2, 3, 8]), &random.tensor(&[8])]);
+    let expected = Case::new("", "RMSNormalization", 23).eval(&inputs);
+    for domain in ["", MICROSOFT] {
+        let out = Case::new(domain, "SimplifiedLayerNormalization", 1).outputs(2).eval(&inputs);
+        assert_close(&out[0], &expected[0], 0.0);
+        assert_eq!(out[1].shape(), [2, 3, 1]);
+    }
+}

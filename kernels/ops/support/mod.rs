@@ -1,0 +1,18 @@
+//! What several operators share: reading tensors as f32, broadcasting, facts of outputs.
+
+pub(super) mod attend;
+pub(super) mod body;
+pub(super) mod broadcast;
+pub(super) mod dense;
+pub(super) mod facts;
+pub(super) mod heads;
+pub(super) mod held;
+pub(super) mod kronecker;
+pub(super) mod quant;
+pub(super) mod rotary;
+pub(super) mod rows;
+
+#[cfg(test)]
+pub(super) mod testing;
+
+pub(super) use dense::Dense;

@@ -1,0 +1,21 @@
+//! `Swish` (opset 24): x · sigmoid(α · x).
+
+use planish_ir::Tensor;
+
+use super::gelu::{map, sigmoid};
+use super::support::facts;
+use crate::{Fact, OpDef, OpError, OpNode};
+
+#[cfg(test)]
+mod tests;
+
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Swish", infer, eval)];
+
+fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
+    facts::same_as_first(inputs)
+}
+
+fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
+    let alpha = f64::from(op.node.float("alpha", 1.0));
+    map(inputs, |x| x * sigmoid(alpha * x))
+}

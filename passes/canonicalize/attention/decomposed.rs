@@ -1,0 +1,116 @@
+//! Attention in single operators.
+
+use planish_ir::{Graph, NodeId, ValueId};
+use planish_kernels::infer::Facts;
+
+use super::Parts;
+use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of, op, scalar};
+
+/// The parts of an attention whose last product is the node `id`, if it is one.
+pub(super) fn parts(graph: &Graph, facts: &Facts, id: NodeId) -> Option<Parts> {
+    let node = graph.node(id);
+    let (probabilities, v) = (node.input(0)?, node.input(1)?);
+    let softmax = match_value(graph, &guarded_softmax(), probabilities).ok()?;
+    check_softmax_axis(graph, facts, &softmax)?;
+    let logits = softmax.value("logits");
+    [true, false].into_iter().find_map(|masked| scores(graph, facts, logits, v, masked))
+}
+
+/// softmax(logits), also where rows of NaN (everything masked) are made zero
+fn guarded_softmax() -> Pattern {
+    let softmax = op("Softmax", [any("logits")]).named("softmax");
+    one_of([
+        softmax.clone(),
+        op("Where", [op("IsNaN", [softmax.clone()]), number(0.0), softmax]),
+    ])
+}
+
+fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Option<()> {
+    let value = found.value("softmax");
+    let axis = graph.producer_node(value)?.int("axis", -1);
+    let rank = facts.get(value).rank()? as i64;
+    (rank == 4 && (axis == -1 || axis == 3)).then_some(())
+}
+
+/// scores [+ mask], scores = [cap · tanh(… / cap)], … = [scale ·] (q · kᵀ)
+fn scores(
+    graph: &Graph,
+    facts: &Facts,
+    logits: ValueId,
+    v: ValueId,
+    masked: bool,
+) -> Option<Parts> {
+    let pattern = if masked { capped() + any("mask") } else { capped() };
+    let found = match_value(graph, &pattern, logits).ok()?;
+    let mask = found.try_value("mask");
+    let number_of = |name| {
+        found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number)
+    };
+    let mut scale = number_of("factor").unwrap_or(1.0) / number_of("divisor").unwrap_or(1.0);
+    let q = unscaled(graph, found.value("q"), &mut scale);
+    let k_transposed = unscaled(graph, found.value("k_transposed"), &mut scale);
+    let k = untransposed(graph, facts, k_transposed)?;
+    let k = unscaled(graph, k, &mut scale);
+    Some(Parts {
+        q,
+        k,
+        v,
+        mask: mask.map(|mask| boolean_mask(graph, mask)),
+        scale: Some(scale),
+        softcap: number_of("cap").unwrap_or(0.0),
+        is_causal: false,
+    })
+}
+
+/// cap · tanh(scores / cap), or the scores alone
+fn capped() -> Pattern {
+    one_of([op("Tanh", [scaled_product() / scalar("cap")]) * scalar("cap"), scaled_product()])
+}
+
+/// scale · (q · kᵀ), (q · kᵀ) / divisor, or q · kᵀ
+fn scaled_product() -> Pattern {
+    let product = || op("MatMul", [any("q"), any("k_transposed")]);
+    one_of([product() * scalar("factor"), product() / scalar("divisor"), product()])
+}
+
+/// The value below products with single numbers, which go into `scale`.
+fn unscaled(graph: &Graph, value: ValueId, scale: &mut f32) -> ValueId {
+    let scaled = any("x") * scalar("factor");
+    match match_value(graph, &scaled, value) {
+        Ok(found) => {
+            *scale *= found.number(graph, "factor");
+            unscaled(graph, found.value("x"), scale)
+        }
+        Err(_) => value,
+    }
+}
+
+/// k where the value is kᵀ: by one Transpose, or by Reshape to three axes, Transpose, Reshape.
+fn untransposed(graph: &Graph, facts: &Facts, value: ValueId) -> Option<ValueId> {
+    let node = graph.producer_node(value)?;
+    if node.is("Transpose") && node.ints("perm")? == [0, 1, 3, 2] {
+        return node.input(0);
+    }
+    let middle = graph.producer_node(node.input(0).filter(|_| node.is("Reshape"))?)?;
+    if !middle.is("Transpose") || middle.ints("perm")? != [0, 2, 1] {
+        return None;
+    }
+    let flattened = graph.producer_node(middle.input(0)?).filter(|n| n.is("Reshape"))?;
+    let source = flattened.input(0)?;
+    let (before, after) = (facts.shape(source)?, facts.shape(value)?);
+    let swapped = before.len() == 4
+        && after.len() == 4
+        && before[..2] == after[..2]
+        && before[2] == after[3]
+        && before[3] == after[2];
+    swapped.then_some(source)
+}
+
+/// `Where(keep, 0, very negative)` as the boolean `keep`; any other mask as it is.
+fn boolean_mask(graph: &Graph, mask: ValueId) -> ValueId {
+    let pattern = op("Where", [any("keep"), number(0.0), scalar("low")]);
+    match match_value(graph, &pattern, mask) {
+        Ok(found) if found.number(graph, "low") <= -1e4 => found.value("keep"),
+        _ => mask,
+    }
+}

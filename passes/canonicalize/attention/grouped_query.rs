@@ -1,0 +1,177 @@
+//! ONNX Runtime's `GroupQueryAttention`.
+
+use planish_ir::{DataType, Graph, Model, Node, NodeId, ValueId, ValueType};
+use planish_kernels::MICROSOFT;
+use planish_kernels::infer::Facts;
+
+use super::super::constants::int64s;
+use super::super::rotary::positions_after;
+use super::attention_node;
+use crate::pass::{PassContext, PassError};
+
+/// Rewrites every `GroupQueryAttention` with a cache to `RotaryEmbedding` and `Attention`.
+pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+    let facts = context.infer(model)?;
+    let graph = &mut model.graph;
+    let mut shared = Shared::default();
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        if !graph.node(id).is_of(MICROSOFT, "GroupQueryAttention") {
+            continue;
+        }
+        match lift_one(graph, &facts, id, &mut shared) {
+            Ok(()) => n_rewrites += 1,
+            Err(reason) => context.note(format!("{}: {reason}", graph.node(id).describe())),
+        }
+    }
+    graph.remove_dead();
+    Ok(n_rewrites)
+}
+
+/// What all layers have in common.
+#[derive(Default)]
+struct Shared {
+    positions: Option<ValueId>,
+    mask: Option<ValueId>,
+}
+
+fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -> Result<(), String> {
+    let node = graph.node(id).clone();
+    check(&node)?;
+    let (q_heads, kv_heads) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
+    let past = (node.input(3), node.input(4));
+    let (Some(past_key), Some(past_value)) = past else { return Err("it has no cache".into()) };
+    let head_size = facts.get(past_key).dim(3).and_then(|d| d.as_const());
+    let [q, k, v] = projections(graph, facts, &node, q_heads, kv_heads, head_size)?;
+    let width = facts.get(q).dim(-1).and_then(|d| d.as_const());
+    let width = width.or(head_size.map(|s| s * q_heads)).ok_or("unknown head size")?;
+    let (ids, attention_mask) = token_inputs(graph, facts)?;
+    let (mut q, mut k) = (q, k);
+    if node.int("do_rotary", 0) == 1 {
+        let positions = match node.input(9) {
+            Some(given) => given,
+            None => *shared.positions.get_or_insert_with(|| positions_after(graph, ids, past_key)),
+        };
+        let (cos, sin) = (node.input(7), node.input(8));
+        let (Some(cos), Some(sin)) = (cos, sin) else { return Err("it has no rotary tables".into()) };
+        let cos = gather_rows(graph, "cos", cos, positions);
+        let sin = gather_rows(graph, "sin", sin, positions);
+        let interleaved = node.int("rotary_interleaved", 0);
+        q = rotary(graph, q, cos, sin, q_heads, interleaved);
+        k = rotary(graph, k, cos, sin, kv_heads, interleaved);
+    }
+    let mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
+    let scale = match node.float("scale", 0.0) {
+        0.0 => 1.0 / ((width / q_heads) as f32).sqrt(),
+        scale => scale,
+    };
+    let inputs = [Some(q), Some(k), Some(v), Some(mask), Some(past_key), Some(past_value)];
+    let softcap = node.float("softcap", 0.0);
+    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, true)
+        .with_name(node.name.clone())
+        .with_outputs(node.outputs.iter().take(3).copied().collect());
+    graph.replace_node(id, lifted).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+/// Forms that the canonical operator has no word for.
+fn check(node: &Node) -> Result<(), String> {
+    if node.int("local_window_size", -1) > 0 {
+        return Err("it has a sliding window".into());
+    }
+    if node.int("smooth_softmax", 0) != 0 || node.input(10).is_some() || node.input(11).is_some() {
+        return Err("it has a bias, a sink or a smooth softmax".into());
+    }
+    let rest = node.inputs.iter().skip(12).flatten().next().is_some();
+    if rest || node.int("k_quant_type", 0) != 0 || node.input(0).is_none() {
+        return Err("it has inputs that are not known".into());
+    }
+    Ok(())
+}
+
+/// q, k and v, split where they come as one value.
+fn projections(
+    graph: &mut Graph,
+    facts: &Facts,
+    node: &Node,
+    q_heads: i64,
+    kv_heads: i64,
+    head_size: Option<i64>,
+) -> Result<[ValueId; 3], String> {
+    let packed = node.input(0).ok_or("its query is absent")?;
+    if let (Some(k), Some(v)) = (node.input(1), node.input(2)) {
+        return Ok([packed, k, v]);
+    }
+    let width = facts.get(packed).dim(-1).and_then(|d| d.as_const());
+    let size = head_size
+        .or(width.map(|w| w / (q_heads + 2 * kv_heads)))
+        .ok_or("the width of its packed input is unknown")?;
+    let sizes = graph.add_constant("split", int64s(&[q_heads * size, kv_heads * size, kv_heads * size]));
+    let split = Node::new("Split", vec![Some(packed), Some(sizes)]).with("axis", -1);
+    let hint = format!("{}/part", graph.value(packed).name);
+    let parts = graph.add_op_n(&hint, split, 3);
+    Ok([parts[0], parts[1], parts[2]])
+}
+
+/// The graph inputs with the token ids `[batch, sequence]` and the attention mask
+/// `[batch, total]`: the two integer inputs of rank 2; the ids lead to a Gather.
+fn token_inputs(graph: &Graph, facts: &Facts) -> Result<(ValueId, ValueId), String> {
+    let is_tokens = |v: &ValueId| {
+        facts.get(*v).rank() == Some(2) && facts.get(*v).dtype.is_some_and(|d| d.is_integer())
+    };
+    let gathers = |v: &ValueId| {
+        graph.users(*v).iter().any(|(user, index)| *index == 1 && graph.node(*user).is("Gather"))
+    };
+    let candidates: Vec<ValueId> = graph.inputs.iter().copied().filter(is_tokens).collect();
+    let ids = candidates.iter().copied().find(gathers).ok_or("no token ids among the inputs")?;
+    let sequence = facts.get(ids).dim(1).cloned();
+    let mask = candidates
+        .into_iter()
+        .find(|v| *v != ids && facts.get(*v).dim(1).cloned() != sequence)
+        .ok_or("no attention mask among the inputs")?;
+    Ok((ids, mask))
+}
+
+fn gather_rows(graph: &mut Graph, hint: &str, table: ValueId, positions: ValueId) -> ValueId {
+    let node = Node::new("Gather", vec![Some(table), Some(positions)]).with("axis", 0);
+    graph.add_op(hint, node)
+}
+
+fn rotary(
+    graph: &mut Graph,
+    x: ValueId,
+    cos: ValueId,
+    sin: ValueId,
+    heads: i64,
+    interleaved: i64,
+) -> ValueId {
+    let node = Node::new("RotaryEmbedding", vec![Some(x), Some(cos), Some(sin)])
+        .with("num_heads", heads)
+        .with("interleaved", interleaved);
+    let hint = format!("{}/rotated", graph.value(x).name);
+    graph.add_op(&hint, node)
+}
+
+/// `[batch, 1, sequence, total]`: which keys are tokens and not padding.
+pub(in super::super) fn padding_mask(
+    graph: &mut Graph,
+    ids: ValueId,
+    attention_mask: ValueId,
+) -> ValueId {
+    let size = |graph: &mut Graph, value, axis: i64| {
+        let node = Node::new("Shape", vec![Some(value)]).with("start", axis).with("end", axis + 1);
+        graph.add_op("size", node)
+    };
+    let batch = size(graph, ids, 0);
+    let sequence = size(graph, ids, 1);
+    let total = size(graph, attention_mask, 1);
+    let one = graph.add_constant("one", int64s(&[1]));
+    let parts = vec![Some(batch), Some(one), Some(sequence), Some(total)];
+    let shape = graph.add_op("mask_shape", Node::new("Concat", parts).with("axis", 0));
+    let to = i64::from(DataType::Bool.to_onnx());
+    let keep = graph.add_op("keep", Node::new("Cast", vec![Some(attention_mask)]).with("to", to));
+    let axes = graph.add_constant("axes", int64s(&[1, 2]));
+    let keep = graph.add_op("keep", Node::new("Unsqueeze", vec![Some(keep), Some(axes)]));
+    graph.value_mut(keep).ty = ValueType::Unknown;
+    graph.add_op("padding_mask", Node::new("Expand", vec![Some(keep), Some(shape)]))
+}

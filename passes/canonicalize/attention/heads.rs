@@ -1,0 +1,178 @@
+//! From heads on an axis of their own to heads side by side.
+
+use planish_ir::{Graph, Node, NodeId, ValueId, ValueType};
+use planish_kernels::infer::Facts;
+
+use super::super::constants::int64s;
+use super::{Parts, attention_node};
+
+/// Rebuilds attentions over `[batch, sequence, heads · head size]`.
+pub(super) struct Heads<'a> {
+    pub graph: &'a mut Graph,
+    pub facts: &'a Facts,
+}
+
+/// Keys or values before they were repeated for the query heads, and the cache they come from.
+struct Cached {
+    /// What this step adds, `[batch, kv_heads, sequence, head_size]`.
+    new: ValueId,
+    /// The cache before this step.
+    past: Option<ValueId>,
+    /// The cache after it.
+    present: Option<ValueId>,
+    n_heads: i64,
+    head_size: i64,
+}
+
+impl Heads<'_> {
+    /// Puts a canonical `Attention` in the place of the attention whose result the node `id`
+    /// writes as `[batch, heads, sequence, head size]`.
+    pub(super) fn rebuild(&mut self, id: NodeId, parts: &Parts) -> Result<(), String> {
+        let output = self.graph.node(id).output(0).ok_or("its output is absent")?;
+        let (q_heads, q_size) = self.head_axes(parts.q)?;
+        let k = self.cached(parts.k)?;
+        let v = self.cached(parts.v)?;
+        if k.n_heads != v.n_heads || q_heads % k.n_heads != 0 {
+            let (k, v) = (k.n_heads, v.n_heads);
+            return Err(format!("{q_heads} query heads for {k} key and {v} value heads"));
+        }
+        if k.past.is_some() != v.past.is_some() {
+            return Err("only one of keys and values has a cache".into());
+        }
+        let q3 = self.side_by_side(parts.q)?;
+        let k3 = self.side_by_side(k.new)?;
+        let v3 = self.side_by_side(v.new)?;
+        let inputs = [Some(q3), Some(k3), Some(v3), parts.mask, k.past, v.past];
+        let scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
+        let mut node =
+            attention_node(inputs, q_heads, k.n_heads, scale, parts.softcap, parts.is_causal);
+        node.name = self.graph.node(id).name.clone();
+        let hint = self.graph.value(output).name.clone();
+        let y = self.graph.new_value(&format!("{hint}/side_by_side"), ValueType::Unknown);
+        let mut outputs = vec![Some(y)];
+        if let (Some(_), Some(k_present), Some(v_present)) = (k.past, k.present, v.present) {
+            self.detach(k_present);
+            self.detach(v_present);
+            outputs.extend([Some(k_present), Some(v_present)]);
+        }
+        self.graph
+            .add_node(node.with_outputs(outputs))
+            .map_err(|error| error.to_string())?;
+        let restored = self.on_own_axis(y, q_heads, v.head_size);
+        self.graph.replace_value(output, restored);
+        Ok(())
+    }
+
+    /// Number of heads and head size of a value with heads on axis 1.
+    fn head_axes(&self, value: ValueId) -> Result<(i64, i64), String> {
+        let shape = self.facts.shape(value).ok_or("unknown shape")?;
+        match shape {
+            [_, heads, _, size] => heads.as_const().zip(size.as_const()).ok_or(format!(
+                "\"{}\" has shape {shape:?} with unknown heads",
+                self.graph.value(value).name
+            )),
+            _ => Err(format!("\"{}\" has shape {shape:?}", self.graph.value(value).name)),
+        }
+    }
+
+    /// Sees through the repetition of KV heads and the concatenation with the cache.
+    fn cached(&self, value: ValueId) -> Result<Cached, String> {
+        let grouped = self.ungrouped(value).unwrap_or(value);
+        let (n_heads, head_size) = self.head_axes(grouped)?;
+        let plain = Cached { new: grouped, past: None, present: None, n_heads, head_size };
+        let Some(node) = self.graph.producer_node(grouped) else { return Ok(plain) };
+        let along_sequence = matches!(node.int("axis", 0), -2 | 2);
+        match (node.input(0), node.input(1)) {
+            (Some(past), Some(new))
+                if node.is("Concat")
+                    && node.inputs.len() == 2
+                    && along_sequence
+                    && self.graph.is_input(past) =>
+            {
+                Ok(Cached { new, past: Some(past), present: Some(grouped), n_heads, head_size })
+            }
+            _ => Ok(plain),
+        }
+    }
+
+    /// The value before `Reshape(Expand(Unsqueeze(value, 2)))` repeated each head.
+    fn ungrouped(&self, value: ValueId) -> Option<ValueId> {
+        let merged = self.graph.producer_node(value).filter(|n| n.is("Reshape"))?;
+        let repeated = self.graph.producer_node(merged.input(0)?).filter(|n| n.is("Expand"))?;
+        let single = repeated.input(0)?;
+        let unsqueeze = self.graph.producer_node(single)?;
+        if !unsqueeze.is("Unsqueeze") && !unsqueeze.is("Reshape") {
+            return None;
+        }
+        let source = unsqueeze.input(0)?;
+        let [batch, heads, sequence, size] = self.facts.shape(source)? else { return None };
+        let one = planish_ir::Dim::from(1i64);
+        let repeats = self.facts.get(repeated.output(0)?).dim(2)?.clone();
+        let expected_single = [batch.clone(), heads.clone(), one, sequence.clone(), size.clone()];
+        let expected = [batch.clone(), heads.mul(&repeats), sequence.clone(), size.clone()];
+        let matches = self.facts.shape(single)? == expected_single
+            && self.facts.shape(value)? == expected;
+        matches.then_some(source)
+    }
+
+    /// `[batch, sequence, heads · size]` for a value `[batch, heads, sequence, size]`: what it was
+    /// before the heads were split off where that can be seen, else transposed and merged.
+    fn side_by_side(&mut self, value: ValueId) -> Result<ValueId, String> {
+        let (heads, _) = self.head_axes(value)?;
+        if let Some(node) = self.graph.producer_node(value).cloned() {
+            if node.is("RotaryEmbedding") && node.input(3).is_none() {
+                let x = self.side_by_side(node.input(0).ok_or("an input is absent")?)?;
+                let mut rotary = node.with("num_heads", heads);
+                rotary.inputs[0] = Some(x);
+                rotary.outputs.clear();
+                let hint = self.graph.value(value).name.clone();
+                return Ok(self.graph.add_op(&format!("{hint}/side_by_side"), rotary));
+            }
+            if node.is("Transpose") && node.ints("perm") == Some(&[0, 2, 1, 3]) {
+                return self.merged(node.input(0).ok_or("an input is absent")?);
+            }
+        }
+        let hint = self.graph.value(value).name.clone();
+        let turned = Node::new("Transpose", vec![Some(value)]).with("perm", vec![0, 2, 1, 3]);
+        let turned = self.graph.add_op(&hint, turned);
+        Ok(self.add_merge(&hint, turned))
+    }
+
+    /// `[batch, sequence, heads · size]` for `[batch, sequence, heads, size]`.
+    fn merged(&mut self, value: ValueId) -> Result<ValueId, String> {
+        let shape = self.facts.shape(value).ok_or("unknown shape")?;
+        let [batch, sequence, heads, size] = shape else {
+            return Err(format!("\"{}\" has shape {shape:?}", self.graph.value(value).name));
+        };
+        let wanted = [batch.clone(), sequence.clone(), heads.mul(size)];
+        if let Some(node) = self.graph.producer_node(value).filter(|n| n.is("Reshape")) {
+            let source = node.input(0).ok_or("an input is absent")?;
+            if self.facts.shape(source) == Some(&wanted) {
+                return Ok(source);
+            }
+        }
+        let hint = self.graph.value(value).name.clone();
+        Ok(self.add_merge(&hint, value))
+    }
+
+    fn add_merge(&mut self, hint: &str, value: ValueId) -> ValueId {
+        let target = self.graph.add_constant("merge_heads", int64s(&[0, 0, -1]));
+        let hint = format!("{hint}/side_by_side");
+        self.graph.add_op(&hint, Node::new("Reshape", vec![Some(value), Some(target)]))
+    }
+
+    /// `[batch, heads, sequence, size]` for `[batch, sequence, heads · size]`.
+    fn on_own_axis(&mut self, value: ValueId, heads: i64, size: i64) -> ValueId {
+        let target = self.graph.add_constant("split_heads", int64s(&[0, 0, heads, size]));
+        let split = self.graph.add_op("heads", Node::new("Reshape", vec![Some(value), Some(target)]));
+        let node = Node::new("Transpose", vec![Some(split)]).with("perm", vec![0, 2, 1, 3]);
+        self.graph.add_op("heads", node)
+    }
+
+    /// Frees a value from the node that writes it, so that another can.
+    fn detach(&mut self, value: ValueId) {
+        if let Some((node, _)) = self.graph.producer(value) {
+            self.graph.remove_node(node);
+        }
+    }
+}

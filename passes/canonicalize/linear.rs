@@ -1,0 +1,156 @@
+//! Linear layers.
+
+use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
+use planish_kernels::infer::Facts;
+
+use crate::pass::{PassContext, PassError};
+
+/// Brings linear layers to `MatMul(x, W)`, `Add(product, bias)` on the activation's own rank:
+/// `Gemm` between reshapes to two axes and back, and biases on the left.
+pub(super) fn lift_linears(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
+    Ok(lift_gemms(model, context)? + move_biases_right(&mut model.graph))
+}
+
+/// bias + x · W → x · W + bias
+fn move_biases_right(graph: &mut Graph) -> usize {
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        let (Some(left), Some(right)) = (node.input(0), node.input(1)) else { continue };
+        let is_bias = graph.constant(left).is_some_and(|t| t.shape().len() == 1);
+        let is_product = graph.producer_node(right).is_some_and(|n| n.is("MatMul"));
+        if node.is("Add") && is_bias && is_product {
+            graph.set_input(id, 0, Some(right));
+            graph.set_input(id, 1, Some(left));
+            n_rewrites += 1;
+        }
+    }
+    n_rewrites
+}
+
+fn lift_gemms(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+    let facts = context.infer(model)?;
+    let graph = &mut model.graph;
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        if !graph.contains_node(id) || !graph.node(id).is("Gemm") {
+            continue;
+        }
+        match lift_gemm(graph, &facts, id) {
+            Ok(()) => n_rewrites += 1,
+            Err(reason) => context.note(format!("{}: {reason}", graph.node(id).describe())),
+        }
+    }
+    graph.remove_dead();
+    Ok(n_rewrites)
+}
+
+/// `Gemm(x, W[, bias])` → `MatMul(x, W) [+ bias]`; where x is a reshape from more axes and every
+/// user reshapes back, on the original axes.
+fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String> {
+    let node = graph.node(id).clone();
+    let (Some(x), Some(weight), Some(output)) = (node.input(0), node.input(1), node.output(0))
+    else {
+        return Err("an input is absent".into());
+    };
+    if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 || node.int("transA", 0) != 0 {
+        return Err("scaled by alpha or beta, or its left side transposed".into());
+    }
+    let weight = match (node.int("transB", 0), graph.constant(weight)) {
+        (0, _) => weight,
+        (_, Some(tensor)) => {
+            let transposed = transpose_2d(tensor).ok_or("its weight can't be transposed")?;
+            let name = graph.value(weight).name.clone();
+            graph.add_constant(&name, transposed)
+        }
+        (_, None) => return Err("its right side is transposed and no constant".into()),
+    };
+    let source = unflattened_source(graph, facts, x);
+    let name = graph.value(output).name.clone();
+    let mut product = graph.add_op(
+        &name,
+        Node::new("MatMul", vec![Some(source.unwrap_or(x)), Some(weight)]).with_name(node.name.clone()),
+    );
+    if let Some(bias) = node.input(2) {
+        product = graph.add_op(&name, Node::new("Add", vec![Some(product), Some(bias)]));
+    }
+    match source {
+        Some(source) => reconnect_users(graph, facts, output, source, product),
+        None => graph.replace_value(output, product),
+    }
+    Ok(())
+}
+
+/// x before it was flattened to two axes, its last axis kept.
+fn unflattened_source(graph: &Graph, facts: &Facts, x: ValueId) -> Option<ValueId> {
+    let node = graph.producer_node(x)?;
+    let source = node.input(0)?;
+    let (before, after) = (facts.shape(source)?, facts.shape(x)?);
+    let keeps_channels = before.len() > after.len() && before.last() == after.last();
+    (node.is("Reshape") && keeps_channels).then_some(source)
+}
+
+/// Lets the users of the flat `old` read the unflattened `product`: reshapes of it now start from
+/// there, others get it flattened again.
+fn reconnect_users(
+    graph: &mut Graph,
+    facts: &Facts,
+    old: ValueId,
+    source: ValueId,
+    product: ValueId,
+) {
+    let leading = facts.shape(source).map(|s| &s[..s.len() - 1]);
+    for (user, index) in graph.users(old) {
+        let node = graph.node(user);
+        let restored = node.output(0).and_then(|v| facts.shape(v));
+        let restores = node.is("Reshape")
+            && index == 0
+            && restored.is_some_and(|shape| Some(&shape[..shape.len() - 1]) == leading);
+        if restores {
+            let output = node.output(0).expect("its shape is known");
+            graph.replace_value(output, product);
+        }
+    }
+    if graph.users(old).iter().any(|(user, _)| !is_dead(graph, *user)) || graph.is_output(old) {
+        let flat = graph.add_constant("flat_shape", Tensor::from_vec(&[2], vec![-1i64, channels(facts, old)]));
+        let flattened = graph.add_op("flattened", Node::new("Reshape", vec![Some(product), Some(flat)]));
+        graph.replace_value(old, flattened);
+    }
+}
+
+fn is_dead(graph: &Graph, node: NodeId) -> bool {
+    let unread = |v: &ValueId| graph.users(*v).is_empty() && !graph.is_output(*v);
+    graph.node(node).outputs.iter().flatten().all(unread)
+}
+
+fn channels(facts: &Facts, value: ValueId) -> i64 {
+    facts.get(value).dim(-1).and_then(|d| d.as_const()).unwrap_or(-1)
+}
+
+/// A 2-D tensor with its axes swapped, element sizes of whole bytes.
+pub(super) fn transpose_2d(tensor: &Tensor) -> Option<Tensor> {
+    let [rows, columns] = tensor.shape()[..] else { return None };
+    let width = tensor.dtype().bits() / 8;
+    if width == 0 || tensor.strings().is_some() {
+        return None;
+    }
+    const TILE: usize = 64;
+    let source = tensor.bytes();
+    let mut data = vec![0u8; source.len()];
+    for row0 in (0..rows).step_by(TILE) {
+        for column0 in (0..columns).step_by(TILE) {
+            for row in row0..rows.min(row0 + TILE) {
+                for column in column0..columns.min(column0 + TILE) {
+                    let from = (row * columns + column) * width;
+                    let to = (column * rows + row) * width;
+                    data[to..to + width].copy_from_slice(&source[from..from + width]);
+                }
+            }
+        }
+    }
+    Tensor::new(tensor.dtype(), vec![columns, rows], data.into()).ok()
+}
+

@@ -1,0 +1,64 @@
+//! Canonicalisation: exports of all kinds lifted to one vocabulary, ONNX's own newest operators.
+//!
+//! Exporters spell a norm, a rotary embedding, attention in a dozen ways; after these passes
+//! there is one. What is not recognised stays as it is, and still runs.
+
+mod activation;
+mod attention;
+mod constants;
+mod cse;
+mod linear;
+mod mask;
+mod no_ops;
+mod norm;
+mod opset;
+mod reshape;
+mod rotary;
+mod split;
+mod tied;
+
+use planish_ir::Model;
+
+use crate::pass::{Pass, PassError, PassManager};
+
+pub use mask::{MaskForm, classify_mask};
+
+/// The canonicalising passes, in order.
+pub fn passes() -> Vec<Pass> {
+    vec![
+        // First, so that every later rule sees constants in one form…
+        Pass { name: "inline_constants", run: constants::inline_constants },
+        // …and axes as inputs, whatever the version of the operator set.
+        Pass { name: "upgrade_opset", run: opset::upgrade_opset },
+        // Sizes that follow from the weights become constants; what they make trivial goes.
+        Pass { name: "fold_constants", run: constants::fold_constants },
+        Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },
+        Pass { name: "merge_duplicates", run: cse::merge_duplicates },
+        // A table stored for the head alone gives the embedding back before linears are sought.
+        Pass { name: "share_tied_weights", run: tied::share_tied_weights },
+        // Norms, activations and linears have nothing inside that another rule needs.
+        Pass { name: "lift_norms", run: norm::lift_norms },
+        Pass { name: "lift_activations", run: activation::lift_activations },
+        // Gemm must become MatMul on 3-D activations before slices of it can become Split.
+        Pass { name: "lift_linears", run: linear::lift_linears },
+        Pass { name: "lift_splits", run: split::lift_splits },
+        // Rotary embeddings before attention, which reads through them to its 3-D inputs.
+        Pass { name: "lift_rotary_embeddings", run: rotary::lift_rotary_embeddings },
+        Pass { name: "lift_attention", run: attention::lift_attention },
+        // The masks that attention now reads directly can be told apart by what they compute.
+        Pass { name: "lift_masks", run: mask::lift_masks },
+        // What is left of the head splitting and merging cancels.
+        Pass { name: "cancel_reshapes", run: reshape::cancel_reshapes },
+        Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },
+        Pass { name: "merge_duplicates", run: cse::merge_duplicates },
+        Pass { name: "declare_types", run: constants::declare_types },
+    ]
+}
+
+/// Lifts `model` to the canonical vocabulary.
+///
+/// # Errors
+/// If shapes contradict each other, or a pass broke the graph.
+pub fn canonicalize(model: &mut Model, manager: &mut PassManager) -> Result<(), PassError> {
+    manager.run(model, &passes())
+}

@@ -1,0 +1,154 @@
+//! Norms.
+
+use planish_ir::{Attribute, Graph, Model, Node, NodeId, ValueId};
+use planish_kernels::MICROSOFT;
+
+use crate::pass::{PassContext, PassError};
+use crate::pattern::{Match, Pattern, any, constant, one_of, op, rsqrt, scalar, sqrt};
+use crate::rule::{Rewriter, Rule, apply};
+
+/// Lifts decomposed and contributed norms to `RMSNormalization` and `LayerNormalization`.
+pub(super) fn lift_norms(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+    let n_contributed = lift_contributed(&mut model.graph);
+    let rules = [
+        Rule { name: "lift_layer_norm", pattern: layer_norm_pattern, replace: layer_norm },
+        Rule { name: "lift_rms_norm", pattern: rms_norm_pattern, replace: rms_norm },
+    ];
+    Ok(n_contributed + apply(model, context, &rules)?)
+}
+
+/// x · 1/√(mean(x²) + ε) · w, also with a division by the root.
+fn rms_norm_pattern() -> Pattern {
+    let mean_square = op("ReduceMean", [any("x").pow(2.0)]).named("mean");
+    let variance = mean_square + scalar("epsilon");
+    let normalized =
+        one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)]);
+    normalized * constant("weight")
+}
+
+fn rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    check_last_axis(rewriter, found)?;
+    let epsilon = found.number(rewriter.graph, "epsilon");
+    let (x, weight) = (found.value("x"), found.value("weight"));
+    check_weight(rewriter, x, weight)?;
+    Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
+}
+
+/// (x − mean(x)) / √(mean((x − mean(x))²) + ε) · w + b.
+fn layer_norm_pattern() -> Pattern {
+    let centred = || any("x") - op("ReduceMean", [any("x")]);
+    let mean_square = op("ReduceMean", [centred().pow(2.0)]).named("mean");
+    let variance = mean_square + scalar("epsilon");
+    let normalized =
+        one_of([centred() / sqrt(variance.clone()), centred() * rsqrt(variance)]);
+    normalized * constant("weight") + constant("bias")
+}
+
+fn layer_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    check_last_axis(rewriter, found)?;
+    let epsilon = found.number(rewriter.graph, "epsilon");
+    let (x, weight) = (found.value("x"), found.value("weight"));
+    check_weight(rewriter, x, weight)?;
+    let inputs = vec![Some(x), Some(weight), Some(found.value("bias"))];
+    Ok(rewriter.add_root(norm_node("LayerNormalization", inputs, epsilon)))
+}
+
+fn norm_node(op_type: &str, inputs: Vec<Option<ValueId>>, epsilon: f32) -> Node {
+    Node::new(op_type, inputs).with("axis", -1).with("epsilon", epsilon).with("stash_type", 1)
+}
+
+/// The mean runs over the last axis and keeps it.
+fn check_last_axis(rewriter: &Rewriter, found: &Match) -> Result<(), String> {
+    let mean = found.value("mean");
+    let node = rewriter.graph.producer_node(mean).expect("the pattern named an operator");
+    let axes = node.input(1).and_then(|axes| rewriter.facts.get(axes).ints());
+    let rank = rewriter.facts.get(found.value("x")).rank();
+    let last = match axes.as_deref() {
+        Some([-1]) => true,
+        Some([axis]) => rank.is_some_and(|rank| *axis == rank as i64 - 1),
+        _ => false,
+    };
+    if !last {
+        return Err(format!("the mean runs over axes {axes:?}, not the last one"));
+    }
+    if node.int("keepdims", 1) == 0 {
+        return Err("the mean does not keep its axis".into());
+    }
+    Ok(())
+}
+
+/// The weight is a vector over the last axis.
+fn check_weight(rewriter: &Rewriter, x: ValueId, weight: ValueId) -> Result<(), String> {
+    let shape = rewriter.graph.constant(weight).map(|t| t.shape().to_vec()).unwrap_or_default();
+    let channels = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_usize());
+    match (&shape[..], channels) {
+        ([n], Some(channels)) if *n == channels => Ok(()),
+        _ => Err(format!("the weight has shape {shape:?} for {channels:?} channels")),
+    }
+}
+
+/// `SimplifiedLayerNormalization` (also under ONNX's own domain, as some builders write it) and
+/// `SkipSimplifiedLayerNormalization`, `SkipLayerNormalization` of ONNX Runtime.
+fn lift_contributed(graph: &mut Graph) -> usize {
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        let known = node.domain.is_empty() || node.domain == MICROSOFT;
+        let lifted = known
+            && match node.op_type.as_str() {
+                "SimplifiedLayerNormalization" => lift_simplified(graph, id),
+                "SkipSimplifiedLayerNormalization" => lift_skip(graph, id, "RMSNormalization", 3),
+                "SkipLayerNormalization" => lift_skip(graph, id, "LayerNormalization", 4),
+                _ => false,
+            };
+        n_rewrites += usize::from(lifted);
+    }
+    n_rewrites
+}
+
+fn lift_simplified(graph: &mut Graph, id: NodeId) -> bool {
+    if graph.node(id).outputs.iter().skip(1).flatten().next().is_some() {
+        return false;
+    }
+    let mut node = graph.remove_node(id);
+    node.op_type = "RMSNormalization".into();
+    node.domain.clear();
+    node.attributes.entry("axis".into()).or_insert(Attribute::Int(-1));
+    graph.add_node(node).expect("its outputs were just freed");
+    true
+}
+
+/// Skip norms: (input, skip, weight[, beta][, bias]) → (norm, mean, inverse deviation, sum).
+/// `bias_index` is the position of the bias that is added to the sum.
+fn lift_skip(graph: &mut Graph, id: NodeId, op_type: &str, bias_index: usize) -> bool {
+    let node = graph.node(id);
+    let unused = |index: usize| node.output(index).is_none_or(|v| graph.users(v).is_empty());
+    let (Some(x), Some(skip), Some(weight)) = (node.input(0), node.input(1), node.input(2)) else {
+        return false;
+    };
+    if !unused(1) || !unused(2) {
+        return false;
+    }
+    let node = graph.remove_node(id);
+    let mut sum = add(graph, &node.name, x, skip);
+    if let Some(bias) = node.input(bias_index) {
+        sum = add(graph, &node.name, sum, bias);
+    }
+    if let Some(total) = node.output(3) {
+        graph.replace_value(total, sum);
+    }
+    let mut inputs = vec![Some(sum), Some(weight)];
+    if op_type == "LayerNormalization" {
+        inputs.push(node.input(3));
+    }
+    let norm = norm_node(op_type, inputs, node.float("epsilon", 1e-5))
+        .with_name(node.name.clone())
+        .with_outputs(vec![node.output(0)]);
+    graph.add_node(norm).expect("its outputs were just freed");
+    true
+}
+
+fn add(graph: &mut Graph, name: &str, a: ValueId, b: ValueId) -> ValueId {
+    let hint = if name.is_empty() { "residual".to_owned() } else { format!("{name}/residual") };
+    graph.add_op(&hint, Node::new("Add", vec![Some(a), Some(b)]))
+}

@@ -1,0 +1,77 @@
+//! Old versions of operators, rewritten to the newest form.
+
+use planish_ir::{Attribute, Graph, Model, NodeId};
+
+use super::constants::int64s;
+use crate::pass::{PassContext, PassError};
+
+/// The operator set version of canonical graphs.
+pub const CANONICAL_OPSET: i64 = 23;
+
+/// Attributes that became inputs: operator, attribute, position of the input, first version.
+const MOVED: [(&str, &str, usize, i64); 12] = [
+    ("Squeeze", "axes", 1, 13),
+    ("Unsqueeze", "axes", 1, 13),
+    ("Split", "split", 1, 13),
+    ("ReduceSum", "axes", 1, 13),
+    ("ReduceMean", "axes", 1, 18),
+    ("ReduceMax", "axes", 1, 18),
+    ("ReduceMin", "axes", 1, 18),
+    ("ReduceProd", "axes", 1, 18),
+    ("ReduceL1", "axes", 1, 18),
+    ("ReduceL2", "axes", 1, 18),
+    ("ReduceSumSquare", "axes", 1, 18),
+    ("ReduceLogSumExp", "axes", 1, 18),
+];
+
+/// Operators whose old form means something else, and the version from which on it doesn't.
+const CHANGED: [(&str, i64); 5] =
+    [("Softmax", 13), ("LogSoftmax", 13), ("Clip", 11), ("Slice", 10), ("Pad", 11)];
+
+/// Raises ONNX's own operator set to [`CANONICAL_OPSET`], moving attributes that became inputs.
+/// A model with an operator whose meaning changed in between is left at its version.
+pub(super) fn upgrade_opset(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
+    let version = model.opset("").unwrap_or(1);
+    if version >= CANONICAL_OPSET {
+        return Ok(0);
+    }
+    let graph = &mut model.graph;
+    let nodes: Vec<NodeId> = graph.node_ids().collect();
+    for id in &nodes {
+        let node = graph.node(*id);
+        let changed = |(op, since): &(&str, i64)| node.is(op) && version < *since;
+        if CHANGED.iter().any(changed) {
+            context.note(format!("{} of opset {version} has no newer form", node.describe()));
+            return Ok(0);
+        }
+    }
+    for id in nodes {
+        upgrade_node(graph, id, version);
+    }
+    model.set_opset("", CANONICAL_OPSET);
+    Ok(1)
+}
+
+fn upgrade_node(graph: &mut Graph, id: NodeId, version: i64) {
+    let node = graph.node(id);
+    for (op, attribute, position, since) in MOVED {
+        if !node.is(op) || version >= since {
+            continue;
+        }
+        let Some(Attribute::Ints(values)) = graph.node_mut(id).attributes.remove(attribute) else {
+            break;
+        };
+        let input = graph.add_constant(attribute, int64s(&values));
+        graph.set_input(id, position, Some(input));
+        break;
+    }
+    let node = graph.node(id);
+    // From opset 18 on, a Split into equal parts must say how many there are.
+    if node.is("Split") && version < 18 && node.input(1).is_none() {
+        let n_outputs = node.outputs.len() as i64;
+        graph.node_mut(id).attributes.insert("num_outputs".into(), Attribute::Int(n_outputs));
+    }
+}

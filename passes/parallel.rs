@@ -1,0 +1,46 @@
+//! Sharing loops over large buffers among threads.
+
+use std::num::NonZero;
+use std::thread;
+
+/// Buffers with fewer elements are worked on by the calling thread alone.
+const MIN_ELEMENTS: usize = 1 << 15;
+
+/// Calls `work(index, chunk)` for every chunk of `chunk_len` elements of `data`, on all cores.
+/// What is computed must depend on the index alone, so that the number of threads changes nothing.
+pub(crate) fn for_each_chunk<T: Send>(
+    data: &mut [T],
+    chunk_len: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let n_chunks = data.len().div_ceil(chunk_len.max(1));
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    if n_chunks < 2 || cores < 2 || data.len() < MIN_ELEMENTS {
+        data.chunks_mut(chunk_len.max(1)).enumerate().for_each(|(i, chunk)| work(i, chunk));
+        return;
+    }
+    let per_thread = n_chunks.div_ceil(cores);
+    let work = &work;
+    thread::scope(|scope| {
+        for (thread, part) in data.chunks_mut(per_thread * chunk_len).enumerate() {
+            scope.spawn(move || {
+                let chunks = part.chunks_mut(chunk_len).enumerate();
+                chunks.for_each(|(i, chunk)| work(thread * per_thread + i, chunk));
+            });
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_visited_once_with_its_index() {
+        for len in [10, MIN_ELEMENTS + 5] {
+            let mut data = vec![0usize; len];
+            for_each_chunk(&mut data, 7, |i, chunk| chunk.iter_mut().for_each(|x| *x += i + 1));
+            assert!(data.iter().enumerate().all(|(i, x)| *x == i / 7 + 1), "{len}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Quantisation: widths, transforms and the passes that apply them.
+pub mod bits;
+
+pub use bits::BitWidths;

@@ -1,0 +1,69 @@
+//! Linear layers, found by their shape in the graph.
+
+use planish_ir::{DataType, Graph, Node, NodeId, ValueId};
+
+use super::{Bias, LinearLayer};
+
+/// Why a node that multiplies matrices is no linear layer; `None` for every other node.
+pub(super) fn reason_against(graph: &Graph, node: &Node) -> Option<String> {
+    if !["MatMul", "Gemm", "MatMulInteger", "MatMulNBits"].contains(&node.op_type.as_str()) {
+        return None;
+    }
+    if !node.is("MatMul") {
+        return Some(format!("{} was not brought to MatMul", node.op_type));
+    }
+    let constant = |index| node.input(index).and_then(|value| graph.constant(value));
+    let reason = match (constant(0), constant(1)) {
+        (Some(_), _) => "its left side is a constant".to_owned(),
+        (None, None) => "both inputs are activations".to_owned(),
+        (None, Some(weight)) if weight.shape().len() != 2 => {
+            format!("its weight has {} axes", weight.shape().len())
+        }
+        (None, Some(weight)) if weight.dtype() != DataType::F32 => {
+            format!("its weight is of type {}", weight.dtype())
+        }
+        (None, Some(weight)) if weight.n_elements() == 0 => "its weight is empty".to_owned(),
+        _ => return None,
+    };
+    Some(reason)
+}
+
+/// The linear layer whose product `id` computes, if it is one.
+pub(super) fn linear_layer(graph: &Graph, id: NodeId) -> Option<LinearLayer> {
+    let node = graph.node(id);
+    if !node.is("MatMul") || reason_against(graph, node).is_some() {
+        return None;
+    }
+    let (input, weight, product) = (node.input(0)?, node.input(1)?, node.output(0)?);
+    let [in_features, out_features] = graph.constant(weight)?.shape()[..] else { return None };
+    let bias = find_bias(graph, product, out_features);
+    let output = bias.and_then(|b| graph.node(b.node).output(0)).unwrap_or(product);
+    let parts = split_parts(graph, output).unwrap_or_else(|| vec![(output, 0..out_features)]);
+    let node = id;
+    Some(LinearLayer { node, input, weight, in_features, out_features, bias, output, parts })
+}
+
+/// `Add(product, bias [n])` as the only reader of the product.
+fn find_bias(graph: &Graph, product: ValueId, n: usize) -> Option<Bias> {
+    let [(node, index)] = graph.users(product)[..] else { return None };
+    let other = 1usize.checked_sub(index)?;
+    let value = graph.node(node).input(other).filter(|_| graph.node(node).is("Add"))?;
+    let fits = graph.constant(value)?.shape() == [n] && !graph.is_output(product);
+    fits.then_some(Bias { node, index: other, value })
+}
+
+/// The outputs of a `Split` of the last axis that alone reads `output`, with their columns.
+fn split_parts(graph: &Graph, output: ValueId) -> Option<Vec<super::PartColumns>> {
+    let [(id, 0)] = graph.users(output)[..] else { return None };
+    let node = graph.node(id);
+    let is_split = node.is("Split") && matches!(node.int("axis", 0), -1 | 2);
+    let sizes = graph.constant(node.input(1).filter(|_| is_split)?)?.to_i64_vec().ok()?;
+    let mut parts = Vec::new();
+    let mut start = 0usize;
+    for (value, size) in node.outputs.iter().zip(sizes) {
+        let end = start + usize::try_from(size).ok()?;
+        parts.push(((*value)?, start..end));
+        start = end;
+    }
+    (!graph.is_output(output)).then_some(parts)
+}

@@ -1,0 +1,17 @@
+//! Measuring models: perplexity, distance to a reference, speed, memory.
+mod bench;
+mod compare;
+mod error;
+mod perplexity;
+mod rows;
+mod rss;
+mod score;
+mod windows;
+
+pub use bench::{BenchOptions, Speed, bench};
+pub use compare::{Comparison, compare};
+pub use error::EvalError;
+pub use perplexity::{Perplexity, perplexity};
+pub use rows::{join_rows, tokenize};
+pub use rss::peak_rss_bytes;
+pub use windows::{EvalOptions, Progress};

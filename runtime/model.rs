@@ -1,0 +1,155 @@
+//! The one interface through which generation and evaluation see a language model.
+use std::error::Error as StdError;
+
+use thiserror::Error;
+
+/// Which positions of a forward pass to return logits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// The last position of each sequence only.
+    Last,
+    /// All positions that were fed.
+    All,
+}
+
+/// Logits of a forward pass: row-major `[rows, vocab]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogitsOut {
+    /// `batch` rows for [`Logits::Last`], `batch * n` for [`Logits::All`].
+    pub rows: usize,
+    /// Row length: the size of the vocabulary.
+    pub vocab: usize,
+    /// `rows * vocab` values.
+    pub data: Vec<f32>,
+}
+
+impl LogitsOut {
+    /// The logits of row `index`, or nothing when there is no such row.
+    pub fn row(&self, index: usize) -> Option<&[f32]> {
+        let start = index.checked_mul(self.vocab)?;
+        self.data.get(start..start.checked_add(self.vocab)?)
+    }
+
+    /// The logits of the last row.
+    pub fn last_row(&self) -> Option<&[f32]> {
+        self.row(self.rows.checked_sub(1)?)
+    }
+}
+
+/// Memory that a loaded model holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryUse {
+    /// Weights and other constants, in the form the engine keeps them.
+    pub weights: u64,
+    /// The KV cache as allocated.
+    pub cache: u64,
+}
+
+/// Why a model could not take tokens.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// `forward` was called without tokens.
+    #[error("the model was given no tokens")]
+    NoTokens,
+    /// The number of tokens is no multiple of the batch size.
+    #[error("{n} tokens cannot be shared out among {batch} sequences")]
+    UnevenBatch {
+        /// Tokens given.
+        n: usize,
+        /// Sequences in the batch.
+        batch: usize,
+    },
+    /// A token is outside the vocabulary.
+    #[error("token {id} is outside the model's vocabulary of {vocab} tokens")]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// The cache or the model's position encoding takes no more tokens.
+    #[error("the model takes {capacity} tokens, but {needed} are needed")]
+    ContextFull {
+        /// Tokens in the cache plus tokens given.
+        needed: usize,
+        /// The most that fit.
+        capacity: usize,
+    },
+    /// The engine failed.
+    #[error("the engine failed")]
+    Engine(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl ModelError {
+    /// Wraps an error of an engine.
+    pub fn engine(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+/// A loaded causal language model with a KV cache for one batch of equally long sequences.
+pub trait LanguageModel {
+    /// Size of the vocabulary: the length of a row of logits.
+    fn vocab_size(&self) -> usize;
+
+    /// Number of sequences that run side by side; 1 unless the model was opened with another.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// Number of tokens of each sequence in the cache.
+    fn n_past(&self) -> usize;
+
+    /// Empties the cache.
+    fn reset(&mut self);
+
+    /// Feeds tokens after those in the cache, and keeps their keys and values there.
+    ///
+    /// `ids` is row-major `[batch, n]`. The logits are row-major `[batch, vocab]` for
+    /// [`Logits::Last`] and `[batch * n, vocab]` for [`Logits::All`].
+    ///
+    /// # Errors
+    /// [`ModelError`]; the cache is then as it was before.
+    fn forward(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, ModelError>;
+
+    /// Memory held at present.
+    fn memory(&self) -> MemoryUse;
+}
+
+/// Checks what every model asks of the tokens it is fed: some tokens, evenly shared out among
+/// `batch` sequences, all below `vocab`.
+pub fn check_ids(ids: &[u32], batch: usize, vocab: usize) -> Result<(), ModelError> {
+    if ids.is_empty() {
+        return Err(ModelError::NoTokens);
+    }
+    if batch == 0 || !ids.len().is_multiple_of(batch) {
+        return Err(ModelError::UnevenBatch { n: ids.len(), batch });
+    }
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        Some(&id) => Err(ModelError::TokenOutOfRange { id, vocab }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_and_bounds_are_kept() {
+        let out = LogitsOut { rows: 2, vocab: 3, data: vec![0., 1., 2., 3., 4., 5.] };
+        assert_eq!(out.row(1), Some(&[3., 4., 5.][..]));
+        assert_eq!(out.last_row(), out.row(1));
+        assert_eq!(out.row(2), None);
+        assert_eq!(LogitsOut::default().last_row(), None);
+    }
+
+    #[test]
+    fn bad_ids_are_named() {
+        assert!(check_ids(&[0, 1], 2, 2).is_ok());
+        assert!(matches!(check_ids(&[], 1, 2), Err(ModelError::NoTokens)));
+        assert!(matches!(check_ids(&[0], 2, 2), Err(ModelError::UnevenBatch { .. })));
+        let error = check_ids(&[0, 7], 1, 2).unwrap_err();
+        assert_eq!(error.to_string(), "token 7 is outside the model's vocabulary of 2 tokens");
+    }
+}

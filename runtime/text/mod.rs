@@ -1,0 +1,14 @@
+//! Text to tokens and back: tokenizer folders, chat templates, streaming detokenisation.
+mod chat;
+mod config;
+mod error;
+mod pyjson;
+mod strftime;
+mod stream;
+pub(crate) mod tokenizer;
+
+pub use chat::{ChatTemplate, Message};
+pub use config::{TokenizerConfig, text_folder};
+pub use error::TextError;
+pub use stream::TextStream;
+pub use tokenizer::TextTokenizer;

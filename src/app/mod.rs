@@ -1,0 +1,10 @@
+//! What the command line asks for, as plain functions over plain requests.
+mod error;
+mod inspect;
+mod model;
+mod quantize;
+
+pub use error::{AppError, check_readable};
+pub use inspect::{InspectReport, ValueReport, inspect};
+pub use model::{Device, OpenOptions, forward, open_model};
+pub use quantize::{Format, Method, QuantizeReport, QuantizeRequest, Stage, quantize};

@@ -1,0 +1,90 @@
+//! `planish inspect`: show what a model file contains.
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use planish::app::{self, InspectReport, ValueReport};
+
+use super::output::{mebibytes, print, print_json};
+
+/// Show what a model file contains
+///
+/// Inputs, outputs, operators, weights and metadata of an ONNX model.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  planish inspect model.onnx
+  planish inspect quantized --json")]
+pub(super) struct InspectArgs {
+    /// The model: an .onnx file, or a folder with model.onnx
+    #[arg(value_name = "MODEL.onnx|DIR")]
+    model: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn execute(args: InspectArgs) -> anyhow::Result<()> {
+    let report = app::inspect(&args.model)?;
+    if args.json { print_json(&report) } else { print(&text(&report)?) }
+}
+
+fn text(report: &InspectReport) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    writeln!(out, "{}", report.path.display())?;
+    writeln!(out, "producer  {}", report.producer)?;
+    let opsets: Vec<_> = report.opsets.iter().map(|(domain, n)| format!("{domain} {n}")).collect();
+    writeln!(out, "opsets    {}", opsets.join(", "))?;
+    let weights = mebibytes(Some(report.weight_bytes));
+    writeln!(out, "weights   {} parameters, {weights}", report.parameters)?;
+    for (dtype, bytes) in &report.weight_bytes_by_dtype {
+        writeln!(out, "  {dtype}  {}", mebibytes(Some(*bytes)))?;
+    }
+    values(&mut out, "inputs", &report.inputs)?;
+    values(&mut out, "outputs", &report.outputs)?;
+    writeln!(out, "nodes     {}", report.nodes.values().sum::<usize>())?;
+    for (op, count) in &report.nodes {
+        writeln!(out, "  {count:6}  {op}")?;
+    }
+    for (key, value) in &report.metadata {
+        writeln!(out, "{key} = {value}")?;
+    }
+    Ok(out)
+}
+
+fn values(out: &mut String, title: &str, list: &[ValueReport]) -> std::fmt::Result {
+    writeln!(out, "{title}")?;
+    for ValueReport { name, dtype, shape } in list {
+        writeln!(out, "  {name}  {dtype}[{}]", shape.join(", "))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_shown() {
+        let value = |name: &str| ValueReport {
+            name: name.into(),
+            dtype: "float".into(),
+            shape: vec!["batch".into(), "4".into()],
+        };
+        let report = InspectReport {
+            path: "m.onnx".into(),
+            producer: "torch 2".into(),
+            opsets: [("ai.onnx".to_owned(), 23)].into(),
+            inputs: vec![value("x")],
+            outputs: vec![value("y")],
+            nodes: [("MatMul".to_owned(), 2), ("Add".to_owned(), 1)].into(),
+            parameters: 9,
+            weight_bytes: 1_048_576,
+            weight_bytes_by_dtype: [("float".to_owned(), 1_048_576)].into(),
+            metadata: [("k".to_owned(), "v".to_owned())].into(),
+        };
+        let expected = "m.onnx\nproducer  torch 2\nopsets    ai.onnx 23\nweights   9 parameters, 1.0 \
+                        MiB\n  float  1.0 MiB\ninputs\n  x  float[batch, 4]\noutputs\n  y  \
+                        float[batch, 4]\nnodes     3\n       1  Add\n       2  MatMul\nk = v\n";
+        assert_eq!(text(&report).unwrap(), expected);
+    }
+}
