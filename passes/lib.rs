@@ -1,10 +1,19 @@
-//! Passes over the graph: canonicalize, quantize, lower.
+//! Passes over the graph: canonicalize, transform, quantize, emit, lower.
 
 pub mod canonicalize;
+pub mod emit;
 pub mod interpret;
+pub mod lower;
 pub mod pass;
 pub mod pattern;
 pub mod quantize;
 pub mod rule;
+pub mod sites;
+pub mod transform;
+
+mod parallel;
+#[cfg(test)]
+mod testing;
+mod unread;
 
 pub use pass::{Pass, PassContext, PassError, PassManager, PassReport};

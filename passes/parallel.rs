@@ -3,19 +3,21 @@
 use std::num::NonZero;
 use std::thread;
 
-/// Buffers with fewer elements are worked on by the calling thread alone.
-const MIN_ELEMENTS: usize = 1 << 15;
+/// Loops of fewer operations run on the calling thread alone.
+const MIN_COST: usize = 1 << 20;
 
-/// Calls `work(index, chunk)` for every chunk of `chunk_len` elements of `data`, on all cores.
-/// What is computed must depend on the index alone, so that the number of threads changes nothing.
+/// Calls `work(index, chunk)` for every chunk of `chunk_len` elements of `data`, on all cores;
+/// `cost` is about the number of operations in all. What is computed must depend on the index
+/// alone, so that the number of threads changes nothing.
 pub(crate) fn for_each_chunk<T: Send>(
     data: &mut [T],
     chunk_len: usize,
+    cost: usize,
     work: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let n_chunks = data.len().div_ceil(chunk_len.max(1));
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    if n_chunks < 2 || cores < 2 || data.len() < MIN_ELEMENTS {
+    if n_chunks < 2 || cores < 2 || cost < MIN_COST {
         data.chunks_mut(chunk_len.max(1)).enumerate().for_each(|(i, chunk)| work(i, chunk));
         return;
     }
@@ -37,9 +39,9 @@ mod tests {
 
     #[test]
     fn every_chunk_is_visited_once_with_its_index() {
-        for len in [10, MIN_ELEMENTS + 5] {
+        for (len, cost) in [(10, 0), (1005, MIN_COST), (0, MIN_COST), (8, MIN_COST)] {
             let mut data = vec![0usize; len];
-            for_each_chunk(&mut data, 7, |i, chunk| chunk.iter_mut().for_each(|x| *x += i + 1));
+            for_each_chunk(&mut data, 7, cost, |i, chunk| chunk.iter_mut().for_each(|x| *x += i + 1));
             assert!(data.iter().enumerate().all(|(i, x)| *x == i / 7 + 1), "{len}");
         }
     }

@@ -68,38 +68,44 @@ const NEAR_MISS: usize = 3;
 pub fn apply(model: &mut Model, context: &mut PassContext, rules: &[Rule]) -> Result<usize, PassError> {
     let mut n_rewrites = 0;
     loop {
-        let n = sweep(model, context, rules, n_rewrites == 0)?;
-        n_rewrites += n;
-        if n == 0 {
+        let sweep = sweep(model, context, rules)?;
+        let is_first = n_rewrites == 0;
+        n_rewrites += sweep.n_rewrites;
+        model.graph.remove_dead();
+        if is_first {
+            // What another match took away was no miss.
+            let left = sweep.notes.into_iter().filter(|(v, _)| model.graph.contains_value(*v));
+            left.for_each(|(_, note)| context.note(note));
+        }
+        if sweep.n_rewrites == 0 {
             return Ok(n_rewrites);
         }
-        model.graph.remove_dead();
     }
 }
 
-fn sweep(
-    model: &mut Model,
-    context: &mut PassContext,
-    rules: &[Rule],
-    take_notes: bool,
-) -> Result<usize, PassError> {
+/// What one visit of every node came to.
+struct Sweep {
+    n_rewrites: usize,
+    notes: Vec<(ValueId, String)>,
+}
+
+fn sweep(model: &mut Model, context: &PassContext, rules: &[Rule]) -> Result<Sweep, PassError> {
     let mut facts = context.infer(model)?;
     let graph = &mut model.graph;
     let mut order: Vec<NodeId> =
         graph.topological_order().map_err(|e| PassError::Other(e.to_string()))?;
     order.reverse();
     let patterns: Vec<Pattern> = rules.iter().map(|rule| (rule.pattern)()).collect();
-    let mut n_rewrites = 0;
+    let mut result = Sweep { n_rewrites: 0, notes: Vec::new() };
     for node in order {
         for (rule, pattern) in rules.iter().zip(&patterns) {
             match try_rule(graph, &mut facts, rule, pattern, node) {
-                Ok(()) => n_rewrites += 1,
-                Err(Some(note)) if take_notes => context.note(note),
-                Err(_) => {}
+                Ok(()) => result.n_rewrites += 1,
+                Err(note) => result.notes.extend(note),
             }
         }
     }
-    Ok(n_rewrites)
+    Ok(result)
 }
 
 /// Applies `rule` at `node`'s first output; the error is a note if it nearly fired.
@@ -109,7 +115,7 @@ fn try_rule(
     rule: &Rule,
     pattern: &Pattern,
     node: NodeId,
-) -> Result<(), Option<String>> {
+) -> Result<(), Option<(ValueId, String)>> {
     let root = match graph.contains_node(node) {
         true => graph.node(node).output(0).ok_or(None)?,
         false => return Err(None),
@@ -119,12 +125,13 @@ fn try_rule(
     }
     let found = match_value(graph, pattern, root).map_err(|miss| {
         let name = &graph.value(root).name;
-        (miss.n_matched >= NEAR_MISS).then(|| format!("{} at \"{name}\": {}", rule.name, miss.reason))
+        let note = || (root, format!("{} at \"{name}\": {}", rule.name, miss.reason));
+        (miss.n_matched >= NEAR_MISS).then(note)
     })?;
     let name = graph.value(root).name.clone();
     let mut rewriter = Rewriter { graph, facts, root };
     let replacement = (rule.replace)(&mut rewriter, &found)
-        .map_err(|reason| Some(format!("{} at \"{name}\": {reason}", rule.name)))?;
+        .map_err(|reason| Some((root, format!("{} at \"{name}\": {reason}", rule.name))))?;
     graph.replace_value(root, replacement);
     Ok(())
 }

@@ -1,4 +1,6 @@
 //! Running graphs: engines, KV cache, text generation, evaluation.
+pub mod decoder;
+pub mod engine;
 pub mod evaluate;
 pub mod generate;
 pub mod model;

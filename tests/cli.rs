@@ -60,7 +60,10 @@ fn every_subcommand_has_help_with_examples() {
 #[test]
 fn the_main_help_lists_the_subcommands_and_exit_codes() {
     let help = String::from_utf8(planish(&["--help"]).stdout).unwrap();
-    assert!(SUBCOMMANDS.iter().all(|subcommand| help.contains(&format!("  {subcommand} "))), "{help}");
+    assert!(
+        SUBCOMMANDS.iter().all(|subcommand| help.contains(&format!("  {subcommand} "))),
+        "{help}"
+    );
     assert!(help.contains("Exit codes:"), "{help}");
 }
 
@@ -85,9 +88,8 @@ fn wrong_usage_ends_with_2() {
 
 #[test]
 fn bad_widths_are_explained() {
-    let quantize = |option: &str, value: &str| {
-        failure(2, &["quantize", "m.onnx", "-o", "out", option, value])
-    };
+    let quantize =
+        |option: &str, value: &str| failure(2, &["quantize", "m.onnx", "-o", "out", option, value]);
     assert!(quantize("--bits", "w4a4").contains("lacks the part \"kv\""));
     assert!(quantize("--bits", "w3a4kv4").contains("only 4, 8 and 16 exist"));
     assert!(quantize("--lm-head-bits", "5").contains("8, 16, 4"));

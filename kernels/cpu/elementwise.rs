@@ -33,21 +33,21 @@ fn binary(pool: &ThreadPool, isa: Isa, min: usize, xy: [&[f32]; 2], out: &mut [f
 }
 
 macro_rules! unary_kernel {
-    ($name:ident, $f:expr) => {
+    ($name:ident, |$x:ident| $f:expr) => {
         simd_fn! {
             fn $name<S>(x: &[f32], out: &mut [f32]) {
-                map1::<S>(out.len().min(x.len()), x.as_ptr(), out.as_mut_ptr(), $f);
+                map1!(S, out.len().min(x.len()), x.as_ptr(), out.as_mut_ptr(), |$x| $f);
             }
         }
     };
 }
 
 macro_rules! binary_kernel {
-    ($vis:vis $name:ident, $f:expr) => {
+    ($vis:vis $name:ident, |$x:ident, $y:ident| $f:expr) => {
         simd_fn! {
             $vis fn $name<S>(x: &[f32], y: &[f32], out: &mut [f32]) {
                 let n = out.len().min(x.len()).min(y.len());
-                map2::<S>(n, x.as_ptr(), y.as_ptr(), out.as_mut_ptr(), $f);
+                map2!(S, n, x.as_ptr(), y.as_ptr(), out.as_mut_ptr(), |$x, $y| $f);
             }
         }
     };
@@ -67,7 +67,7 @@ unary_kernel!(sigmoid_part, |x| math::sigmoid::<S>(x));
 simd_fn! {
     fn add_assign_part<S>(x: &[f32], out: &mut [f32]) {
         let p = out.as_mut_ptr();
-        map2::<S>(out.len().min(x.len()), x.as_ptr(), p, p, |x, y| S::add(x, y));
+        map2!(S, out.len().min(x.len()), x.as_ptr(), p, p, |x, y| S::add(x, y));
     }
 }
 

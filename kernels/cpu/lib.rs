@@ -1,5 +1,21 @@
 //! CPU primitives on plain slices, with run-time choice of instruction set.
-#![allow(dead_code)]
+//!
+//! Every function takes a [`ThreadPool`] and an [`Isa`] first; [`Isa::best`] is the machine's best
+//! level, or the one that the environment variable `PLANISH_ISA` names. Matrices are row-major
+//! slices, and lengths that disagree are bugs of the caller: they panic.
+//!
+//! - Integer products: [`PackedWeights`] (4 or 8 bits), [`qgemm`] of int8 codes, and [`wgemm`] of
+//!   f32 activations.
+//! - f32 products: [`sgemm`] on strided views, [`MatRef`] and [`MatMut`].
+//! - Activations: [`transform_quantize`], [`transform_rows`] and [`quantize_rows`], with an
+//!   RMSNorm or a SwiGLU in front ([`RowSource`]).
+//! - Rows: [`rms_norm`], [`layer_norm`], [`softmax_rows`], [`rotary`], and the elementwise
+//!   functions.
+//! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it.
+//!
+//! Kernels are written once on a small vector trait and compiled for each instruction set; see
+//! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
+//! rounding only.
 
 mod attention;
 mod elementwise;

@@ -11,7 +11,7 @@ pub(crate) fn exp<S: Simd>(x: S::F) -> S::F {
     let clamped = S::max(S::min(x, S::splat(88.0)), low);
     let n = S::round(S::mul(clamped, S::splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts: the first has few enough bits for n times it to be exact.
-    let r = S::fma(n, S::splat(-0.693_359_375), clamped);
+    let r = S::fma(n, S::splat(-355.0 / 512.0), clamped);
     let r = S::fma(n, S::splat(2.121_944_4e-4), r);
     let mut p = S::splat(1.0 / 5040.0);
     for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {

@@ -93,7 +93,7 @@ fn each_row(
 simd_fn! {
     fn add_row<S>(x: &[f32], y: &[f32], out: &mut [f32]) {
         let n = out.len().min(x.len()).min(y.len());
-        map2::<S>(n, x.as_ptr(), y.as_ptr(), out.as_mut_ptr(), |x, y| S::add(x, y));
+        map2!(S, n, x.as_ptr(), y.as_ptr(), out.as_mut_ptr(), |x, y| S::add(x, y));
     }
 }
 
@@ -102,9 +102,9 @@ simd_fn! {
     pub(crate) fn rms_norm_row<S>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let n = x.len();
         assert!(weight.len() == n && out.len() == n, "norm lengths");
-        let squares = sum1::<S>(n, x.as_ptr(), |acc, v| S::fma(v, v, acc));
+        let squares = sum1!(S, n, x.as_ptr(), |acc, v| S::fma(v, v, acc));
         let factor = S::splat(1.0 / (squares / n as f32 + eps).sqrt());
-        map2::<S>(n, x.as_ptr(), weight.as_ptr(), out.as_mut_ptr(), |x, w| {
+        map2!(S, n, x.as_ptr(), weight.as_ptr(), out.as_mut_ptr(), |x, w| {
             S::mul(S::mul(x, factor), w)
         });
     }
@@ -120,15 +120,15 @@ simd_fn! {
     ) {
         let n = x.len();
         assert!(weight.len() == n && out.len() == n, "norm lengths");
-        let mean = sum1::<S>(n, x.as_ptr(), |acc, v| S::add(acc, v)) / n as f32;
+        let mean = sum1!(S, n, x.as_ptr(), |acc, v| S::add(acc, v)) / n as f32;
         let shift = S::splat(-mean);
-        map1::<S>(n, x.as_ptr(), out.as_mut_ptr(), |v| S::add(v, shift));
-        let squares = sum1::<S>(n, out.as_ptr(), |acc, v| S::fma(v, v, acc));
+        map1!(S, n, x.as_ptr(), out.as_mut_ptr(), |v| S::add(v, shift));
+        let squares = sum1!(S, n, out.as_ptr(), |acc, v| S::fma(v, v, acc));
         let factor = S::splat(1.0 / (squares / n as f32 + eps).sqrt());
         let p = out.as_mut_ptr();
-        map2::<S>(n, p, weight.as_ptr(), p, |v, w| S::mul(S::mul(v, factor), w));
+        map2!(S, n, p, weight.as_ptr(), p, |v, w| S::mul(S::mul(v, factor), w));
         if let Some(bias) = bias {
-            map2::<S>(n, p, bias.as_ptr(), p, |v, b| S::add(v, b));
+            map2!(S, n, p, bias.as_ptr(), p, |v, b| S::add(v, b));
         }
     }
 }

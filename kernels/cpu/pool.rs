@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
 
-/// How often a worker looks for work before it sleeps: some 100 µs.
-const SPINS_BEFORE_PARK: u32 = 3_000;
-/// How often the caller looks for the workers' end before it gives up its time slice.
-const SPINS_BEFORE_YIELD: u32 = 20_000;
+/// How often a thread polls before it starts to offer its time slice between polls: some 2 µs.
+/// Where another program keeps a core busy, caller and worker can end up on the same one, and
+/// each would otherwise spin while the other has something to do.
+const SPINS_BEFORE_YIELD: u32 = 128;
+/// How often a worker then offers its slice before it sleeps: some 50 to 100 µs.
+const YIELDS_BEFORE_PARK: u32 = 150;
 
 type Payload = Box<dyn Any + Send>;
 
@@ -168,14 +170,10 @@ impl ThreadPool {
     }
 
     fn wait(&self) {
-        let mut spins = 0;
+        let mut spins = 0u32;
         while self.shared.remaining.0.load(Acquire) != 0 {
-            spins += 1;
-            if spins > SPINS_BEFORE_YIELD {
-                thread::yield_now();
-            } else {
-                std::hint::spin_loop();
-            }
+            pause(spins);
+            spins = spins.saturating_add(1);
         }
     }
 }
@@ -213,12 +211,12 @@ impl Shared {
 
     /// Waits until the epoch differs from `seen`; returns the new one.
     fn next_epoch(&self, seen: u64, worker: usize) -> u64 {
-        for _ in 0..SPINS_BEFORE_PARK {
+        for spin in 0..SPINS_BEFORE_YIELD + YIELDS_BEFORE_PARK {
             let now = self.epoch.0.load(Acquire);
             if now != seen {
                 return now;
             }
-            std::hint::spin_loop();
+            pause(spin);
         }
         self.sleep_until_changed(seen, worker)
     }
@@ -236,6 +234,12 @@ impl Shared {
         flag.store(false, Relaxed);
         now
     }
+}
+
+/// Waits a moment before poll number `spin` + 1.
+#[inline]
+fn pause(spin: u32) {
+    if spin < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { thread::yield_now() }
 }
 
 fn spawn_worker(shared: &Arc<Shared>, index: usize) -> std::io::Result<JoinHandle<()>> {

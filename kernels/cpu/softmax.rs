@@ -33,9 +33,9 @@ simd_fn! {
         }
         let shift = S::splat(-max);
         let (n, p) = (x.len().min(out.len()), out.as_mut_ptr());
-        map1::<S>(n, x.as_ptr(), p, |v| math::exp::<S>(S::add(v, shift)));
-        let factor = S::splat(1.0 / sum1::<S>(n, p, |acc, v| S::add(acc, v)));
-        map1::<S>(n, p, p, |v| S::mul(v, factor));
+        map1!(S, n, x.as_ptr(), p, |v| math::exp::<S>(S::add(v, shift)));
+        let factor = S::splat(1.0 / sum1!(S, n, p, |acc, v| S::add(acc, v)));
+        map1!(S, n, p, p, |v| S::mul(v, factor));
     }
 }
 

@@ -6,6 +6,30 @@ use std::sync::LazyLock;
 use crate::OpDef;
 
 mod identity;
+mod binary;
+mod cast;
+mod clip;
+mod common;
+mod concat;
+mod constant;
+mod cumsum;
+mod expand;
+mod extremum;
+mod gather;
+mod nonzero;
+mod onehot;
+mod pad;
+mod range;
+mod reduce;
+mod reshape;
+mod scatter;
+mod select;
+mod shape;
+mod slice;
+mod split;
+mod transpose;
+mod trilu;
+mod unary;
 mod attention;
 mod gelu;
 mod gemm;
@@ -19,10 +43,40 @@ mod skip_simplified_layer_normalization;
 mod softmax;
 mod support;
 mod swish;
+mod block_quantized_matmul;
+mod dynamic_quantize;
+mod quantize_dequantize_heads;
+mod quantized_matmul;
+mod transform;
+mod transform_heads;
+mod transform_quantize;
 
 /// Every operator, one line each.
 static OPS: &[&[OpDef]] = &[
     identity::OPS,
+    binary::OPS,
+    cast::OPS,
+    clip::OPS,
+    concat::OPS,
+    constant::OPS,
+    cumsum::OPS,
+    expand::OPS,
+    extremum::OPS,
+    gather::OPS,
+    nonzero::OPS,
+    onehot::OPS,
+    pad::OPS,
+    range::OPS,
+    reduce::OPS,
+    reshape::OPS,
+    scatter::OPS,
+    select::OPS,
+    shape::OPS,
+    slice::OPS,
+    split::OPS,
+    transpose::OPS,
+    trilu::OPS,
+    unary::OPS,
     attention::OPS,
     gelu::OPS,
     gemm::OPS,
@@ -35,6 +89,13 @@ static OPS: &[&[OpDef]] = &[
     skip_simplified_layer_normalization::OPS,
     softmax::OPS,
     swish::OPS,
+    block_quantized_matmul::OPS,
+    dynamic_quantize::OPS,
+    quantize_dequantize_heads::OPS,
+    quantized_matmul::OPS,
+    transform::OPS,
+    transform_heads::OPS,
+    transform_quantize::OPS,
 ];
 
 static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), &'static OpDef>> =

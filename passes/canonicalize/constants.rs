@@ -62,7 +62,8 @@ pub(super) fn fold_constants(
         let outputs = graph.node(id).outputs.clone();
         let [Some(output)] = outputs[..] else { continue };
         let Some(tensor) = facts.get(output).constant else { continue };
-        if tensor.n_elements() > MAX_FOLDED || graph.is_output(output) {
+        let is_weight = graph.node(id).is("DequantizeLinear");
+        if tensor.n_elements() > MAX_FOLDED || is_weight || graph.is_output(output) {
             continue;
         }
         graph.remove_node(id);

@@ -1,8 +1,9 @@
 //! Linear layers.
 
-use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
+use planish_ir::{Dim, Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::infer::Facts;
 
+use super::constants::int64s;
 use crate::pass::{PassContext, PassError};
 
 /// Brings linear layers to `MatMul(x, W)`, `Add(product, bias)` on the activation's own rank:
@@ -11,7 +12,29 @@ pub(super) fn lift_linears(
     model: &mut Model,
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
-    Ok(lift_gemms(model, context)? + move_biases_right(&mut model.graph))
+    let n_outer = lift_outer_products(model, context)?;
+    Ok(n_outer + lift_gemms(model, context)? + move_biases_right(&mut model.graph))
+}
+
+/// A product over one channel, as exporters write `inv_freq · positions`, is an elementwise one.
+fn lift_outer_products(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
+    let facts = context.infer(model)?;
+    let graph = &mut model.graph;
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        let (Some(a), Some(b)) = (node.input(0), node.input(1)) else { continue };
+        let is_one = |value, axis| facts.get(value).dim(axis).and_then(|d| d.as_const()) == Some(1);
+        let matrices = facts.get(a).rank() >= Some(2) && facts.get(b).rank() >= Some(2);
+        if node.is("MatMul") && matrices && is_one(a, -1) && is_one(b, -2) {
+            graph.node_mut(id).op_type = "Mul".into();
+            n_rewrites += 1;
+        }
+    }
+    Ok(n_rewrites)
 }
 
 /// bias + x · W → x · W + bias
@@ -69,6 +92,7 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
         (_, None) => return Err("its right side is transposed and no constant".into()),
     };
     let source = unflattened_source(graph, facts, x);
+    let leading = leading_axes(graph, facts, x);
     let name = graph.value(output).name.clone();
     let mut product = graph.add_op(
         &name,
@@ -78,19 +102,33 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
         product = graph.add_op(&name, Node::new("Add", vec![Some(product), Some(bias)]));
     }
     match source {
-        Some(source) => reconnect_users(graph, facts, output, source, product),
+        Some(_) => reconnect_users(graph, facts, output, leading, product),
         None => graph.replace_value(output, product),
     }
     Ok(())
 }
 
-/// x before it was flattened to two axes, its last axis kept.
-fn unflattened_source(graph: &Graph, facts: &Facts, x: ValueId) -> Option<ValueId> {
-    let node = graph.producer_node(x)?;
+/// x before its leading axes were flattened to one, on three axes: `[batch, sequence, channels]`.
+fn unflattened_source(graph: &mut Graph, facts: &Facts, x: ValueId) -> Option<ValueId> {
+    let node = graph.producer_node(x).filter(|node| node.is("Reshape"))?;
     let source = node.input(0)?;
     let (before, after) = (facts.shape(source)?, facts.shape(x)?);
-    let keeps_channels = before.len() > after.len() && before.last() == after.last();
-    (node.is("Reshape") && keeps_channels).then_some(source)
+    let ([batch, sequence, rest @ ..], [rows, channels]) = (before, after) else { return None };
+    let n_rest = rest.iter().fold(Dim::from(1i64), |product, dim| product.mul(dim));
+    if *rows != batch.mul(sequence) || *channels != n_rest {
+        return None;
+    }
+    if rest.len() == 1 {
+        return Some(source);
+    }
+    let target = graph.add_constant("merge_heads", int64s(&[0, 0, -1]));
+    Some(graph.add_op("merged", Node::new("Reshape", vec![Some(source), Some(target)])))
+}
+
+/// Batch and sequence of what `x` was flattened from.
+fn leading_axes(graph: &Graph, facts: &Facts, x: ValueId) -> Option<[Dim; 2]> {
+    let shape = facts.shape(graph.producer_node(x)?.input(0)?)?;
+    Some([shape.first()?.clone(), shape.get(1)?.clone()])
 }
 
 /// Lets the users of the flat `old` read the unflattened `product`: reshapes of it now start from
@@ -99,16 +137,17 @@ fn reconnect_users(
     graph: &mut Graph,
     facts: &Facts,
     old: ValueId,
-    source: ValueId,
+    leading: Option<[Dim; 2]>,
     product: ValueId,
 ) {
-    let leading = facts.shape(source).map(|s| &s[..s.len() - 1]);
     for (user, index) in graph.users(old) {
         let node = graph.node(user);
         let restored = node.output(0).and_then(|v| facts.shape(v));
         let restores = node.is("Reshape")
             && index == 0
-            && restored.is_some_and(|shape| Some(&shape[..shape.len() - 1]) == leading);
+            && restored.is_some_and(|shape| {
+                shape.len() == 3 && leading.as_ref().is_some_and(|l| shape[..2] == l[..])
+            });
         if restores {
             let output = node.output(0).expect("its shape is known");
             graph.replace_value(output, product);

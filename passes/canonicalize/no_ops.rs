@@ -32,6 +32,7 @@ pub(super) fn drop_no_ops(
         n_rewrites += 1;
     }
     n_rewrites += drop_empty_parts(graph, &facts);
+    n_rewrites += drop_expands(graph, &facts);
     graph.remove_dead();
     Ok(n_rewrites)
 }
@@ -120,4 +121,43 @@ fn drop_empty_parts(graph: &mut Graph, facts: &Facts) -> usize {
         n_rewrites += 1;
     }
     n_rewrites
+}
+
+/// Operators that broadcast their two operands anyway.
+const BROADCASTING: [&str; 9] =
+    ["Add", "Sub", "Mul", "Div", "And", "Or", "LessOrEqual", "Less", "Greater"];
+
+/// Takes `Expand` nodes away from operands that would be broadcast to the same shape.
+fn drop_expands(graph: &mut Graph, facts: &Facts) -> usize {
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        if !BROADCASTING.iter().any(|op| node.is(op)) {
+            continue;
+        }
+        for index in 0..2 {
+            let Some(source) = unexpanded(graph, facts, id, index) else { continue };
+            graph.set_input(id, index, Some(source));
+            n_rewrites += 1;
+        }
+    }
+    n_rewrites
+}
+
+/// What the `Expand` at an operand starts from, if the result has the same shape without it.
+fn unexpanded(graph: &Graph, facts: &Facts, id: planish_ir::NodeId, index: usize) -> Option<ValueId> {
+    let node = graph.node(id);
+    let expand = graph.producer_node(node.input(index)?).filter(|n| n.is("Expand"))?;
+    let source = expand.input(0)?;
+    let wanted = facts.shape(node.output(0)?)?;
+    let (a, b) = (facts.shape(source)?, facts.shape(node.input(1 - index)?)?);
+    let one = planish_ir::Dim::from(1i64);
+    let from_end = |shape: &[planish_ir::Dim], axis: usize| {
+        shape.len().checked_sub(axis + 1).map_or(one.clone(), |i| shape[i].clone())
+    };
+    let same = (0..wanted.len()).all(|axis| {
+        let (a, b, w) = (from_end(a, axis), from_end(b, axis), from_end(wanted, axis));
+        (a == w && (b == w || b == one)) || (b == w && a == one)
+    });
+    same.then_some(source)
 }

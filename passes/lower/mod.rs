@@ -15,6 +15,7 @@ mod weight_only;
 mod testing;
 
 use planish_ir::Model;
+use planish_kernels::DOMAIN;
 
 use crate::pass::{Pass, PassError, PassManager};
 
@@ -63,5 +64,6 @@ pub fn lower(
     options: LowerOptions,
     manager: &mut PassManager,
 ) -> Result<(), PassError> {
+    model.set_opset(DOMAIN, 1);
     manager.run(model, &passes(options))
 }

@@ -102,23 +102,21 @@ impl Layout {
         }
     }
 
-    /// What to call a site in a message: its first layer.
+    /// What to call a site in a message: by its first layer.
     pub fn describe_site(&self, graph: &Graph, id: SiteId) -> String {
-        self.site(id).linears.first().map_or_else(String::new, |linear| {
-            let linear = self.linear(*linear);
-            format!("the site of {}", describe_linear(graph, linear))
-        })
+        let first = self.site(id).linears.first();
+        let layer = first.map_or_else(String::new, |linear| self.describe_linear(graph, *linear));
+        format!("the site of {layer}")
     }
-}
 
-/// What to call a linear layer in a message: its weight and, if that is gone, its output.
-pub(crate) fn describe_linear(graph: &Graph, linear: &LinearLayer) -> String {
-    let value = if graph.contains_node(linear.node) {
-        return graph.node(linear.node).describe();
-    } else {
-        linear.output
-    };
-    format!("the linear layer \"{}\"", graph.value(value).name)
+    /// What to call a linear layer in a message.
+    pub fn describe_linear(&self, graph: &Graph, id: LinearId) -> String {
+        let linear = self.linear(id);
+        match graph.producer(linear.output) {
+            Some((node, _)) if !graph.contains_node(linear.node) => graph.node(node).describe(),
+            _ => graph.node(linear.node).describe(),
+        }
+    }
 }
 
 fn new_site(linear: &LinearLayer, id: LinearId) -> Site {

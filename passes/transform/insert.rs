@@ -92,7 +92,7 @@ fn replace_constant(
     let changed = change(&data);
     let new = graph.add_constant(&name, changed);
     graph.set_input(node, index, Some(new));
-    crate::remove_unread(graph, old);
+    crate::unread::remove_unread(graph, old);
     Ok(())
 }
 
@@ -149,20 +149,9 @@ fn insert_heads(
     id: AttentionId,
 ) -> Result<(), TransformError> {
     let attention = layout.attention(id);
-    let Some(matrix) = set.head(id) else { return Ok(()) };
+    let online = matches!(attention.head_transform, Ok(HeadTransform::Online));
+    let Some(matrix) = set.head(id).filter(|_| online) else { return Ok(()) };
     let place = || graph.node(attention.node).describe();
-    if matrix.n_rows() != attention.head_size {
-        let reason = "it is not of the size of a head";
-        return Err(TransformError::Misfit { place: place(), reason });
-    }
-    match &attention.head_transform {
-        Ok(HeadTransform::Folded { .. }) => return Ok(()),
-        Ok(HeadTransform::Online) => {}
-        Err(_) => {
-            let reason = "its queries or keys can't be transformed";
-            return Err(TransformError::Misfit { place: place(), reason });
-        }
-    }
     let inverse = invert_rounded(matrix, place)?.transposed();
     for (index, matrix) in [(0, &inverse), (1, matrix)] {
         if let Some(x) = graph.node(attention.node).input(index) {

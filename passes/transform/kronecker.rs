@@ -39,7 +39,7 @@ fn combine_rows<'m>(
     n_terms: usize,
 ) {
     let mut result = vec![0.0; weight.len()];
-    for_each_chunk(&mut result, n_columns, |row, sum| {
+    for_each_chunk(&mut result, n_columns, weight.len() * n_terms, |row, sum| {
         for k in 0..n_terms {
             let (matrix, i, source) = term(row, k);
             add_scaled(sum, matrix[(i, k)], &weight[source * n_columns..][..n_columns]);
@@ -59,7 +59,8 @@ pub fn multiply_heads(
 ) {
     let d = matrix.n_rows();
     debug_assert_eq!(len % d, 0);
-    for_each_chunk(weight, n_columns, |_, row| {
+    let cost = weight.len() / n_columns * len * d;
+    for_each_chunk(weight, n_columns, cost, |_, row| {
         let mut product = vec![0.0; d];
         for head in row[first..first + len].chunks_mut(d) {
             product.fill(0.0);

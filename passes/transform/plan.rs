@@ -135,7 +135,7 @@ impl Planner<'_> {
                 let attention = layout.attention(*attention);
                 if let Some(within) = within {
                     self.check_size(id, within, attention.v_head_size)?;
-                    self.columns(value, ColumnFold::Heads(within.clone()));
+                    self.columns(value, ColumnFold::Heads(within.clone().rounded()));
                 }
                 let or_identity = |matrix: &Option<Matrix>, n| {
                     matrix.clone().unwrap_or_else(|| Matrix::identity(n))
@@ -162,16 +162,28 @@ impl Planner<'_> {
         if fits { Ok(()) } else { Err(self.misfit(id, "it is not of the size of a head")) }
     }
 
-    /// P_h where nothing stands between the attention and the layers of queries and keys.
+    /// Checks P_h, and folds it where nothing stands between the attention and the layers of
+    /// queries and keys.
     fn plan_heads(&mut self, set: &TransformSet, id: AttentionId) -> Result<(), TransformError> {
         let layout = self.layout;
         let attention = layout.attention(id);
-        if let (Some(matrix), Ok(HeadTransform::Folded { query, key })) =
-            (set.head(id), &attention.head_transform)
-        {
-            let inverse = invert_rounded(matrix, || self.graph.node(attention.node).describe())?;
-            self.columns(query, ColumnFold::Heads(inverse.transposed()));
-            self.columns(key, ColumnFold::Heads(matrix.clone().rounded()));
+        let Some(matrix) = set.head(id) else { return Ok(()) };
+        let place = || self.graph.node(attention.node).describe();
+        let inverse = invert_rounded(matrix, place)?;
+        if matrix.n_rows() != attention.head_size {
+            let reason = "it is not of the size of a head";
+            return Err(TransformError::Misfit { place: place(), reason });
+        }
+        match &attention.head_transform {
+            Ok(HeadTransform::Online) => {}
+            Ok(HeadTransform::Folded { query, key }) => {
+                self.columns(query, ColumnFold::Heads(inverse.transposed()));
+                self.columns(key, ColumnFold::Heads(matrix.clone().rounded()));
+            }
+            Err(_) => {
+                let reason = "its queries or keys can't be transformed";
+                return Err(TransformError::Misfit { place: place(), reason });
+            }
         }
         Ok(())
     }

@@ -103,7 +103,7 @@ pub trait Session: Send {
     /// Returns to the state at the last [`Session::mark`]. The caches must have grown only.
     fn rollback(&mut self);
 
-    /// Bytes of caches and carried tensors, as allocated.
+    /// Bytes that the positions in the caches and the carried tensors take.
     fn cache_bytes(&self) -> u64;
 
     /// Where the time went, if [`CompileOptions::profile`] was set.

@@ -5,11 +5,15 @@ use crate::text::TextTokenizer;
 /// Joins the rows of a text file as the protocol asks for.
 ///
 /// The file is split into rows at line ends, each row keeps its line end, blank rows become the
-/// empty string, and all rows are joined with two line ends. This is what evaluation scripts since
-/// GPTQ (Frantar et al., 2022) do with the rows of the WikiText data set.
+/// empty string, and all rows are joined with two line ends. What follows the last line end is a
+/// row too. CRLF and CR are read as LF, as Python's text mode does. This is what evaluation scripts
+/// since GPTQ (Frantar et al., 2022) do with the rows of the WikiText data set.
 pub fn join_rows(text: &str) -> String {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let last = text.ends_with('\n').then_some("");
     let rows: Vec<&str> = text
         .split_inclusive('\n')
+        .chain(last)
         .map(|row| if row.trim().is_empty() { "" } else { row })
         .collect();
     rows.join("\n\n")
@@ -37,7 +41,20 @@ mod tests {
     #[test]
     fn rows_keep_their_line_ends_and_blank_ones_vanish() {
         assert_eq!(join_rows(" \n = A = \n\t\ntext"), "\n\n = A = \n\n\n\n\ntext");
+        assert_eq!(join_rows("a"), "a");
         assert_eq!(join_rows(""), "");
+    }
+
+    #[test]
+    fn the_end_of_the_file_is_a_row() {
+        assert_eq!(join_rows("a\nb\n"), "a\n\n\nb\n\n\n");
+    }
+
+    #[test]
+    fn every_spelling_of_a_line_end_is_read_alike() {
+        let expected = join_rows("a\nb\n\nc");
+        assert_eq!(join_rows("a\r\nb\r\n\r\nc"), expected);
+        assert_eq!(join_rows("a\rb\r\rc"), expected);
     }
 
     #[test]

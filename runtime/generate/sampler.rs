@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn bad_options_and_logits_are_errors() {
-        let new = |temperature, top_p| Sampler::new(SamplingOptions { temperature, top_p, seed: 0 });
+        let new =
+            |temperature, top_p| Sampler::new(SamplingOptions { temperature, top_p, seed: 0 });
         assert_eq!(new(-0.5, 1.0).unwrap_err(), SamplingError::Temperature(-0.5));
         assert!(new(f32::NAN, 1.0).is_err() && new(f32::INFINITY, 1.0).is_err());
         assert_eq!(new(1.0, 0.0).unwrap_err(), SamplingError::TopP(0.0));

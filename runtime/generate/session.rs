@@ -216,7 +216,10 @@ mod tests {
     #[test]
     fn a_full_context_ends_the_text() {
         let (generation, text) = run(&words(" one two three"), 2, 50, 0);
-        assert_eq!((generation.unwrap().stop, text.as_str()), (StopReason::ContextFull, " one two"));
+        assert_eq!(
+            (generation.unwrap().stop, text.as_str()),
+            (StopReason::ContextFull, " one two")
+        );
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub enum NpzError {
 pub fn read_npz(path: &Path) -> Result<Vec<(String, NpyArray)>, NpzError> {
     let io = |source| NpzError::Io { action: "read", path: path.into(), source };
     let zip = |source| NpzError::Archive { path: path.into(), source };
-    let mut archive = ZipArchive::new(BufReader::new(File::open(path).map_err(io)?)).map_err(zip)?;
+    let mut archive =
+        ZipArchive::new(BufReader::new(File::open(path).map_err(io)?)).map_err(zip)?;
     let mut arrays = Vec::with_capacity(archive.len());
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(zip)?;
@@ -60,8 +61,11 @@ pub fn read_npz(path: &Path) -> Result<Vec<(String, NpyArray)>, NpzError> {
         let name = name.strip_suffix(".npy").map(str::to_owned).unwrap_or(name);
         let mut file = Vec::new();
         entry.read_to_end(&mut file).map_err(io)?;
-        let array = parse_array(&file)
-            .map_err(|problem| NpzError::Array { path: path.into(), name: name.clone(), problem })?;
+        let array = parse_array(&file).map_err(|problem| NpzError::Array {
+            path: path.into(),
+            name: name.clone(),
+            problem,
+        })?;
         arrays.push((name, array));
     }
     Ok(arrays)
@@ -112,8 +116,11 @@ pub fn write_npz(path: &Path, arrays: &[(String, NpyArray)]) -> Result<(), NpzEr
     let io = |source| NpzError::Io { action: "write", path: path.into(), source };
     let zip = |source| NpzError::Archive { path: path.into(), source };
     for (name, array) in arrays {
-        check_len(array)
-            .map_err(|problem| NpzError::Array { path: path.into(), name: name.clone(), problem })?;
+        check_len(array).map_err(|problem| NpzError::Array {
+            path: path.into(),
+            name: name.clone(),
+            problem,
+        })?;
     }
     let mut writer = ZipWriter::new(BufWriter::new(File::create(path).map_err(io)?));
     for (name, array) in arrays {
@@ -196,7 +203,8 @@ mod tests {
             file.extend(value.to_be_bytes());
         }
         let array = parse_array(&file).unwrap();
-        let expected: Vec<u8> = [1i16, 2, 3, 4, 5, 6].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let expected: Vec<u8> =
+            [1i16, 2, 3, 4, 5, 6].iter().flat_map(|v| v.to_le_bytes()).collect();
         assert_eq!((array.shape, array.bytes), (vec![2, 3], expected));
         file.pop();
         assert_eq!(parse_array(&file).unwrap_err(), "has 11 bytes of data where 12 are needed");

@@ -94,13 +94,15 @@ impl NpyArray {
     /// The values of an `f32` array; nothing for another type.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         let (chunks, _) = self.bytes.as_chunks::<4>();
-        (self.dtype == NpyType::F32).then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)).collect())
+        (self.dtype == NpyType::F32)
+            .then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)).collect())
     }
 
     /// The values of an `i64` array; nothing for another type.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         let (chunks, _) = self.bytes.as_chunks::<8>();
-        (self.dtype == NpyType::I64).then(|| chunks.iter().map(|c| i64::from_le_bytes(*c)).collect())
+        (self.dtype == NpyType::I64)
+            .then(|| chunks.iter().map(|c| i64::from_le_bytes(*c)).collect())
     }
 
     /// Bytes that the type and shape ask for; nothing when that overflows.

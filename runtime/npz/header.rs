@@ -68,7 +68,8 @@ pub(super) fn write(dtype: NpyType, shape: &[usize]) -> Vec<u8> {
     let order = if dtype.size() == 1 { '|' } else { '<' };
     let extents: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
     // NumPy writes (5,) and (2, 3): the comma stays only where Python needs it.
-    let extents = if shape.len() == 1 { extents.trim_end() } else { extents.trim_end_matches(", ") };
+    let extents =
+        if shape.len() == 1 { extents.trim_end() } else { extents.trim_end_matches(", ") };
     let code = dtype.code();
     let mut dict =
         format!("{{'descr': '{order}{code}', 'fortran_order': False, 'shape': ({extents}), }}");
@@ -100,8 +101,12 @@ mod tests {
 
     #[test]
     fn numpys_own_spelling_of_the_dictionary_is_written() {
-        let text = |shape: &[usize]| String::from_utf8_lossy(&write(NpyType::U8, shape)[10..]).into_owned();
-        assert!(text(&[5]).starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }"));
+        let text = |shape: &[usize]| {
+            String::from_utf8_lossy(&write(NpyType::U8, shape)[10..]).into_owned()
+        };
+        assert!(
+            text(&[5]).starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (5,), }")
+        );
         assert!(text(&[2, 3]).contains("'shape': (2, 3), }"));
         assert!(text(&[]).contains("'shape': (), }"));
     }

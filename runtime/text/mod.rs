@@ -3,8 +3,8 @@ mod chat;
 mod config;
 mod error;
 mod pyjson;
-mod strftime;
 mod stream;
+mod strftime;
 pub(crate) mod tokenizer;
 
 pub use chat::{ChatTemplate, Message};

@@ -115,7 +115,10 @@ mod tests {
 
     #[test]
     fn the_epoch_is_a_thursday() {
-        assert_eq!(strftime("%A %d %B %Y, %H:%M:%S %p", 0), "Thursday 01 January 1970, 00:00:00 AM");
+        assert_eq!(
+            strftime("%A %d %B %Y, %H:%M:%S %p", 0),
+            "Thursday 01 January 1970, 00:00:00 AM"
+        );
     }
 
     #[test]

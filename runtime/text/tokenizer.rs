@@ -23,8 +23,8 @@ impl TextTokenizer {
     /// [`TextError`], naming the file.
     pub fn load(folder: &Path) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
-        let json =
-            std::fs::read(&path).map_err(|source| TextError::Read { path: path.clone(), source })?;
+        let json = std::fs::read(&path)
+            .map_err(|source| TextError::Read { path: path.clone(), source })?;
         let unusable = |e: tokenizers::Error| TextError::Tokenizer {
             path: path.clone(),
             problem: e.to_string(),
@@ -78,10 +78,10 @@ impl TextTokenizer {
     /// # Errors
     /// [`TextError::Coding`].
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
-        let encoding = self.inner.encode_fast(text, special).map_err(|e| TextError::Coding {
-            action: "encode the text",
-            problem: e.to_string(),
-        })?;
+        let encoding = self
+            .inner
+            .encode_fast(text, special)
+            .map_err(|e| TextError::Coding { action: "encode the text", problem: e.to_string() })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -90,10 +90,9 @@ impl TextTokenizer {
     /// # Errors
     /// [`TextError::Coding`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.inner.decode(ids, true).map_err(|e| TextError::Coding {
-            action: "decode the tokens",
-            problem: e.to_string(),
-        })
+        self.inner
+            .decode(ids, true)
+            .map_err(|e| TextError::Coding { action: "decode the tokens", problem: e.to_string() })
     }
 
     /// A detokeniser that takes one token after the other.

@@ -1,7 +1,7 @@
 //! Parsing the command line and running its subcommand.
 mod bench;
-mod compare;
 mod common;
+mod compare;
 mod eval;
 mod exit;
 mod forward;

@@ -21,7 +21,10 @@ impl std::error::Error for StdoutClosed {}
 /// # Errors
 /// [`StdoutClosed`] when the reader is gone.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
+    print_to(&mut std::io::stdout().lock(), text)
+}
+
+fn print_to(stdout: &mut dyn Write, text: &str) -> anyhow::Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
         result => result.context("cannot write to stdout"),
@@ -50,12 +53,36 @@ pub(super) fn note(line: &str) {
 
 /// A number of bytes in MiB, or "unknown".
 pub(super) fn mebibytes(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0))
+    bytes.map_or_else(
+        || "unknown".to_owned(),
+        |bytes| format!("{:.1} MiB", bytes as f64 / 1048576.0),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fails as a pipe without a reader, or as a full disk, does.
+    struct Failing(ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_closed_pipe_is_told_from_other_failures() {
+        let closed = print_to(&mut Failing(ErrorKind::BrokenPipe), "x").unwrap_err();
+        assert!(closed.is::<StdoutClosed>());
+        let full = print_to(&mut Failing(ErrorKind::StorageFull), "x").unwrap_err();
+        assert!(!full.is::<StdoutClosed>());
+    }
 
     #[test]
     fn columns_are_aligned() {

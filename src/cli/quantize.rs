@@ -73,7 +73,8 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         dump_ir: args.dump_ir,
     };
     let bar = Bar::new();
-    let report = app::quantize(&request, &mut |stage| bar.show(stage.name, stage.done, stage.total))?;
+    let report =
+        app::quantize(&request, &mut |stage| bar.show(stage.name, stage.done, stage.total))?;
     drop(bar);
     report.notes.iter().for_each(|line| note(&format!("note: {line}")));
     print_table(&rows(&report))

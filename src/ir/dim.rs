@@ -184,9 +184,9 @@ impl Dim {
     /// The value under a binding of the symbols; `None` if one is unbound.
     pub fn eval(&self, binding: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         self.terms().iter().try_fold(0i64, |sum, (monomial, coefficient)| {
-            let product = monomial
-                .iter()
-                .try_fold(*coefficient, |p, symbol| Some(p.wrapping_mul(eval_symbol(symbol, binding)?)))?;
+            let product = monomial.iter().try_fold(*coefficient, |p, symbol| {
+                Some(p.wrapping_mul(eval_symbol(symbol, binding)?))
+            })?;
             Some(sum.wrapping_add(product))
         })
     }
@@ -296,7 +296,8 @@ mod tests {
 
     #[test]
     fn printing_and_reading_agree() {
-        for text in ["a + b", "2*a*b - 3", "past_sequence_length + sequence_length", "(a)//(2) + 1"] {
+        for text in ["a + b", "2*a*b - 3", "past_sequence_length + sequence_length", "(a)//(2) + 1"]
+        {
             let dim = Dim::parse(text);
             assert_eq!(Dim::parse(&dim.to_string()), dim, "{text}");
         }

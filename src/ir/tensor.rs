@@ -143,8 +143,8 @@ impl Tensor {
     /// # Errors
     /// If the tensor's element type is not `T`.
     pub fn as_slice<T: Element>(&self) -> Result<Cow<'_, [T]>, TensorError> {
-        let same_layout = self.dtype == T::DTYPE
-            || (self.dtype == DataType::Bool && T::DTYPE == DataType::U8);
+        let same_layout =
+            self.dtype == T::DTYPE || (self.dtype == DataType::Bool && T::DTYPE == DataType::U8);
         if !same_layout {
             return Err(TensorError::Type { actual: self.dtype, wanted: T::DTYPE.name() });
         }

@@ -68,7 +68,10 @@ fn check_edges(graph: &Graph) -> Result<(), String> {
         n_edges += expected.len();
         for (value, slot) in expected {
             if !graph.contains_value(value) {
-                return Err(format!("{} refers to a value that is gone", graph.node(id).describe()));
+                return Err(format!(
+                    "{} refers to a value that is gone",
+                    graph.node(id).describe()
+                ));
             }
             let (from, to) =
                 if matches!(slot, Slot::Output(_)) { (id.0, value.0) } else { (value.0, id.0) };

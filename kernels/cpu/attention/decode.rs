@@ -216,8 +216,8 @@ simd_fn! {
                 continue;
             }
             let (shift, p) = (S::splat(-max), row.as_mut_ptr());
-            map1::<S>(width, p, p, |x| math::exp::<S>(S::add(x, shift)));
-            sums[1] = sum1::<S>(width, p, |acc, x| S::add(acc, x));
+            map1!(S, width, p, p, |x| math::exp::<S>(S::add(x, shift)));
+            sums[1] = sum1!(S, width, p, |acc, x| S::add(acc, x));
             if part.values.bits != F32 {
                 let mut taken = S::splat(0.0);
                 for i in (0..width).step_by(S::LANES) {

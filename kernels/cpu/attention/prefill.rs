@@ -226,7 +226,7 @@ struct Rows {
 simd_fn! {
     fn soft_cap<S>(cap: f32, scores: &mut [f32]) {
         let (p, inverse) = (scores.as_mut_ptr(), S::splat(1.0 / cap));
-        map1::<S>(scores.len(), p, p, |x| {
+        map1!(S, scores.len(), p, p, |x| {
             S::mul(S::splat(cap), math::tanh::<S>(S::mul(x, inverse)))
         });
     }
@@ -244,13 +244,13 @@ simd_fn! {
                 continue;
             }
             let (p, shift) = (scores.as_mut_ptr(), S::splat(-new));
-            map1::<S>(rows.n, p, p, |x| math::exp::<S>(S::add(x, shift)));
-            let added = sum1::<S>(rows.n, p, |acc, x| S::add(acc, x));
+            map1!(S, rows.n, p, p, |x| math::exp::<S>(S::add(x, shift)));
+            let added = sum1!(S, rows.n, p, |acc, x| S::add(acc, x));
             if *max < new {
                 let factor = (*max - new).exp();
                 *sum *= factor;
                 let out = rows.out.add(r * rows.stride);
-                map1::<S>(rows.dim, out, out, |y| S::mul(y, S::splat(factor)));
+                map1!(S, rows.dim, out, out, |y| S::mul(y, S::splat(factor)));
             }
             (*max, *sum) = (new, *sum + added);
         }

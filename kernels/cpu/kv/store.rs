@@ -17,7 +17,6 @@ pub(crate) const GROUP: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     is_keys: bool,
-    dim: usize,
     /// Dimensions with the padding.
     pub(crate) padded: usize,
     pub(crate) bits: u32,
@@ -34,30 +33,28 @@ pub(crate) struct Store {
 
 impl Store {
     pub(super) fn keys(dim: usize, format: KvFormat) -> Self {
-        Self::new(true, dim, dim.next_multiple_of(2), format)
+        Self::new(true, dim.next_multiple_of(2), format)
     }
 
     pub(super) fn values(dim: usize, format: KvFormat) -> Self {
-        Self::new(false, dim, dim.next_multiple_of(GROUP), format)
+        Self::new(false, dim.next_multiple_of(GROUP), format)
     }
 
-    fn new(is_keys: bool, dim: usize, padded: usize, format: KvFormat) -> Self {
+    fn new(is_keys: bool, padded: usize, format: KvFormat) -> Self {
         let (bits, clip) = match format {
             KvFormat::F32 => (32, Clip::default()),
             KvFormat::Int8(clip) => (8, clip),
             KvFormat::Int4(clip) => (4, clip),
         };
-        let none = Vec::new;
         Self {
             is_keys,
-            dim,
             padded,
             bits,
             clip,
             codes: Vec::new(),
-            floats: none(),
-            scales: none(),
-            zeros: none(),
+            floats: Vec::new(),
+            scales: Vec::new(),
+            zeros: Vec::new(),
             scratch: vec![0; padded],
         }
     }
@@ -99,7 +96,7 @@ impl Store {
         }
     }
 
-    /// Stores one token's `dim` values.
+    /// Stores one token's values.
     pub(super) fn put(&mut self, isa: Isa, token: usize, x: &[f32]) {
         if self.bits == 32 {
             for (d, &x) in x.iter().enumerate() {
@@ -138,7 +135,7 @@ impl Store {
         self.scratch = codes;
     }
 
-    /// Reads one token's `dim` values back.
+    /// Reads one token's values back.
     pub(super) fn get(&self, token: usize, out: &mut [f32]) {
         for (d, y) in out.iter_mut().enumerate() {
             let (at, high) = self.place(token, d);

@@ -62,13 +62,12 @@ pub(super) unsafe fn take_group<S: Simd>(job: &Job<'_>, t: &mut TileSums<'_>, g:
         match job.target {
             Target::I32(out) => add_ints(job, t, g, out),
             Target::F32 { .. } if job.w.n_groups == 1 => {
-                let scales = job.w.scales.as_ptr().add(t.panel * TILE_N);
-                write::<S>(job, t, |r, c| group_value::<S>(job, t, scales, g, r, c));
+                write::<S, false>(job, t);
             }
             Target::F32 { .. } => {
                 add_floats::<S>(job, t, g);
                 if g + 1 == job.w.n_groups {
-                    write::<S>(job, t, |r, c| S::load(t.floats.as_ptr().add(r * t.ld + c)));
+                    write::<S, true>(job, t);
                 }
             }
         }
@@ -108,9 +107,28 @@ unsafe fn add_floats<S: Simd>(job: &Job<'_>, t: &mut TileSums<'_>, g: usize) {
     }
 }
 
-/// Writes the tile, whose scaled sums are `value(row, column)`.
+/// The scaled sums of all groups at a vector of the tile.
 #[inline(always)]
-unsafe fn write<S: Simd>(job: &Job<'_>, t: &TileSums<'_>, value: impl Fn(usize, usize) -> S::F) {
+unsafe fn total<S: Simd, const GROUPED: bool>(
+    job: &Job<'_>,
+    t: &TileSums<'_>,
+    r: usize,
+    c: usize,
+) -> S::F {
+    // SAFETY: as in `take_group`.
+    unsafe {
+        if GROUPED {
+            S::load(t.floats.as_ptr().add(r * t.ld + c))
+        } else {
+            let scales = job.w.scales.as_ptr().add(t.panel * TILE_N);
+            group_value::<S>(job, t, scales, 0, r, c)
+        }
+    }
+}
+
+/// Writes the tile out.
+#[inline(always)]
+unsafe fn write<S: Simd, const GROUPED: bool>(job: &Job<'_>, t: &TileSums<'_>) {
     let Target::F32 { a_scales, bias, out, accumulate, planes } = job.target else { return };
     let (n, first) = (job.w.n, t.panel * TILE_N);
     let cols = (t.panels * TILE_N).min(n - first);
@@ -118,14 +136,14 @@ unsafe fn write<S: Simd>(job: &Job<'_>, t: &TileSums<'_>, value: impl Fn(usize, 
     for r in (0..t.rows).step_by(step) {
         let to = out.ptr_at((t.row + r) / step * n + first);
         let scale = S::splat(a_scales[t.row + r]);
-        let second = planes.then(|| S::splat(a_scales[t.row + r + 1]));
         for c in (0..cols).step_by(S::LANES) {
-            let mut y = S::mul(value(r, c), scale);
-            if let Some(scale) = second {
-                y = S::fma(value(r + 1, c), scale, y);
-            }
             // SAFETY: rows of `out` have n values; the vector has the lanes inside the row.
             unsafe {
+                let mut y = S::mul(total::<S, GROUPED>(job, t, r, c), scale);
+                if planes {
+                    let second = S::splat(a_scales[t.row + r + 1]);
+                    y = S::fma(total::<S, GROUPED>(job, t, r + 1, c), second, y);
+                }
                 let lanes = S::first((cols - c).min(S::LANES));
                 if let Some(bias) = bias {
                     y = S::add(y, S::load_m(bias.as_ptr().add(first + c), lanes));

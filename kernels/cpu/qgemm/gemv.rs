@@ -53,6 +53,9 @@ unsafe fn rows<S: Simd, const M: usize, const U: usize>(job: &Job<'_>, panel: us
     }
 }
 
+// The steps below are functions and not closures, which are not sure to be inlined where the
+// instruction set is.
+
 /// Sums over lines of 4-bit codes. High nibbles are summed in place, 16 times too large.
 #[inline(always)]
 unsafe fn dots4<S: Simd, const M: usize, const U: usize>(
@@ -62,29 +65,50 @@ unsafe fn dots4<S: Simd, const M: usize, const U: usize>(
 ) -> [S::Acc; M] {
     let mut low = [[S::zero(); M]; U];
     let mut high = [[S::zero(); M]; U];
-    let mut step = |slot: usize, line: usize| {
-        // SAFETY: the caller's rows hold eight codes a line.
-        unsafe {
-            let w = S::load_w(lines.as_ptr().add(line).cast());
-            let (l, h) = (S::low(w), S::high_in_place(w));
-            for r in 0..M {
-                let a = a.add(r * stride + 8 * line);
-                low[slot][r] = S::dot(low[slot][r], l, S::load_a(a));
-                high[slot][r] = S::dot(high[slot][r], h, S::load_a(a.add(4)));
+    let whole = lines.len() / U * U;
+    // SAFETY: the caller's rows hold eight codes a line.
+    unsafe {
+        for first in (0..whole).step_by(U) {
+            for slot in 0..U {
+                let line = first + slot;
+                step4::<S, M>(
+                    &lines[line],
+                    a.add(8 * line),
+                    stride,
+                    &mut low[slot],
+                    &mut high[slot],
+                );
             }
         }
-    };
-    let whole = lines.len() / U * U;
-    for line in (0..whole).step_by(U) {
-        for slot in 0..U {
-            step(slot, line + slot);
+        for (line, w) in lines.iter().enumerate().skip(whole) {
+            step4::<S, M>(w, a.add(8 * line), stride, &mut low[0], &mut high[0]);
         }
     }
-    for line in whole..lines.len() {
-        step(0, line);
+    let (mut low, high) = (fold::<S, M, U>(low), fold::<S, M, U>(high));
+    for (low, high) in low.iter_mut().zip(high) {
+        *low = S::add_acc(*low, S::sixteenth(high));
     }
-    let (low, high) = (fold::<S, M, U>(low), fold::<S, M, U>(high));
-    std::array::from_fn(|r| S::add_acc(low[r], S::sixteenth(high[r])))
+    low
+}
+
+#[inline(always)]
+unsafe fn step4<S: Simd, const M: usize>(
+    line: &Line,
+    a: *const i8,
+    stride: usize,
+    low: &mut [S::Acc; M],
+    high: &mut [S::Acc; M],
+) {
+    // SAFETY: the caller's rows hold eight codes at `a`.
+    unsafe {
+        let w = S::load_w(line.0.as_ptr());
+        let (l, h) = (S::low(w), S::high_in_place(w));
+        for (r, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            let a = a.add(r * stride);
+            *low = S::dot(*low, l, S::load_a(a));
+            *high = S::dot(*high, h, S::load_a(a.add(4)));
+        }
+    }
 }
 
 /// Sums over lines of 8-bit codes.
@@ -95,34 +119,44 @@ unsafe fn dots8<S: Simd, const M: usize, const U: usize>(
     stride: usize,
 ) -> [S::Acc; M] {
     let mut acc = [[S::zero(); M]; U];
-    let mut step = |slot: usize, line: usize| {
-        // SAFETY: the caller's rows hold four codes a line.
-        unsafe {
-            let w = S::load_w(lines.as_ptr().add(line).cast());
-            for r in 0..M {
-                let a = S::load_a(a.add(r * stride + 4 * line));
-                acc[slot][r] = S::dot(acc[slot][r], w, a);
+    let whole = lines.len() / U * U;
+    // SAFETY: the caller's rows hold four codes a line.
+    unsafe {
+        for first in (0..whole).step_by(U) {
+            for (slot, acc) in acc.iter_mut().enumerate() {
+                let line = first + slot;
+                step8::<S, M>(&lines[line], a.add(4 * line), stride, acc);
             }
         }
-    };
-    let whole = lines.len() / U * U;
-    for line in (0..whole).step_by(U) {
-        for slot in 0..U {
-            step(slot, line + slot);
+        for (line, w) in lines.iter().enumerate().skip(whole) {
+            step8::<S, M>(w, a.add(4 * line), stride, &mut acc[0]);
         }
     }
-    for line in whole..lines.len() {
-        step(0, line);
-    }
     fold::<S, M, U>(acc)
+}
+
+#[inline(always)]
+unsafe fn step8<S: Simd, const M: usize>(
+    line: &Line,
+    a: *const i8,
+    stride: usize,
+    acc: &mut [S::Acc; M],
+) {
+    // SAFETY: the caller's rows hold four codes at `a`.
+    unsafe {
+        let w = S::load_w(line.0.as_ptr());
+        for (r, acc) in acc.iter_mut().enumerate() {
+            *acc = S::dot(*acc, w, S::load_a(a.add(r * stride)));
+        }
+    }
 }
 
 #[inline(always)]
 fn fold<S: Simd, const M: usize, const U: usize>(acc: [[S::Acc; M]; U]) -> [S::Acc; M] {
     let mut total = acc[0];
     for part in &acc[1..] {
-        for r in 0..M {
-            total[r] = S::add_acc(total[r], part[r]);
+        for (total, &part) in total.iter_mut().zip(part) {
+            *total = S::add_acc(*total, part);
         }
     }
     total

@@ -159,7 +159,10 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize>(
         // SAFETY: the caller's rows and lines hold `steps` steps.
         unsafe {
             let line = w.add(step * w_stride);
-            let w: [S::W; V] = std::array::from_fn(|v| S::load_w(line.add(64 * v)));
+            let mut w = [S::load_w(line); V];
+            for (v, w) in w.iter_mut().enumerate().skip(1) {
+                *w = S::load_w(line.add(64 * v));
+            }
             let a = a.add(4 * step);
             for (r, acc) in acc.iter_mut().enumerate() {
                 let a = S::load_a(a.add(r * a_stride));

@@ -88,7 +88,10 @@ unsafe fn micro<S: Simd, const M: usize, const V: usize>(
         let mut a = g.a.add(i * g.a_row);
         let mut b = g.b.add(j);
         for _ in 0..g.k {
-            let row: [S::F; V] = std::array::from_fn(|v| load::<S, V>(b, v, last));
+            let mut row = [S::splat(0.0); V];
+            for (v, x) in row.iter_mut().enumerate() {
+                *x = load::<S, V>(b, v, last);
+            }
             for (r, acc) in acc.iter_mut().enumerate() {
                 let x = S::splat(*a.add(r * g.a_row));
                 for v in 0..V {

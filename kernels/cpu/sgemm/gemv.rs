@@ -76,11 +76,14 @@ unsafe fn add_rows<S: Simd, const R: usize>(
 ) {
     // SAFETY: the caller gives `R` factors and rows of `n` values.
     unsafe {
-        let x: [S::F; R] = std::array::from_fn(|r| S::splat(*x.add(r)));
+        let mut factors = [S::splat(0.0); R];
+        for (r, factor) in factors.iter_mut().enumerate() {
+            *factor = S::splat(*x.add(r));
+        }
         let mut j = 0;
         while j + S::LANES <= n {
             let mut acc = S::load(y.add(j));
-            for (r, &x) in x.iter().enumerate() {
+            for (r, &x) in factors.iter().enumerate() {
                 acc = S::fma(x, S::load(rows.add(r * stride + j)), acc);
             }
             S::store(y.add(j), acc);
@@ -89,7 +92,7 @@ unsafe fn add_rows<S: Simd, const R: usize>(
         if j < n {
             let m = S::first(n - j);
             let mut acc = S::load_m(y.add(j), m);
-            for (r, &x) in x.iter().enumerate() {
+            for (r, &x) in factors.iter().enumerate() {
                 acc = S::fma(x, S::load_m(rows.add(r * stride + j), m), acc);
             }
             S::store_m(y.add(j), acc, m);
@@ -148,5 +151,9 @@ unsafe fn dots<S: Simd, const C: usize>(x: &[f32], column: *const f32, stride: u
             k += S::LANES;
         }
     }
-    acc.map(|[a, b]| S::reduce_add(S::add(a, b)))
+    let mut sums = [0.0; C];
+    for (sum, [a, b]) in sums.iter_mut().zip(acc) {
+        *sum = S::reduce_add(S::add(a, b));
+    }
+    sums
 }

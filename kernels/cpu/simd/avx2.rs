@@ -11,6 +11,16 @@ pub(crate) struct Avx2;
 /// Eight lanes on, then eight off: a window into it is the mask of the first lanes.
 static WINDOW: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// Column c of the rows paired in `a` and `b`, in each half.
+#[inline(always)]
+unsafe fn column(a: __m256, b: __m256, c: usize) -> __m256 {
+    unsafe {
+        let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+        let mixed = if c & 1 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) };
+        _mm256_castpd_ps(mixed)
+    }
+}
+
 #[inline(always)]
 unsafe fn fold(a: __m256, f: impl Fn(f32, f32) -> f32) -> f32 {
     let x: [f32; 8] = unsafe { std::mem::transmute(a) };
@@ -77,20 +87,17 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         unsafe {
-            let r: [__m256; 8] = std::array::from_fn(|i| _mm256_loadu_ps(src.add(i * src_stride)));
-            let t: [__m256; 8] = std::array::from_fn(|i| {
-                let (a, b) = (r[i & !1], r[i | 1]);
-                if i & 1 == 0 { _mm256_unpacklo_ps(a, b) } else { _mm256_unpackhi_ps(a, b) }
-            });
-            let quarter = |base: usize, c: usize| {
-                let (a, b) = (t[base + c / 2], t[base + 2 + c / 2]);
-                let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
-                let mixed =
-                    if c & 1 == 0 { _mm256_unpacklo_pd(a, b) } else { _mm256_unpackhi_pd(a, b) };
-                _mm256_castpd_ps(mixed)
-            };
+            let mut t = [_mm256_setzero_ps(); 8];
+            for i in (0..8).step_by(2) {
+                let a = _mm256_loadu_ps(src.add(i * src_stride));
+                let b = _mm256_loadu_ps(src.add((i + 1) * src_stride));
+                t[i] = _mm256_unpacklo_ps(a, b);
+                t[i + 1] = _mm256_unpackhi_ps(a, b);
+            }
             for c in 0..4 {
-                let (top, bottom) = (quarter(0, c), quarter(4, c));
+                // Column c of each half, for the upper and the lower four rows.
+                let (top, bottom) =
+                    (column(t[c / 2], t[2 + c / 2], c), column(t[4 + c / 2], t[6 + c / 2], c));
                 let low = _mm256_permute2f128_ps::<0x20>(top, bottom);
                 let high = _mm256_permute2f128_ps::<0x31>(top, bottom);
                 _mm256_storeu_ps(dst.add(c * dst_stride), low);

@@ -69,21 +69,22 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose(src: *const f32, src_stride: usize, dst: *mut f32, dst_stride: usize) {
         unsafe {
-            let mut r: [__m512; 16] =
-                std::array::from_fn(|i| _mm512_loadu_ps(src.add(i * src_stride)));
-            let t: [__m512; 16] = std::array::from_fn(|i| {
-                let (a, b) = (r[i & !1], r[i | 1]);
-                if i & 1 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
-            });
-            r = std::array::from_fn(|i| {
+            let mut t = [_mm512_setzero_ps(); 16];
+            for i in (0..16).step_by(2) {
+                let a = _mm512_loadu_ps(src.add(i * src_stride));
+                let b = _mm512_loadu_ps(src.add((i + 1) * src_stride));
+                t[i] = _mm512_unpacklo_ps(a, b);
+                t[i + 1] = _mm512_unpackhi_ps(a, b);
+            }
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (i, r) in r.iter_mut().enumerate() {
                 // Column i & 3 of each 128-bit quarter, for the rows 4·(i / 4) and on.
-                let base = i & !3;
-                let (a, b) = (t[base + (i & 2) / 2], t[base + 2 + (i & 2) / 2]);
-                let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                let pair = (i & !3) + (i & 2) / 2;
+                let (a, b) = (_mm512_castps_pd(t[pair]), _mm512_castps_pd(t[pair + 2]));
                 let mixed =
                     if i & 1 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) };
-                _mm512_castpd_ps(mixed)
-            });
+                *r = _mm512_castpd_ps(mixed);
+            }
             for c in 0..4 {
                 let low01 = _mm512_shuffle_f32x4::<0x88>(r[c], r[4 + c]);
                 let high01 = _mm512_shuffle_f32x4::<0xDD>(r[c], r[4 + c]);

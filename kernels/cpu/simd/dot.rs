@@ -152,6 +152,22 @@ mod x86 {
     /// Two halves of eight columns.
     type Pair = [__m256i; 2];
 
+    // Functions and not closures: those are not sure to be inlined where the instruction set is.
+    #[inline(always)]
+    unsafe fn and(w: Pair, mask: __m256i) -> Pair {
+        unsafe { [_mm256_and_si256(w[0], mask), _mm256_and_si256(w[1], mask)] }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_half(acc: __m256i, w: __m256i, a: Pair) -> __m256i {
+        unsafe {
+            let even = _mm256_and_si256(w, _mm256_set1_epi16(255));
+            let odd = _mm256_srli_epi16::<8>(w);
+            let sums = _mm256_add_epi32(_mm256_madd_epi16(even, a[0]), acc);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(odd, a[1]))
+        }
+    }
+
     /// Products of even and odd bytes are summed apart in 16-bit steps, since the one-instruction
     /// form (`maddubs`) saturates.
     impl Dot for Avx2 {
@@ -184,33 +200,30 @@ mod x86 {
         }
         #[inline(always)]
         fn low(w: Pair) -> Pair {
-            unsafe { w.map(|x| _mm256_and_si256(x, _mm256_set1_epi8(15))) }
+            unsafe { and(w, _mm256_set1_epi8(15)) }
         }
         #[inline(always)]
         fn high(w: Pair) -> Pair {
-            let mask = unsafe { _mm256_set1_epi8(15) };
-            w.map(|x| unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(x), mask) })
+            unsafe {
+                let shifted = [_mm256_srli_epi16::<4>(w[0]), _mm256_srli_epi16::<4>(w[1])];
+                and(shifted, _mm256_set1_epi8(15))
+            }
         }
         #[inline(always)]
         fn high_in_place(w: Pair) -> Pair {
-            unsafe { w.map(|x| _mm256_and_si256(x, _mm256_set1_epi8(-16))) }
+            unsafe { and(w, _mm256_set1_epi8(-16)) }
         }
         #[inline(always)]
         fn dot(acc: Pair, w: Pair, a: Pair) -> Pair {
-            std::array::from_fn(|i| unsafe {
-                let even = _mm256_and_si256(w[i], _mm256_set1_epi16(255));
-                let odd = _mm256_srli_epi16::<8>(w[i]);
-                let sums = _mm256_add_epi32(_mm256_madd_epi16(even, a[0]), acc[i]);
-                _mm256_add_epi32(sums, _mm256_madd_epi16(odd, a[1]))
-            })
+            unsafe { [dot_half(acc[0], w[0], a), dot_half(acc[1], w[1], a)] }
         }
         #[inline(always)]
         fn add_acc(a: Pair, b: Pair) -> Pair {
-            std::array::from_fn(|i| unsafe { _mm256_add_epi32(a[i], b[i]) })
+            unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
         }
         #[inline(always)]
         fn sixteenth(a: Pair) -> Pair {
-            a.map(|x| unsafe { _mm256_srai_epi32::<4>(x) })
+            unsafe { [_mm256_srai_epi32::<4>(a[0]), _mm256_srai_epi32::<4>(a[1])] }
         }
         #[inline(always)]
         unsafe fn store_acc(p: *mut i32, acc: Pair) {

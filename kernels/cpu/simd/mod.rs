@@ -127,80 +127,67 @@ macro_rules! simd_fn {
 }
 pub(crate) use simd_fn;
 
-/// Writes `f(x)` for `n` values at `x` to `out`, which may be `x`.
-///
-/// # Safety
-/// `n` values can be read at `x` and written at `out`.
-#[inline(always)]
-pub(crate) unsafe fn map1<S: Simd>(
-    n: usize,
-    x: *const f32,
-    out: *mut f32,
-    f: impl Fn(S::F) -> S::F,
-) {
-    let mut i = 0;
-    // SAFETY: the caller's promise; the last step is masked to the values left.
-    unsafe {
-        while i + S::LANES <= n {
-            S::store(out.add(i), f(S::load(x.add(i))));
-            i += S::LANES;
+/// `map1!(S, n, x, out, |v| body)` writes `body` of each of `n` values at `x` to `out`, which may
+/// be `x`. A macro and not a function of a closure, since closures are not sure to be inlined, and
+/// only inlined code gets the instruction set.
+macro_rules! map1 {
+    ($s:ty, $n:expr, $x:expr, $out:expr, |$v:ident| $body:expr) => {{
+        let (n, x, out): (usize, *const f32, *mut f32) = ($n, $x, $out);
+        let mut i = 0;
+        while i + <$s>::LANES <= n {
+            let $v = <$s>::load(x.add(i));
+            <$s>::store(out.add(i), $body);
+            i += <$s>::LANES;
         }
         if i < n {
-            let m = S::first(n - i);
-            S::store_m(out.add(i), f(S::load_m(x.add(i), m)), m);
+            let lanes = <$s>::first(n - i);
+            let $v = <$s>::load_m(x.add(i), lanes);
+            <$s>::store_m(out.add(i), $body, lanes);
         }
-    }
+    }};
 }
+pub(crate) use map1;
 
-/// Writes `f(x, y)` for `n` values at `x` and `y` to `out`, which may be either.
-///
-/// # Safety
-/// `n` values can be read at `x` and `y` and written at `out`.
-#[inline(always)]
-pub(crate) unsafe fn map2<S: Simd>(
-    n: usize,
-    x: *const f32,
-    y: *const f32,
-    out: *mut f32,
-    f: impl Fn(S::F, S::F) -> S::F,
-) {
-    let mut i = 0;
-    // SAFETY: the caller's promise; the last step is masked to the values left.
-    unsafe {
-        while i + S::LANES <= n {
-            S::store(out.add(i), f(S::load(x.add(i)), S::load(y.add(i))));
-            i += S::LANES;
+/// `map2!(S, n, x, y, out, |v, w| body)` is [`map1!`] of two inputs; `out` may be either.
+macro_rules! map2 {
+    ($s:ty, $n:expr, $x:expr, $y:expr, $out:expr, |$v:ident, $w:ident| $body:expr) => {{
+        let (n, x, y, out): (usize, *const f32, *const f32, *mut f32) = ($n, $x, $y, $out);
+        let mut i = 0;
+        while i + <$s>::LANES <= n {
+            let ($v, $w) = (<$s>::load(x.add(i)), <$s>::load(y.add(i)));
+            <$s>::store(out.add(i), $body);
+            i += <$s>::LANES;
         }
         if i < n {
-            let m = S::first(n - i);
-            S::store_m(out.add(i), f(S::load_m(x.add(i), m), S::load_m(y.add(i), m)), m);
+            let lanes = <$s>::first(n - i);
+            let ($v, $w) = (<$s>::load_m(x.add(i), lanes), <$s>::load_m(y.add(i), lanes));
+            <$s>::store_m(out.add(i), $body, lanes);
         }
-    }
+    }};
 }
+pub(crate) use map2;
 
-/// The sum of `f(x)` over `n` values at `x`, kept in four vectors; `f(0)` must be 0.
-///
-/// # Safety
-/// `n` values can be read at `x`.
-#[inline(always)]
-pub(crate) unsafe fn sum1<S: Simd>(n: usize, x: *const f32, f: impl Fn(S::F, S::F) -> S::F) -> f32 {
-    let mut acc = [S::splat(0.0); 4];
-    let mut i = 0;
-    // SAFETY: the caller's promise; the last step is masked to the values left.
-    unsafe {
-        while i + 4 * S::LANES <= n {
-            for (lane, a) in acc.iter_mut().enumerate() {
-                *a = f(*a, S::load(x.add(i + lane * S::LANES)));
+/// `sum1!(S, n, x, |acc, v| body)` folds `n` values at `x` into four vectors that start at 0, and
+/// adds those up; zeros must leave `acc` as it is.
+macro_rules! sum1 {
+    ($s:ty, $n:expr, $x:expr, |$acc:ident, $v:ident| $body:expr) => {{
+        let (n, x): (usize, *const f32) = ($n, $x);
+        let mut sums = [<$s>::splat(0.0); 4];
+        let mut i = 0;
+        while i + 4 * <$s>::LANES <= n {
+            for (part, sum) in sums.iter_mut().enumerate() {
+                let ($acc, $v) = (*sum, <$s>::load(x.add(i + part * <$s>::LANES)));
+                *sum = $body;
             }
-            i += 4 * S::LANES;
+            i += 4 * <$s>::LANES;
         }
-        while i + S::LANES <= n {
-            acc[0] = f(acc[0], S::load(x.add(i)));
-            i += S::LANES;
+        while i < n {
+            let lanes = <$s>::first((n - i).min(<$s>::LANES));
+            let ($acc, $v) = (sums[0], <$s>::load_m(x.add(i), lanes));
+            sums[0] = $body;
+            i += <$s>::LANES;
         }
-        if i < n {
-            acc[1] = f(acc[1], S::load_m(x.add(i), S::first(n - i)));
-        }
-    }
-    S::reduce_add(S::add(S::add(acc[0], acc[1]), S::add(acc[2], acc[3])))
+        <$s>::reduce_add(<$s>::add(<$s>::add(sums[0], sums[1]), <$s>::add(sums[2], sums[3])))
+    }};
 }
+pub(crate) use sum1;

@@ -240,7 +240,8 @@ fn elementwise_functions() {
         0.5 * x * (1.0 + u.tanh())
     };
     type Unary = fn(&ThreadPool, Isa, &[f32], &mut [f32]);
-    let functions: [(&str, Unary, &dyn Fn(f64) -> f64); 6] = [
+    type Case<'a> = (&'a str, Unary, &'a dyn Fn(f64) -> f64);
+    let functions: [Case<'_>; 6] = [
         ("silu", silu, &|x| x * sigmoid64(x)),
         ("sigmoid", sigmoid, &sigmoid64),
         ("gelu_tanh", gelu_tanh, &tanh_gelu),

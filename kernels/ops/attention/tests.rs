@@ -2,6 +2,7 @@
 
 use planish_ir::{DataType, Tensor};
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 fn case() -> Case {
@@ -92,4 +93,56 @@ fn symbolic_shapes_are_exact() {
     assert_eq!(out[0], q);
     assert_eq!(out[1], fact(&["b", "3", "past + s", "64"]));
     assert_eq!(out[1].dtype, Some(DataType::F32));
+}
+
+/// Random queries, keys and values of both layouts with masks, pasts and caps of all kinds.
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(50);
+    let mut questions = Vec::new();
+    for n_past in [0usize, 3] {
+        let total = n_past + 4;
+        let (q, k, v) =
+            (random.tensor(&[2, 4, 64]), random.tensor(&[2, 4, 32]), random.tensor(&[2, 4, 32]));
+        let past = [random.tensor(&[2, 2, n_past, 16]), random.tensor(&[2, 2, n_past, 16])];
+        let bools = |random: &mut Random, shape: &[usize]| {
+            let n: usize = shape.iter().product();
+            // The first key is always seen, so that no row is empty.
+            let seen: Vec<bool> = (0..n).map(|i| i % total == 0 || random.int(0, 2) > 0).collect();
+            Tensor::from_bools(shape, &seen)
+        };
+        let masks = [
+            None,
+            Some(random.tensor(&[4, total])),
+            Some(bools(&mut random, &[4, total])),
+            Some(bools(&mut random, &[2, 1, 4, total])),
+            Some(random.tensor(&[2, 4, 4, total])),
+        ];
+        for (i, mask) in masks.into_iter().enumerate() {
+            let mut case = Case::new("", "Attention", if i % 2 == 0 { 23 } else { 24 })
+                .with("q_num_heads", 4i64)
+                .with("kv_num_heads", 2i64)
+                .with("is_causal", i64::from(i < 3))
+                .with("softcap", if i == 1 { 2.0f32 } else { 0.0 });
+            if i == 3 {
+                case = case.with("scale", 0.1f32);
+            }
+            let mut inputs = present(&[&q, &k, &v]);
+            inputs.push(mask);
+            if n_past > 0 {
+                inputs.extend(past.clone().map(Some));
+                case = case.outputs(3);
+            }
+            questions.push(Question::new(case, inputs));
+        }
+    }
+    let (q, kv) = (random.tensor(&[1, 6, 3, 8]), random.tensor(&[1, 2, 5, 8]));
+    for mode in [0i64, 1, 3] {
+        let case = Case::new("", "Attention", 23).with("qk_matmul_output_mode", mode);
+        let mut question =
+            Question::new(case.with("softcap", 1.5f32), present(&[&q, &kv, &kv]));
+        question.ask_for(&[0, 3]);
+        questions.push(question);
+    }
+    assert_agree(&questions, 1e-5);
 }

@@ -83,11 +83,17 @@ fn floats(op: &OpNode, op_type: &str) -> Option<fn(f64, f64) -> f64> {
         "Div" => |a, b| a / b,
         "Pow" => f64::powf,
         "Mod" if op.node.int("fmod", 0) != 0 => |a, b| a % b,
-        "Mod" => |a, b| a - b * (a / b).floor(),
+        "Mod" => floor_mod,
         "Max" => |a, b| if a.is_nan() || a > b { a } else { b },
         "Min" => |a, b| if a.is_nan() || a < b { a } else { b },
         _ => return None,
     })
+}
+
+/// The remainder with the sign of the divisor.
+fn floor_mod(a: f64, b: f64) -> f64 {
+    let rest = a % b;
+    if rest != 0.0 && (rest < 0.0) != (b < 0.0) { rest + b } else { rest }
 }
 
 /// `None` as a result stands for a division by zero.

@@ -16,7 +16,7 @@ pub(crate) fn count(shape: &[usize]) -> Result<usize, OpError> {
 
 /// Row-major steps, in elements.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
+    let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
     }

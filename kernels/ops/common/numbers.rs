@@ -43,8 +43,9 @@ impl Numbers {
         }
     }
 
-    /// A tensor of them. Floats become integers by truncation, saturating, and NaN as 0, bools by
-    /// being not 0; integers keep their low bits.
+    /// A tensor of them. Floats become integers by truncation: of 16 bits and fewer the low bits
+    /// of the integer, as in ONNX Runtime, of 32 and 64 bits saturating (ONNX leaves both open);
+    /// NaN becomes 0. What is not 0 becomes true. Integers keep their low bits.
     ///
     /// # Errors
     /// For the types that [`Numbers::read`] can't read, and counts that do not fit the shape.
@@ -82,7 +83,7 @@ macro_rules! cast_to {
 
 fn write_floats(values: &[f64], dtype: DataType, shape: &[usize]) -> Result<Tensor, OpError> {
     let direct = cast_to!(values, dtype, shape, F64 => f64, F32 => f32, I64 => i64, I32 => i32,
-        I16 => i16, I8 => i8, U64 => u64, U32 => u32, U16 => u16, U8 => u8);
+        U64 => u64, U32 => u32);
     if let Some(tensor) = direct {
         return Ok(tensor);
     }
@@ -94,13 +95,10 @@ fn write_floats(values: &[f64], dtype: DataType, shape: &[usize]) -> Result<Tens
         DataType::Bool => {
             Tensor::from_bools(shape, &values.iter().map(|x| *x != 0.0).collect::<Vec<_>>())
         }
-        DataType::I4 | DataType::U4 => {
-            let (low, high) = if dtype == DataType::I4 { (-8.0, 7.0) } else { (0.0, 15.0) };
-            let clamped: Vec<i128> =
-                values.iter().map(|x| x.clamp(low, high) as i128).collect();
-            write_ints(&clamped, dtype, shape)?
+        _ => {
+            let truncated: Vec<i128> = values.iter().map(|x| *x as i128).collect();
+            write_ints(&truncated, dtype, shape)?
         }
-        _ => return Err(unsupported(dtype)),
     })
 }
 

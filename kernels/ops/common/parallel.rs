@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::CpuContext;
 
-/// Outputs below this many elements are computed by the calling thread.
-pub(crate) const MIN_ELEMENTS: usize = 32_768;
+/// Loops over fewer elements than this are run by the calling thread.
+const MIN_ELEMENTS: usize = 32_768;
 
 /// Calls `f` with consecutive parts of `out` and the index of each part's first element. Parts
 /// start at multiples of `unit` elements.
@@ -15,11 +15,23 @@ pub(crate) fn for_each_part<T: Send>(
     unit: usize,
     f: impl Fn(usize, &mut [T]) + Sync,
 ) {
+    let work = out.len();
+    for_each_part_of(context, work, out, unit, f);
+}
+
+/// As [`for_each_part`], for an output that takes a loop over `work` elements to compute.
+pub(crate) fn for_each_part_of<T: Send>(
+    context: &CpuContext,
+    work: usize,
+    out: &mut [T],
+    unit: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
     let pool = context.pool;
-    if out.len() < MIN_ELEMENTS || pool.n_threads() == 1 {
+    let unit = unit.max(1);
+    if work < MIN_ELEMENTS || pool.n_threads() == 1 || out.len() <= unit {
         return f(0, out);
     }
-    let unit = unit.max(1);
     let size = out.len().div_ceil(unit).div_ceil(pool.n_threads()) * unit;
     let parts: Vec<Mutex<&mut [T]>> = out.chunks_mut(size).map(Mutex::new).collect();
     pool.for_each_dynamic(parts.len(), 1, |range| {

@@ -3,6 +3,7 @@
 use planish_ir::Tensor;
 
 use crate::MICROSOFT;
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 const POINTS: [f32; 5] = [-10.0, -1.0, 0.0, 0.5, 3.0];
@@ -30,4 +31,17 @@ fn fast_gelu_adds_its_bias_first() {
     let case = Case::new(MICROSOFT, "FastGelu", 1);
     let sum = Tensor::from_vec(&[1, 2], vec![1.5f32, 1.0]);
     assert_close(&case.eval(&present(&[&x, &bias]))[0], &case.eval(&present(&[&sum]))[0], 0.0);
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let x = Random::new(44).tensor(&[2, 3, 64]);
+    let bias = Random::new(45).tensor(&[64]);
+    let questions = [
+        Question::new(Case::new("", "Gelu", 20), present(&[&x])),
+        Question::new(Case::new("", "Gelu", 20).with("approximate", "tanh"), present(&[&x])),
+        Question::new(Case::new(MICROSOFT, "FastGelu", 1), present(&[&x, &bias])),
+        Question::new(Case::new(MICROSOFT, "QuickGelu", 1).with("alpha", 1.5f32), present(&[&x])),
+    ];
+    assert_agree(&questions, 1e-6);
 }

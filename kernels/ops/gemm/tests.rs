@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 fn transposed(t: &Tensor) -> Tensor {
@@ -36,4 +37,17 @@ fn factors_that_do_not_fit_are_refused() {
     let facts = [fact(&["s", "8"]), fact(&["4", "8"])];
     assert_eq!(case.infer(&facts).unwrap()[0], fact(&["s", "4"]));
     assert!(case.infer(&[fact(&["s", "8"]), fact(&["8", "4"])]).is_err());
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(47);
+    let (a, b, c) = (random.tensor(&[5, 32]), random.tensor(&[48, 32]), random.tensor(&[48]));
+    let case = || Case::new("", "Gemm", 13).with("transB", 1i64).with("beta", 0.5f32);
+    let questions = [
+        Question::new(case(), present(&[&a, &b, &c])).constants(&[1, 2]),
+        Question::new(case(), present(&[&a, &b])),
+        Question::new(case().with("alpha", 2.0f32), present(&[&a, &b, &c])),
+    ];
+    assert_agree(&questions, 1e-6);
 }

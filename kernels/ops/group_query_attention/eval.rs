@@ -31,8 +31,6 @@ pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>
         let seq = q.seq;
         let position = |b: usize, s: usize| match &ids {
             Some(ids) => ids.get(b * seq + s).copied().unwrap_or(-1),
-            // Padding has no position; ONNX Runtime takes 1.
-            None if lengths.pasts[b] + s >= lengths.totals[b] => 1,
             None => (lengths.pasts[b] + s) as i64,
         };
         rotate_all(&mut q, &angles, spec.interleaved, position)?;
@@ -43,7 +41,7 @@ pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>
     let bias = added_bias(optional(inputs, 10), [q.batch, q.heads, q.seq, k.seq])?;
     let hidden = |b: usize, i: usize, j: usize| {
         let at = lengths.pasts[b] + i;
-        j > at || j >= lengths.totals[b] || spec.window.is_some_and(|window| j + window <= at)
+        j > at || spec.window.is_some_and(|window| j + window <= at)
     };
     let scoring = Scoring {
         scale: spec.scale.unwrap_or(1.0 / (q.size as f32).sqrt()),

@@ -2,6 +2,7 @@
 
 use planish_ir::{DataType, Dim, Tensor};
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 use crate::{Fact, MICROSOFT};
 
@@ -103,4 +104,54 @@ fn what_is_not_covered_is_refused() {
     let inputs = [fact(&["b", "s", "64"])];
     assert!(case().with("smooth_softmax", 1i64).infer(&inputs).is_err());
     assert!(case().with("kv_num_heads", 3i64).infer(&inputs).is_err());
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(51);
+    let tables = [random.tensor(&[32, 8]), random.tensor(&[32, 8])];
+    let mut questions = Vec::new();
+    let variants = |i: usize| {
+        let case = case().with("do_rotary", i64::from(i != 1));
+        match i {
+            2 => case.with("local_window_size", 3i64),
+            3 => case.with("softcap", 1.5f32).with("scale", 0.3f32),
+            4 => case.with("rotary_interleaved", 1i64),
+            _ => case,
+        }
+    };
+    // Prompts, a second prompt after a past, and single tokens; one packed, one not.
+    for (seq, n_past) in [(6usize, 0usize), (3, 4), (1, 7)] {
+        for i in 0..5 {
+            let total = (seq + n_past) as i32;
+            let mut inputs = if i % 2 == 0 {
+                vec![Some(random.tensor(&[1, seq, 128])), None, None]
+            } else {
+                let q = random.tensor(&[1, seq, 64]);
+                present(&[&q, &random.tensor(&[1, seq, 32]), &random.tensor(&[1, seq, 32])])
+            };
+            let past = [random.tensor(&[1, 2, n_past, 16]), random.tensor(&[1, 2, n_past, 16])];
+            inputs.extend(past.map(Some));
+            inputs.extend(lengths(&[total - 1], total));
+            inputs.extend(tables.iter().cloned().map(Some));
+            questions.push(Question::new(variants(i), inputs));
+        }
+    }
+    // Two sequences of different lengths that both get one token.
+    let past = [random.tensor(&[2, 2, 5, 16]), random.tensor(&[2, 2, 5, 16])];
+    let mut inputs = vec![Some(random.tensor(&[2, 1, 128])), None, None];
+    inputs.extend(past.map(Some));
+    inputs.extend(lengths(&[5, 3], 6));
+    inputs.extend(tables.iter().cloned().map(Some));
+    questions.push(Question::new(variants(0), inputs));
+    // A prompt of four tokens and one of two, padded on the right.
+    let mut inputs = vec![Some(random.tensor(&[2, 4, 128])), None, None];
+    inputs.extend([(); 2].map(|()| Some(random.tensor(&[2, 2, 0, 16]))));
+    inputs.extend(lengths(&[3, 1], 4));
+    inputs.extend(tables.iter().cloned().map(Some));
+    let mut question = Question::new(variants(0), inputs);
+    // What comes out for padding is nobody's concern.
+    question.only_first(384);
+    questions.push(question);
+    assert_agree(&questions, 1e-5);
 }

@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 #[test]
@@ -27,4 +28,17 @@ fn bias_and_statistics_are_optional() {
     let flat = |t: &Tensor, shape: &[usize]| t.reshaped(shape.to_vec()).unwrap();
     let expected = plain.eval(&present(&[&flat(&x, &[2, 12]), &flat(&scale, &[12])]));
     assert_close(&flat(&out[0], &[2, 12]), &expected[0], 0.0);
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(41);
+    let (x, scale, bias) = (random.tensor(&[2, 3, 64]), random.tensor(&[64]), random.tensor(&[64]));
+    let case = || Case::new("", "LayerNormalization", 17);
+    let questions = [
+        Question::new(case().outputs(3), present(&[&x, &scale, &bias])),
+        Question::new(case().with("epsilon", 0.1f32), present(&[&x, &scale, &bias])).constants(&[1, 2]),
+        Question::new(case(), present(&[&x, &scale])),
+    ];
+    assert_agree(&questions, 1e-6);
 }

@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
@@ -47,4 +48,25 @@ fn symbolic_shapes_are_exact() {
     let out = case.infer(&[fact(&["b", "s", "576"]), fact(&["576", "192"])]).unwrap();
     assert_eq!(out[0], fact(&["b", "s", "192"]));
     assert!(case.infer(&[fact(&["b", "s", "576"]), fact(&["575", "192"])]).is_err());
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(48);
+    let mut questions = Vec::new();
+    let shapes: [(&[usize], &[usize]); 6] = [
+        (&[2, 3, 32], &[32, 48]),
+        (&[32], &[32, 5]),
+        (&[4, 32], &[32]),
+        (&[2, 1, 3, 8], &[5, 8, 6]),
+        (&[1, 4, 7, 16], &[2, 4, 16, 9]),
+        (&[16], &[16]),
+    ];
+    for (a, b) in shapes {
+        let (a, b) = (random.tensor(a), random.tensor(b));
+        let case = || Case::new("", "MatMul", 13);
+        questions.push(Question::new(case(), present(&[&a, &b])));
+        questions.push(Question::new(case(), present(&[&a, &b])).constants(&[1]));
+    }
+    assert_agree(&questions, 1e-6);
 }

@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 #[test]
@@ -29,4 +30,17 @@ fn several_axes_are_normalised_together() {
     let scale = scale.reshaped(vec![12]).unwrap();
     let expected = flat.eval(&present(&[&x, &scale]));
     assert_close(&together[0].reshaped(vec![2, 12]).unwrap(), &expected[0], 0.0);
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(40);
+    let (x, scale, wide) = (random.tensor(&[2, 3, 64]), random.tensor(&[64]), random.tensor(&[3, 64]));
+    let case = || Case::new("", "RMSNormalization", 23);
+    let questions = [
+        Question::new(case(), present(&[&x, &scale])).constants(&[1]),
+        Question::new(case().with("epsilon", 0.1f32), present(&[&x, &scale])),
+        Question::new(case().with("axis", 1i64), present(&[&x, &wide])),
+    ];
+    assert_agree(&questions, 1e-6);
 }

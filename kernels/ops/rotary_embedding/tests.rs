@@ -3,6 +3,7 @@
 use planish_ir::Tensor;
 
 use crate::MICROSOFT;
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 /// Caches of 16 positions for heads of 4 channels.
@@ -78,4 +79,33 @@ fn a_position_outside_the_caches_is_an_error() {
     let case = Case::new("", "RotaryEmbedding", 23).with("num_heads", 1i64);
     let op = crate::ops::find("", "RotaryEmbedding").unwrap();
     assert!((op.eval)(&case.view(), &present(&[&x, &cos, &sin, &ids])).is_err());
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(49);
+    let tables = |random: &mut Random, shape: &[usize]| [random.tensor(shape), random.tensor(shape)];
+    let [cos, sin] = tables(&mut random, &[16, 8]);
+    let x = random.tensor(&[2, 3, 64]);
+    let four = random.tensor(&[2, 4, 3, 16]);
+    let ids = Tensor::from_vec(&[2, 3], vec![4i64, 5, 6, 0, 1, 15]);
+    let case = |n_heads: i64| Case::new("", "RotaryEmbedding", 23).with("num_heads", n_heads);
+    let mut questions = vec![
+        Question::new(case(4), present(&[&x, &cos, &sin, &ids])),
+        Question::new(case(4).with("interleaved", 1i64), present(&[&x, &cos, &sin, &ids])),
+        Question::new(case(0), present(&[&four, &cos, &sin, &ids])),
+    ];
+    let [cos3, sin3] = tables(&mut random, &[2, 3, 8]);
+    questions.push(Question::new(case(4), present(&[&x, &cos3, &sin3])));
+    questions.push(Question::new(case(0), present(&[&four, &cos3, &sin3])));
+    let [cos_part, sin_part] = tables(&mut random, &[16, 4]);
+    let partial = case(4).with("rotary_embedding_dim", 8i64);
+    questions.push(Question::new(partial, present(&[&x, &cos_part, &sin_part, &ids])));
+    let microsoft = || Case::new(MICROSOFT, "RotaryEmbedding", 1);
+    let first = Tensor::from_vec(&[1], vec![3i64]);
+    for ids in [&ids, &first] {
+        questions.push(Question::new(microsoft(), present(&[&x, ids, &cos, &sin])));
+        questions.push(Question::new(microsoft(), present(&[&four, ids, &cos, &sin])));
+    }
+    assert_agree(&questions, 1e-6);
 }

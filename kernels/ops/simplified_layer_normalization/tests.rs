@@ -1,6 +1,7 @@
 //! Tests of `SimplifiedLayerNormalization`.
 
 use crate::MICROSOFT;
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 #[test]
@@ -13,4 +14,12 @@ fn it_is_rms_normalisation_in_both_domains() {
         assert_close(&out[0], &expected[0], 0.0);
         assert_eq!(out[1].shape(), [2, 3, 1]);
     }
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(42);
+    let inputs = present(&[&random.tensor(&[2, 3, 64]), &random.tensor(&[64])]);
+    let case = Case::new("", "SimplifiedLayerNormalization", 17);
+    assert_agree(&[Question::new(case, inputs)], 1e-6);
 }

@@ -3,6 +3,7 @@
 use planish_ir::Tensor;
 
 use crate::MICROSOFT;
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 fn sum(terms: &[&Tensor]) -> Tensor {
@@ -47,4 +48,23 @@ fn the_full_form_subtracts_the_mean() {
         assert_close(&out[index], &expected[other], 1e-6);
     }
     assert_close(&out[3], &total, 1e-7);
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let mut random = Random::new(43);
+    let (x, skip) = (random.tensor(&[2, 3, 64]), random.tensor(&[2, 3, 64]));
+    let (scale, bias) = (random.tensor(&[64]), random.tensor(&[64]));
+    let simplified = || {
+        Case::new(MICROSOFT, "SkipSimplifiedLayerNormalization", 1).with("epsilon", 1e-5f32)
+    };
+    let full = || Case::new(MICROSOFT, "SkipLayerNormalization", 1).with("epsilon", 1e-5f32);
+    let mut questions = vec![
+        Question::new(simplified(), present(&[&x, &skip, &scale])),
+        Question::new(simplified(), present(&[&x, &skip, &scale, &bias])).constants(&[2, 3]),
+        Question::new(full(), present(&[&x, &skip, &scale])),
+        Question::new(full(), present(&[&x, &skip, &scale, &bias, &bias])),
+    ];
+    questions.iter_mut().for_each(Question::ask_for_sum);
+    assert_agree(&questions, 1e-6);
 }

@@ -81,11 +81,9 @@ fn length(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Result<Option<Dim>, 
         return Ok(None);
     };
     let span = end.sub(&start);
-    let span = if span.as_const().is_some() || !is_plain(&span) {
-        span.maximum(&Dim::from(0i64))
-    } else {
-        span
-    };
+    let zero = Dim::from(0i64);
+    let is_empty = zero.sub(&span).is_surely_non_negative();
+    let span = if is_empty || !is_plain(&span) { span.maximum(&zero) } else { span };
     Ok(strided(&span, step))
 }
 

@@ -23,15 +23,18 @@ fn bounds(start: i64, end: i64, step: i64, size: usize) -> Result<(usize, usize,
     if step == 0 {
         return Err(OpError::unsupported("the step is 0"));
     }
+    if size == 0 {
+        return Ok((0, 0, step));
+    }
     let size = size as i64;
     let wrap = |index: i64| if index < 0 { index.saturating_add(size) } else { index };
     let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
-    // A start below −size of a backward slice is clamped to 0, not to before the first.
-    let start = wrap(start).clamp(0, high.max(0));
-    let end = wrap(end).clamp(low, high.max(low));
+    // The start of a backward slice is clamped to the first element, not to before it.
+    let start = wrap(start).clamp(0, high);
+    let end = wrap(end).clamp(low, high);
     let span = if step > 0 { end - start } else { start - end };
     let length = span.max(0).cast_unsigned().div_ceil(step.unsigned_abs());
-    Ok((start.max(0) as usize, length as usize, step))
+    Ok((start as usize, length as usize, step))
 }
 
 /// The elements that the node sees of a tensor of shape `shape`.

@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
 fn x() -> Tensor {
@@ -38,4 +39,17 @@ fn log_softmax_is_the_logarithm() {
 fn an_axis_outside_is_refused() {
     let case = Case::new("", "Softmax", 13).with("axis", 2i64);
     assert!(case.infer(&[fact(&["a", "b"])]).is_err());
+}
+
+#[test]
+fn onnx_runtime_agrees() {
+    let x = Random::new(46).tensor(&[2, 3, 10]);
+    let mut questions = Vec::new();
+    for (opset, axis) in [(11, 1i64), (11, 2), (13, 0), (13, 1), (13, -1)] {
+        for name in ["Softmax", "LogSoftmax"] {
+            let case = Case::new("", name, opset).with("axis", axis);
+            questions.push(Question::new(case, present(&[&x])));
+        }
+    }
+    assert_agree(&questions, 1e-6);
 }

@@ -4,14 +4,18 @@ pub(super) mod attend;
 pub(super) mod body;
 pub(super) mod broadcast;
 pub(super) mod dense;
+pub(super) mod factors;
 pub(super) mod facts;
 pub(super) mod heads;
 pub(super) mod held;
 pub(super) mod kronecker;
+pub(super) mod packed;
 pub(super) mod quant;
 pub(super) mod rotary;
 pub(super) mod rows;
 
+#[cfg(test)]
+pub(super) mod oracle;
 #[cfg(test)]
 pub(super) mod testing;
 

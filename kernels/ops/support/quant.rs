@@ -1,8 +1,9 @@
 //! Quantisation of activations and of cached heads, the plain way, step by step in f32 as the
 //! function bodies do it.
 
-use crate::op::OpNode;
-use crate::OpError;
+use planish_cpu::QuantSpec;
+
+use crate::{OpError, OpNode};
 
 /// The smallest range that a scale is made from.
 const FLOOR: f32 = 1e-8;
@@ -29,6 +30,11 @@ impl Quantiser {
             Ok(bits @ 2..=8) => Ok(Self { bits, clip_min, clip_max }),
             _ => Err(OpError::unsupported(format!("{bits} bits; 2 to 8 are possible"))),
         }
+    }
+
+    /// The same for the fast kernels.
+    pub fn spec(&self) -> QuantSpec {
+        QuantSpec { bits: self.bits, clip_min: self.clip_min, clip_max: self.clip_max }
     }
 
     /// Symmetric codes of a row, and its scale.

@@ -1,9 +1,11 @@
 //! What the tests of the operators share: random tensors, running a definition, comparing.
 
-use planish_ir::{Attribute, Dim, Graph, Node, Tensor, ValueType};
+use planish_cpu::pool::ThreadPool;
+use planish_ir::{Attribute, DataType, Dim, Graph, Node, Tensor, ValueType};
 
+use crate::buffers::BufferPool;
 use crate::op::OpNode;
-use crate::{Fact, ops};
+use crate::{CpuContext, Fact, ops};
 
 /// A reproducible sequence of pseudo-random numbers.
 pub(in crate::ops) struct Random(u64);
@@ -101,6 +103,47 @@ impl Case {
         outputs
     }
 
+    /// Runs the fast form; the inputs at `constants` are given when it is made and, if it keeps
+    /// them, not again.
+    pub fn run_cpu(&self, inputs: &[Option<Tensor>], constants: &[usize]) -> Vec<Tensor> {
+        let pool = ThreadPool::new(2);
+        let (buffers, mut caches) = (BufferPool::new(), Vec::new());
+        let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+        self.run_cpu_in(&mut context, inputs, constants)
+    }
+
+    /// As [`Case::run_cpu`], with the caches of `context`.
+    pub fn run_cpu_in(
+        &self,
+        context: &mut CpuContext,
+        inputs: &[Option<Tensor>],
+        constants: &[usize],
+    ) -> Vec<Tensor> {
+        let is_constant = |i: &usize| constants.contains(i);
+        let given: Vec<Option<Tensor>> =
+            (0..inputs.len()).map(|i| inputs[i].clone().filter(|_| is_constant(&i))).collect();
+        let cpu = self.op().cpu.expect("an operator with a fast form");
+        let kernel = cpu(&self.view(), &given).expect("a kernel").expect("a kernel");
+        let rest: Vec<Option<&Tensor>> =
+            (0..inputs.len()).map(|i| inputs[i].as_ref().filter(|_| !kernel.owns_input(i))).collect();
+        kernel.run(context, &rest).expect("a run")
+    }
+
+    /// Fails unless the fast form gives what the evaluation gives: floats within `tolerance`,
+    /// codes exactly or, with a tolerance, but for one in 200, which may be a neighbour.
+    pub fn assert_kernel_agrees(
+        &self,
+        inputs: &[Option<Tensor>],
+        constants: &[usize],
+        tolerance: f32,
+    ) {
+        let (expected, actual) = (self.eval(inputs), self.run_cpu(inputs, constants));
+        assert_eq!(expected.len(), actual.len());
+        for (actual, expected) in actual.iter().zip(&expected) {
+            assert_same(actual, expected, tolerance);
+        }
+    }
+
     /// What the inference says of inputs with these facts.
     pub fn infer(&self, facts: &[Fact]) -> Result<Vec<Fact>, crate::OpError> {
         (self.op().infer)(&self.view(), facts)
@@ -116,6 +159,20 @@ pub(in crate::ops) fn present(tensors: &[&Tensor]) -> Vec<Option<Tensor>> {
 pub(in crate::ops) fn fact(shape: &[&str]) -> Fact {
     let shape = shape.iter().map(|s| Dim::parse(s)).collect();
     Fact::new(Some(planish_ir::DataType::F32), Some(shape))
+}
+
+/// As [`Case::assert_kernel_agrees`], for one output.
+pub(in crate::ops) fn assert_same(actual: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(actual.dtype(), expected.dtype());
+    if actual.dtype() != DataType::I8 {
+        return assert_close(actual, expected, tolerance);
+    }
+    assert_eq!(actual.shape(), expected.shape());
+    let (a, e) = (actual.to_i64_vec().unwrap(), expected.to_i64_vec().unwrap());
+    let n_off = a.iter().zip(&e).filter(|(a, e)| a != e).count();
+    assert!(a.iter().zip(&e).all(|(a, e)| (a - e).abs() <= 1), "codes are further than 1 apart");
+    let allowed = if tolerance > 0.0 { a.len().div_ceil(200) } else { 0 };
+    assert!(n_off <= allowed, "{n_off} of {} codes differ", a.len());
 }
 
 /// Fails unless both have the same shape and differ by at most `tolerance` of the largest

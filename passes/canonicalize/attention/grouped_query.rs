@@ -42,11 +42,11 @@ fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -
     let past = (node.input(3), node.input(4));
     let (Some(past_key), Some(past_value)) = past else { return Err("it has no cache".into()) };
     let head_size = facts.get(past_key).dim(3).and_then(|d| d.as_const());
-    let [q, k, v] = projections(graph, facts, &node, q_heads, kv_heads, head_size)?;
-    let width = facts.get(q).dim(-1).and_then(|d| d.as_const());
-    let width = width.or(head_size.map(|s| s * q_heads)).ok_or("unknown head size")?;
+    let width = node.input(0).and_then(|v| facts.get(v).dim(-1)?.as_const());
+    let n_packed = if node.input(1).is_some() { q_heads } else { q_heads + 2 * kv_heads };
+    let head_size = head_size.or(width.map(|w| w / n_packed)).ok_or("unknown head size")?;
+    let [mut q, mut k, v] = projections(graph, &node, q_heads, kv_heads, head_size)?;
     let (ids, attention_mask) = token_inputs(graph, facts)?;
-    let (mut q, mut k) = (q, k);
     if node.int("do_rotary", 0) == 1 {
         let positions = match node.input(9) {
             Some(given) => given,
@@ -62,7 +62,7 @@ fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -
     }
     let mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
     let scale = match node.float("scale", 0.0) {
-        0.0 => 1.0 / ((width / q_heads) as f32).sqrt(),
+        0.0 => 1.0 / (head_size as f32).sqrt(),
         scale => scale,
     };
     let inputs = [Some(q), Some(k), Some(v), Some(mask), Some(past_key), Some(past_value)];
@@ -92,21 +92,17 @@ fn check(node: &Node) -> Result<(), String> {
 /// q, k and v, split where they come as one value.
 fn projections(
     graph: &mut Graph,
-    facts: &Facts,
     node: &Node,
     q_heads: i64,
     kv_heads: i64,
-    head_size: Option<i64>,
+    size: i64,
 ) -> Result<[ValueId; 3], String> {
     let packed = node.input(0).ok_or("its query is absent")?;
     if let (Some(k), Some(v)) = (node.input(1), node.input(2)) {
         return Ok([packed, k, v]);
     }
-    let width = facts.get(packed).dim(-1).and_then(|d| d.as_const());
-    let size = head_size
-        .or(width.map(|w| w / (q_heads + 2 * kv_heads)))
-        .ok_or("the width of its packed input is unknown")?;
-    let sizes = graph.add_constant("split", int64s(&[q_heads * size, kv_heads * size, kv_heads * size]));
+    let sizes = [q_heads * size, kv_heads * size, kv_heads * size];
+    let sizes = graph.add_constant("split", int64s(&sizes));
     let split = Node::new("Split", vec![Some(packed), Some(sizes)]).with("axis", -1);
     let hint = format!("{}/part", graph.value(packed).name);
     let parts = graph.add_op_n(&hint, split, 3);

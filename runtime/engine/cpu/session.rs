@@ -149,7 +149,7 @@ impl Session for CpuSession {
     }
 
     fn cache_bytes(&self) -> u64 {
-        let packed: usize = self.caches.iter().flatten().map(KvCache::bytes).sum();
+        let packed: usize = self.caches.iter().flatten().map(KvCache::bytes_used).sum();
         let carried = self.plan.carried.iter().map(|(input, _)| {
             self.slots[*input as usize].as_ref().map_or(0, |tensor| tensor.bytes().len())
         });

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::{Attribute, Capture, Graph, GraphError, Node, Tensor, TensorType, Value, ValueId, ValueType};
+use crate::{
+    Attribute, Capture, Graph, GraphError, Node, Tensor, TensorType, Value, ValueId, ValueType,
+};
 
 /// Why the parts of a graph don't fit together.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -149,9 +151,7 @@ impl GraphBuilder {
 fn undefined(graph: &Graph) -> Vec<ValueId> {
     let inputs: HashSet<ValueId> = graph.inputs.iter().copied().collect();
     let is_open = |id: &ValueId| {
-        graph.value(*id).constant.is_none()
-            && !inputs.contains(id)
-            && graph.producer(*id).is_none()
+        graph.value(*id).constant.is_none() && !inputs.contains(id) && graph.producer(*id).is_none()
     };
     graph.value_ids().filter(is_open).collect()
 }

@@ -19,11 +19,8 @@ impl Names {
 
     /// Names for `inner`, a subgraph of a node of `outer`.
     pub fn nested(&self, outer: &Graph, inner: &Graph) -> Self {
-        let mut changed: HashMap<ValueId, String> = inner
-            .captures
-            .iter()
-            .map(|c| (c.inner, self.get(outer, c.outer).to_owned()))
-            .collect();
+        let mut changed: HashMap<ValueId, String> =
+            inner.captures.iter().map(|c| (c.inner, self.get(outer, c.outer).to_owned())).collect();
         let captured: HashSet<String> = changed.values().cloned().collect();
         for name in &captured {
             let Some(hidden) = inner.find_value(name).filter(|id| !changed.contains_key(id)) else {

@@ -49,9 +49,7 @@ impl ExternalFiles {
         let range = start.and_then(|start| Some(start..start.checked_add(needed)?));
         match range.filter(|r| r.end <= bytes.len()) {
             Some(range) => Ok(bytes.slice(range)),
-            None => {
-                Err(TensorProblem::TooShort { path, offset, needed, actual: bytes.len() })
-            }
+            None => Err(TensorProblem::TooShort { path, offset, needed, actual: bytes.len() }),
         }
     }
 
@@ -61,10 +59,8 @@ impl ExternalFiles {
         if let Some(bytes) = self.maps.get(location) {
             return Ok((path, bytes.clone()));
         }
-        let outside = || TensorProblem::Outside {
-            location: location.to_owned(),
-            folder: folder.to_owned(),
-        };
+        let outside =
+            || TensorProblem::Outside { location: location.to_owned(), folder: folder.to_owned() };
         if !stays_inside(Path::new(location)) {
             return Err(outside());
         }

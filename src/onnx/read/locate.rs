@@ -10,8 +10,7 @@ use crate::error::ReadError;
 /// # Errors
 /// If there is nothing at `path`, or the folder holds no or several candidates.
 pub fn find_model(path: &Path) -> Result<PathBuf, ReadError> {
-    let not_found =
-        |reason: String| ReadError::NotFound { path: path.to_owned(), reason };
+    let not_found = |reason: String| ReadError::NotFound { path: path.to_owned(), reason };
     let kind = std::fs::metadata(path).map_err(|error| not_found(error.to_string()))?;
     if kind.is_file() {
         return Ok(path.to_owned());

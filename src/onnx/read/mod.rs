@@ -42,8 +42,7 @@ struct Context {
 /// # Errors
 /// If a file can't be read, is not ONNX, or says what no graph can mean; see [`ReadError`].
 pub fn read_model(path: &Path) -> Result<Model, ReadError> {
-    let bytes =
-        map_file(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+    let bytes = map_file(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let external = ExternalFiles::beside(folder, path);
     read(bytes, external, &path.display().to_string())
@@ -71,8 +70,8 @@ fn map_file(path: &Path) -> io::Result<Bytes> {
 }
 
 fn read(bytes: Bytes, external: ExternalFiles, file: &str) -> Result<Model, ReadError> {
-    let proto = decode(bytes)
-        .map_err(|reason| ReadError::NotOnnx { file: file.to_owned(), reason })?;
+    let proto =
+        decode(bytes).map_err(|reason| ReadError::NotOnnx { file: file.to_owned(), reason })?;
     let mut context = Context { external, n_unknown_dims: 0 };
     let invalid = |problem| ReadError::Invalid { file: file.to_owned(), problem };
     let model = convert(proto, &mut context).map_err(invalid)?;
@@ -126,8 +125,10 @@ fn domain(name: Option<String>) -> String {
 fn opset_imports(protos: Vec<OperatorSetIdProto>) -> Vec<OpsetImport> {
     let mut imports: Vec<OpsetImport> = Vec::new();
     for proto in protos {
-        let import =
-            OpsetImport { domain: domain(proto.domain), version: proto.version.unwrap_or_default() };
+        let import = OpsetImport {
+            domain: domain(proto.domain),
+            version: proto.version.unwrap_or_default(),
+        };
         match imports.iter_mut().find(|i| i.domain == import.domain) {
             Some(known) => known.version = known.version.max(import.version),
             None => imports.push(import),

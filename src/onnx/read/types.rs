@@ -35,7 +35,8 @@ fn value_type(proto: TypeProto, name: &str, context: &mut Context) -> Result<Val
                 let holder = format!("the value \"{name}\"");
                 return Err(Problem::UnknownType { holder, code });
             }
-            let mut dims = |dims: Vec<Dimension>| dims.into_iter().map(|d| dim(d, context)).collect();
+            let mut dims =
+                |dims: Vec<Dimension>| dims.into_iter().map(|d| dim(d, context)).collect();
             Ok(ValueType::Tensor(TensorType { dtype, shape: tensor.shape.map(|s| dims(s.dim)) }))
         }
         Some(_) => Ok(ValueType::Other(Bytes::from(proto.encode_to_vec()))),

@@ -22,8 +22,7 @@ fn assert_same_logits(options: &WriteOptions) {
         write_model(&model, &copy, options).unwrap();
         arguments.extend([path, copy]);
     }
-    let script =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python/same_logits.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python/same_logits.py");
     let output = python().arg(script).args(&arguments).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));

@@ -43,8 +43,7 @@ fn tiny_models_come_back_identical() {
 
 #[test]
 fn tiny_models_come_back_from_external_data() {
-    let external_data =
-        ExternalData::Beside { file_name: "weights.bin".into(), min_bytes: 256 };
+    let external_data = ExternalData::Beside { file_name: "weights.bin".into(), min_bytes: 256 };
     let options = WriteOptions { external_data, value_info: ValueInfo::Declared };
     for path in common::tiny_models() {
         let model = read_model(&path).unwrap();

@@ -43,9 +43,8 @@ pub(super) fn write(
         Attribute::Ref(_, code) => proto.r#type = Some(*code),
         Attribute::Other(_) => {}
     }
-    let mut subgraph = |inner: &Graph| {
-        graph::write(inner, &place.names.nested(place.graph, inner), context)
-    };
+    let mut subgraph =
+        |inner: &Graph| graph::write(inner, &place.names.nested(place.graph, inner), context);
     match value {
         Attribute::Float(value) => proto.f = Some(*value),
         Attribute::Int(value) => proto.i = Some(*value),

@@ -4,6 +4,7 @@
 
 pub mod describe;
 pub mod normal;
+pub mod proto;
 
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,19 @@
+//! `Gather`, `GatherElements` and `GatherND`: elements at given indices.
+
+use crate::OpDef;
+
+mod cpu;
+mod elements;
+mod nd;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub(super) use elements::sources as element_sources;
+pub(super) use nd::start as tuple_start;
+
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("Gather", rows::infer, rows::eval).with_cpu(cpu::cpu),
+    OpDef::new("GatherElements", elements::infer, elements::eval),
+    OpDef::new("GatherND", nd::infer, nd::eval),
+];

@@ -1,0 +1,105 @@
+//! Every operator against ONNX's own test cases and random ones: evaluation, fast form, inference.
+
+mod backend;
+
+use std::collections::BTreeMap;
+
+use backend::cases::{Case, load};
+use backend::compare::difference;
+use backend::facts::{Known, contradiction};
+use planish_cpu::ThreadPool;
+use planish_ir::Tensor;
+use planish_kernels::buffers::BufferPool;
+use planish_kernels::{CpuContext, OpDef, OpError, OpNode, ops};
+
+/// Cases that must at least have run.
+const MIN_CASES: usize = 1500;
+
+/// Cases of an operator that ran, and those it does not take.
+#[derive(Default)]
+struct Tally {
+    n_run: usize,
+    unsupported: Vec<String>,
+}
+
+#[test]
+fn operators_agree_with_onnx() {
+    let names: Vec<&str> = ops::all().filter(|op| op.domain.is_empty()).map(|op| op.name).collect();
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for case in load(&names) {
+        let tally = tallies.entry(case.node.op_type.clone()).or_default();
+        match run(&case) {
+            Ok(None) => tally.n_run += 1,
+            Ok(Some(problem)) => failures.push(format!("{}: {problem}", case.name)),
+            Err(reason) => tally.unsupported.push(format!("{}: {reason}", case.name)),
+        }
+    }
+    let mut total = 0;
+    for (op, tally) in &tallies {
+        total += tally.n_run;
+        println!("{op}: {} cases, {} not supported", tally.n_run, tally.unsupported.len());
+        tally.unsupported.iter().for_each(|reason| println!("    {reason}"));
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+    assert!(total >= MIN_CASES, "only {total} cases ran");
+}
+
+/// `Ok(None)` if all agree, what does not otherwise; the error is why the case is not supported.
+fn run(case: &Case) -> Result<Option<String>, OpError> {
+    let Some(op) = ops::find(&case.node.domain, &case.node.op_type) else {
+        return Ok(Some("no such operator".into()));
+    };
+    let view = OpNode { node: &case.node, opset: case.opset };
+    let outputs = match (op.eval)(&view, &case.inputs) {
+        Err(error @ (OpError::Unsupported(_) | OpError::Tensor(_))) => return Err(error),
+        Err(error) => return Ok(Some(error.to_string())),
+        Ok(outputs) => outputs,
+    };
+    if let Some(problem) = differences("evaluation", case, &outputs) {
+        return Ok(Some(problem));
+    }
+    for known in [Known::Shapes, Known::Contents, Known::Symbols] {
+        if let Some(problem) = contradiction(op, &view, case, known) {
+            return Ok(Some(problem));
+        }
+    }
+    let constants: [Vec<Option<Tensor>>; 2] =
+        [case.inputs.iter().map(|_| None).collect(), case.inputs.clone()];
+    Ok(constants.iter().find_map(|constants| fast_form(op, &view, case, constants)))
+}
+
+/// Runs the fast form with those inputs known beforehand.
+fn fast_form(
+    op: &OpDef,
+    view: &OpNode,
+    case: &Case,
+    constants: &[Option<Tensor>],
+) -> Option<String> {
+    let kernel = match (op.cpu?)(view, constants) {
+        Ok(kernel) => kernel?,
+        Err(error) => return Some(format!("the fast form can't be made: {error}")),
+    };
+    let pool = ThreadPool::new(2);
+    let buffers = BufferPool::new();
+    let mut caches = Vec::new();
+    let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+    let is_owned = |i: usize| constants[i].is_some() && kernel.owns_input(i);
+    let inputs: Vec<Option<&Tensor>> =
+        case.inputs.iter().enumerate().map(|(i, t)| t.as_ref().filter(|_| !is_owned(i))).collect();
+    match kernel.run(&mut context, &inputs) {
+        Ok(outputs) => differences("fast form", case, &outputs),
+        Err(error) => Some(format!("the fast form fails: {error}")),
+    }
+}
+
+fn differences(what: &str, case: &Case, outputs: &[Tensor]) -> Option<String> {
+    for (i, expected) in case.outputs.iter().enumerate() {
+        let Some(expected) = expected else { continue };
+        let Some(actual) = outputs.get(i) else { return Some(format!("{what}: no output {i}")) };
+        if let Some(text) = difference(actual, expected, case.rtol, case.atol) {
+            return Some(format!("{what}, output {i}: {text}"));
+        }
+    }
+    None
+}

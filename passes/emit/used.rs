@@ -1,0 +1,27 @@
+//! What a model uses.
+
+use std::collections::HashSet;
+
+use planish_ir::{Graph, Model, Node};
+
+/// All nodes of a graph and of its subgraphs.
+pub(super) fn all_nodes(graph: &Graph) -> Vec<&Node> {
+    let mut nodes = Vec::new();
+    let mut open = vec![graph];
+    while let Some(graph) = open.pop() {
+        for node in graph.node_ids().map(|id| graph.node(id)) {
+            open.extend(node.attributes.values().flat_map(|attribute| attribute.graphs()));
+            nodes.push(node);
+        }
+    }
+    nodes
+}
+
+/// Drops the imports of domains that no node and no function uses; ONNX's own stays.
+pub(super) fn remove_unused_imports(model: &mut Model) {
+    let bodies = model.functions.iter().map(|function| &function.body);
+    let nodes = std::iter::once(&model.graph).chain(bodies).flat_map(all_nodes);
+    let mut used: HashSet<String> = nodes.map(|node| node.domain.clone()).collect();
+    used.extend(model.functions.iter().map(|function| function.domain.clone()));
+    model.opset_imports.retain(|o| o.domain.is_empty() || used.contains(&o.domain));
+}

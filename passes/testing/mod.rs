@@ -1,0 +1,7 @@
+//! Small random decoders in canonical form, and running them.
+
+mod decoder;
+mod run;
+
+pub(crate) use decoder::{Mlp, Norm, TinyDecoder};
+pub(crate) use run::{largest_difference, run};

@@ -1,0 +1,66 @@
+//! Running a tiny decoder with the operators' reference forms.
+
+use std::collections::HashMap;
+
+use planish_ir::{Dim, Model, Tensor, ValueId};
+
+use crate::interpret::Interpreter;
+
+/// Sequences in the batch.
+const BATCH: usize = 2;
+
+/// The logits, `[batch, sequence, vocabulary]` each, of a prefill of five tokens on an empty
+/// cache and of a step of one token after it.
+pub(crate) fn run(model: &Model) -> [Vec<f32>; 2] {
+    let ids = |n: usize, first: i64| -> Vec<i64> {
+        (0..BATCH * n).map(|i| (first + 17 * i as i64) % 61).collect()
+    };
+    let empty = vec![None; model.graph.inputs.len() - 2];
+    let prefill = run_step(model, ids(5, 3), 0, empty);
+    let cache = prefill[1..].iter().cloned().map(Some).collect();
+    let step = run_step(model, ids(1, 40), 5, cache);
+    [&prefill[0], &step[0]].map(|logits| logits.to_f32_vec().expect("floats"))
+}
+
+/// All outputs for the given tokens, which follow `n_past` tokens in the cache.
+pub(crate) fn run_step(
+    model: &Model,
+    ids: Vec<i64>,
+    n_past: usize,
+    cache: Vec<Option<Tensor>>,
+) -> Vec<Tensor> {
+    let n = ids.len() / BATCH;
+    let positions = (0..BATCH * n).map(|i| (n_past + i % n) as i64).collect();
+    let mut tensors =
+        vec![Tensor::from_vec(&[BATCH, n], ids), Tensor::from_vec(&[BATCH, n], positions)];
+    for (value, past) in model.graph.inputs[2..].iter().zip(cache) {
+        tensors.push(past.unwrap_or_else(|| empty_past(model, *value)));
+    }
+    evaluate(model, tensors)
+}
+
+/// All outputs of the model for its inputs.
+pub(crate) fn evaluate(model: &Model, inputs: Vec<Tensor>) -> Vec<Tensor> {
+    let graph = &model.graph;
+    let known: HashMap<ValueId, Tensor> = graph.inputs.iter().copied().zip(inputs).collect();
+    let opset = |domain: &str| model.opset(domain).unwrap_or(1);
+    let mut interpreter = Interpreter::new(graph, &opset, known);
+    let value = |output: &ValueId| interpreter.value(*output).expect("the model runs");
+    graph.outputs.iter().map(value).collect()
+}
+
+fn empty_past(model: &Model, value: ValueId) -> Tensor {
+    let shape = model.graph.value(value).shape().expect("declared");
+    let size = |axis: usize| shape.get(axis).and_then(Dim::as_usize).expect("a number");
+    Tensor::from_vec(&[BATCH, size(1), 0, size(3)], Vec::<f32>::new())
+}
+
+/// The largest difference of the logits of two runs, over the largest logit.
+pub(crate) fn largest_difference(a: &[Vec<f32>; 2], b: &[Vec<f32>; 2]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    assert!(a.iter().zip(b).all(|(a, b)| a.len() == b.len()));
+    let difference = pairs.map(|(a, b)| if a == b { 0.0 } else { (a - b).abs() });
+    let largest = a.iter().flatten().fold(0.0f32, |max, x| max.max(x.abs()));
+    assert!(a.iter().chain(b).flatten().all(|x| x.is_finite()), "a logit is not finite");
+    difference.fold(0.0, f32::max) / largest
+}

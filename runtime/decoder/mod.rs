@@ -1,0 +1,245 @@
+//! Decoders: graphs that turn token ids into logits, with a KV cache.
+mod arrays;
+mod caches;
+mod capacity;
+mod error;
+mod feed;
+mod gather;
+mod roles;
+
+#[cfg(test)]
+mod tests;
+
+use planish_ir::{Graph, Model, Tensor, ValueId};
+use planish_passes::lower::{LowerOptions, lower, select_positions};
+use planish_passes::{PassManager, PassReport, canonicalize};
+
+pub use arrays::forward_arrays;
+pub use caches::CachePair;
+pub use error::DecoderError;
+pub use roles::Roles;
+
+use crate::engine::{CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session};
+use crate::model::check_ids;
+use crate::{LanguageModel, Logits, LogitsOut, MemoryUse, ModelError};
+use feed::{Extent, Feed, FeedNames};
+use gather::Rows;
+
+/// In what form a graph is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Canonicalised and lowered: caches stay with the session and grow in place.
+    #[default]
+    Lowered,
+    /// As it is, with caches as inputs and outputs.
+    AsImported,
+}
+
+/// How to open a decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderOptions {
+    /// Sequences that run side by side; at least 1.
+    pub batch: usize,
+    /// In what form the graph is run.
+    pub mode: Mode,
+    /// Most positions of each sequence in one run of the graph; longer prompts are fed in pieces,
+    /// so that the memory for activations is bounded.
+    pub chunk: usize,
+    /// Whether to measure the time of every operator.
+    pub profile: bool,
+}
+
+impl Default for DecoderOptions {
+    fn default() -> Self {
+        Self { batch: 1, mode: Mode::Lowered, chunk: 512, profile: false }
+    }
+}
+
+/// A causal language model whose graph runs on an engine.
+pub struct Decoder {
+    executable: Box<dyn Executable>,
+    session: Box<dyn Session>,
+    feeds: Vec<Feed>,
+    /// Empty caches for the inputs that are carried.
+    empty: Vec<Tensor>,
+    /// Whether the graph can leave out logits.
+    selects: bool,
+    options: DecoderOptions,
+    vocab: usize,
+    max_positions: Option<usize>,
+    n_past: usize,
+    reports: Vec<PassReport>,
+}
+
+impl Decoder {
+    /// Prepares a model. The weights are held once; the rest of `model` is dropped.
+    ///
+    /// # Errors
+    /// [`DecoderError`] if the graph is no decoder, or the engine can't run it.
+    pub fn new(
+        mut model: Model,
+        engine: &dyn Engine,
+        options: DecoderOptions,
+    ) -> Result<Self, DecoderError> {
+        if options.batch == 0 {
+            return Err(DecoderError::EmptyBatch);
+        }
+        let mut manager = PassManager::new();
+        if options.mode == Mode::Lowered {
+            canonicalize::canonicalize(&mut model, &mut manager)?;
+        }
+        let roles = Roles::find(&model)?;
+        let names = FeedNames::new(&model.graph, &roles);
+        let logits = name_of(&model.graph, roles.logits);
+        let caches = named_caches(&model.graph, &roles);
+        let mut selects = false;
+        if options.mode == Mode::Lowered {
+            selects = select_positions(&mut model, roles.logits)? > 0;
+            lower(&mut model, LowerOptions { cache: true, no_padding: true }, &mut manager)?;
+        }
+        let is_left = |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
+        let carried: Vec<_> = caches.into_iter().filter(|(past, ..)| is_left(past)).collect();
+        let compile_options = CompileOptions {
+            outputs: Some(vec![logits]),
+            carried: carried.iter().map(|(past, present, _)| (past.clone(), present.clone())).collect(),
+            profile: options.profile,
+        };
+        let executable = engine.compile(&model, &compile_options)?;
+        drop(model);
+        let feeds = executable.inputs().iter().map(|input| Feed::of(input, &names));
+        let mut decoder = Self {
+            feeds: feeds.collect::<Result<_, _>>()?,
+            session: executable.session(),
+            executable,
+            empty: carried.iter().filter_map(|(.., pair)| pair.empty(options.batch)).collect(),
+            selects,
+            options,
+            vocab: roles.vocab,
+            max_positions: roles.max_positions,
+            n_past: 0,
+            reports: manager.reports().to_vec(),
+        };
+        decoder.reset();
+        Ok(decoder)
+    }
+
+    /// What the compiled graph consists of.
+    pub fn summary(&self) -> &PlanSummary {
+        self.executable.summary()
+    }
+
+    /// What the passes did on the way.
+    pub fn pass_reports(&self) -> &[PassReport] {
+        &self.reports
+    }
+
+    /// Where the time went, if [`DecoderOptions::profile`] was set.
+    pub fn profile(&self) -> Option<Profile> {
+        self.session.profile()
+    }
+
+    /// Positions that the graph has table rows for, where it has tables.
+    pub fn max_positions(&self) -> Option<usize> {
+        self.max_positions
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), ModelError> {
+        check_ids(ids, self.options.batch, self.vocab)?;
+        let needed = self.n_past + ids.len() / self.options.batch;
+        match self.max_positions {
+            Some(capacity) if needed > capacity => Err(ModelError::ContextFull { needed, capacity }),
+            _ => Ok(()),
+        }
+    }
+
+    fn feed(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, EngineError> {
+        let (batch, length) = (self.options.batch, ids.len() / self.options.batch);
+        let mut rows = Rows::new(want, batch, length, self.vocab);
+        let chunk = self.options.chunk.max(1);
+        for start in (0..length).step_by(chunk) {
+            let end = length.min(start + chunk);
+            let logits = self.run(&columns(ids, batch, start, end), end - start, want)?;
+            rows.add(&logits, start, end)?;
+        }
+        Ok(rows.finish())
+    }
+
+    /// Runs the graph once, `length` positions of each sequence.
+    fn run(&mut self, ids: &[u32], length: usize, want: Logits) -> Result<Tensor, EngineError> {
+        let logits_from = if want == Logits::Last && self.selects { -1 } else { 0 };
+        let extent = Extent { batch: self.options.batch, past: self.n_past, length, logits_from };
+        let inputs: Vec<Tensor> = self.feeds.iter().map(|feed| feed.make(ids, extent)).collect();
+        let logits = self.session.run(&inputs)?.pop();
+        self.n_past += length;
+        logits.ok_or_else(|| EngineError::NoOutput("logits".into()))
+    }
+}
+
+impl LanguageModel for Decoder {
+    fn vocab_size(&self) -> usize {
+        self.vocab
+    }
+
+    fn batch(&self) -> usize {
+        self.options.batch
+    }
+
+    fn n_past(&self) -> usize {
+        self.n_past
+    }
+
+    fn reset(&mut self) {
+        self.n_past = 0;
+        self.session.reset(&self.empty);
+        self.session.mark();
+    }
+
+    fn forward(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, ModelError> {
+        self.check(ids)?;
+        let n_past = self.n_past;
+        match self.feed(ids, want) {
+            Ok(logits) => {
+                self.session.mark();
+                Ok(logits)
+            }
+            Err(error) => {
+                self.session.rollback();
+                self.n_past = n_past;
+                Err(ModelError::engine(error))
+            }
+        }
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let weights = self.executable.summary().weight_bytes;
+        MemoryUse { weights, cache: self.session.cache_bytes() }
+    }
+}
+
+impl FeedNames {
+    fn new(graph: &Graph, roles: &Roles) -> Self {
+        Self {
+            tokens: name_of(graph, roles.tokens),
+            mask: roles.mask.map(|v| name_of(graph, v)),
+            positions: roles.positions.map(|v| name_of(graph, v)),
+        }
+    }
+}
+
+/// Caches with the names of their inputs and outputs, which lowering keeps or removes.
+fn named_caches(graph: &Graph, roles: &Roles) -> Vec<(String, String, CachePair)> {
+    let named = |pair: &CachePair| {
+        (name_of(graph, pair.past), name_of(graph, pair.present), pair.clone())
+    };
+    roles.caches.iter().map(named).collect()
+}
+
+fn name_of(graph: &Graph, value: ValueId) -> String {
+    graph.value(value).name.clone()
+}
+
+/// Columns `start..end` of `ids`, which has `rows` rows.
+fn columns(ids: &[u32], rows: usize, start: usize, end: usize) -> Vec<u32> {
+    let width = ids.len() / rows.max(1);
+    (0..rows).flat_map(|row| &ids[row * width + start..row * width + end]).copied().collect()
+}
