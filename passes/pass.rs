@@ -148,10 +148,14 @@ impl PassManager {
         &self.reports
     }
 
-    fn dump(&self, model: &Model, stage: &str) -> Result<(), PassError> {
+    /// Writes the text of a stage that is no pass of this manager's, if dumps are asked for.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn dump(&self, model: &Model, stage: &str) -> Result<(), PassError> {
         let Some(dir) = &self.dump_dir else { return Ok(()) };
         let path = dir.join(format!("{:02}_{stage}.onnxtxt", self.reports.len()));
-        let text = format!("{model:?}");
+        let text = planish_ir::text::print(model, &planish_ir::text::PrintOptions::default());
         std::fs::create_dir_all(dir)
             .and_then(|()| std::fs::write(&path, text))
             .map_err(|error| PassError::Dump { path, error })

@@ -41,6 +41,9 @@ mod rotary_embedding;
 mod simplified_layer_normalization;
 mod skip_simplified_layer_normalization;
 mod softmax;
+mod cached_attention;
+mod linear;
+mod weight_only_matmul;
 mod support;
 mod swish;
 mod block_quantized_matmul;
@@ -96,6 +99,9 @@ static OPS: &[&[OpDef]] = &[
     transform::OPS,
     transform_heads::OPS,
     transform_quantize::OPS,
+    cached_attention::OPS,
+    linear::OPS,
+    weight_only_matmul::OPS,
 ];
 
 static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), &'static OpDef>> =

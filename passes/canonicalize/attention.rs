@@ -25,14 +25,16 @@ pub(super) fn lift_attention(
         }
         let node = graph.node(id);
         let parts = match node.op_type.as_str() {
-            "Attention" if node.domain.is_empty() => of_attention(node),
+            "Attention" if node.domain.is_empty() => Ok(of_attention(node)),
             "MatMul" if node.domain.is_empty() => decomposed::parts(graph, &facts, id),
-            _ => None,
+            _ => continue,
         };
-        let Some(parts) = parts else { continue };
-        let mut heads = Heads { graph, facts: &facts };
-        match heads.rebuild(id, &parts) {
-            Ok(()) => n_rewrites += 1,
+        let rebuilt = parts.and_then(|parts| match parts {
+            Some(parts) => Heads { graph, facts: &facts }.rebuild(id, &parts).map(|()| 1),
+            None => Ok(0),
+        });
+        match rebuilt {
+            Ok(n) => n_rewrites += n,
             Err(reason) => {
                 let name = graph.node(id).describe();
                 context.note(format!("lift_attention at {name}: {reason}"));

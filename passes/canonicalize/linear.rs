@@ -82,14 +82,10 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
     if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 || node.int("transA", 0) != 0 {
         return Err("scaled by alpha or beta, or its left side transposed".into());
     }
-    let weight = match (node.int("transB", 0), graph.constant(weight)) {
-        (0, _) => weight,
-        (_, Some(tensor)) => {
-            let transposed = transpose_2d(tensor).ok_or("its weight can't be transposed")?;
-            let name = graph.value(weight).name.clone();
-            graph.add_constant(&name, transposed)
-        }
-        (_, None) => return Err("its right side is transposed and no constant".into()),
+    let bias = node.input(2).map(|bias| bias_vector(graph, facts, bias)).transpose()?;
+    let weight = match node.int("transB", 0) {
+        0 => weight,
+        _ => transposed_weight(graph, weight)?,
     };
     let source = unflattened_source(graph, facts, x);
     let leading = leading_axes(graph, facts, x);
@@ -98,7 +94,7 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
         &name,
         Node::new("MatMul", vec![Some(source.unwrap_or(x)), Some(weight)]).with_name(node.name.clone()),
     );
-    if let Some(bias) = node.input(2) {
+    if let Some(bias) = bias {
         product = graph.add_op(&name, Node::new("Add", vec![Some(product), Some(bias)]));
     }
     match source {
@@ -106,6 +102,32 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
         None => graph.replace_value(output, product),
     }
     Ok(())
+}
+
+/// The bias, which must be the same for every row, as a vector where it is constant.
+fn bias_vector(graph: &mut Graph, facts: &Facts, bias: ValueId) -> Result<ValueId, String> {
+    match facts.shape(bias) {
+        Some([] | [_]) => return Ok(bias),
+        Some([rows, _]) if rows.as_const() == Some(1) => {}
+        shape => return Err(format!("its bias is no vector, but has shape {shape:?}")),
+    }
+    let Some(tensor) = graph.constant(bias) else { return Ok(bias) };
+    let vector = tensor.reshaped(vec![tensor.n_elements()]).map_err(|error| error.to_string())?;
+    let name = graph.value(bias).name.clone();
+    Ok(graph.add_constant(&name, vector))
+}
+
+/// The transpose of a weight: as another initializer, or, where something else reads the weight
+/// as well (an embedding), by a node.
+fn transposed_weight(graph: &mut Graph, weight: ValueId) -> Result<ValueId, String> {
+    let tensor = graph.constant(weight).ok_or("its right side is transposed and no constant")?;
+    let name = graph.value(weight).name.clone();
+    if graph.users(weight).len() > 1 {
+        let node = Node::new("Transpose", vec![Some(weight)]).with("perm", vec![1, 0]);
+        return Ok(graph.add_op(&format!("{name}/transposed"), node));
+    }
+    let transposed = transpose_2d(tensor).ok_or("its weight can't be transposed")?;
+    Ok(graph.add_constant(&name, transposed))
 }
 
 /// x before its leading axes were flattened to one, on three axes: `[batch, sequence, channels]`.

@@ -26,8 +26,12 @@ pub struct MaskForm {
     pub padding: Option<ValueId>,
 }
 
+/// What is added to the score of a key that is hidden, or less.
+const HIDDEN: f32 = -1e4;
 /// Largest size tried to find a window.
 const MAX_PROBED: i64 = 300_000;
+/// The same for masks without a cache, which are squares.
+const MAX_SQUARE: i64 = 4_100;
 
 /// Lets attention nodes say that they are causal, where their mask says just that; what is left
 /// of the mask is the padding, built once for all of them.
@@ -97,7 +101,11 @@ pub fn classify_mask(
     let longest = constants.iter().copied().max().unwrap_or(0).min(MAX_PROBED);
     let mut sizes = vec![(2, 3, 4), (1, 1, 6), (2, 5, 0), (1, 4, 9)];
     if !probe.has_cache() {
-        sizes = vec![(2, 3, 0), (1, 7, 0), (1, longest.min(256) + 3, 0)];
+        if longest > MAX_SQUARE {
+            let name = &graph.value(mask).name;
+            return Err(format!("the mask \"{name}\" has a window of up to {longest}, too long to be tried"));
+        }
+        sizes = vec![(2, 3, 0), (1, 7, 0), (1, longest + 3, 0)];
     } else {
         sizes.push((1, 2, longest + 3));
     }
@@ -173,15 +181,14 @@ impl<'a> Probe<'a> {
         self.past.as_const() != Some(0)
     }
 
-    /// The integers that occur as constants, where a window may stand.
+    /// The whole numbers that occur as constants, where a window may stand.
     fn constants(&self) -> BTreeSet<i64> {
         let nodes = self.nodes.iter().map(|id| self.graph.node(*id));
         let values = nodes.flat_map(|node| node.inputs.iter().flatten());
         let tensors = values.filter_map(|value| self.graph.constant(*value));
         tensors
-            .filter(|t| t.n_elements() <= 16 && t.dtype().is_integer())
-            .filter_map(|t| t.to_i64_vec().ok())
-            .flatten()
+            .filter(|t| t.n_elements() <= 16)
+            .flat_map(whole_numbers)
             .map(i64::saturating_abs)
             .filter(|value| (2..MAX_PROBED).contains(value))
             .collect()
@@ -207,12 +214,24 @@ impl<'a> Probe<'a> {
             inputs.insert(*leaf, self.input(*leaf, &binding, content)?);
         }
         let mask = Interpreter::new(self.graph, self.opset, inputs).value(self.mask)?;
-        let keep = match mask.dtype() {
-            DataType::Bool => mask.bytes().iter().map(|b| *b != 0).collect(),
-            _ => mask.to_f32_vec().map_err(|e| e.to_string())?.iter().map(|x| *x > -1e4).collect(),
-        };
+        let keep = self.keep(&mask)?;
         let padding = if self.padding.is_some() { padding } else { Vec::new() };
         Ok(Sample { sequence: sequence as usize, past: past as usize, keep, padding })
+    }
+
+    /// Which keys a computed mask lets through; it must add nothing to their scores.
+    fn keep(&self, mask: &Tensor) -> Result<Vec<bool>, String> {
+        if mask.dtype() == DataType::Bool {
+            return Ok(mask.bytes().iter().map(|b| *b != 0).collect());
+        }
+        let values = mask.to_f32_vec().map_err(|e| e.to_string())?;
+        match values.iter().find(|x| **x != 0.0 && !(**x <= HIDDEN)) {
+            Some(x) => {
+                let name = &self.graph.value(self.mask).name;
+                Err(format!("the mask \"{name}\" adds {x} to a score"))
+            }
+            None => Ok(values.iter().map(|x| *x == 0.0).collect()),
+        }
     }
 
     fn input(
@@ -292,6 +311,17 @@ fn bind(binding: &mut HashMap<String, i64>, dim: &Dim, value: i64) {
             binding.entry(symbol.to_string()).or_insert(value);
         }
     }
+}
+
+/// The whole numbers among the elements; very negative ones with a point are no sizes, but what
+/// is added to hide a key.
+fn whole_numbers(tensor: &Tensor) -> Vec<i64> {
+    if !tensor.dtype().is_float() {
+        return tensor.to_i64_vec().unwrap_or_default();
+    }
+    let values = tensor.to_f32_vec().unwrap_or_default();
+    let is_size = |x: &f32| x.fract() == 0.0 && *x > HIDDEN;
+    values.into_iter().filter(is_size).map(|x| x as i64).collect()
 }
 
 /// Keys that are tokens: a fixed irregular pattern.

@@ -27,16 +27,16 @@ fn rms_norm_pattern() -> Pattern {
 }
 
 fn rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
-    check_last_axis(rewriter, found)?;
+    check_last_axis(rewriter, found, "mean")?;
     let epsilon = found.number(rewriter.graph, "epsilon");
     let (x, weight) = (found.value("x"), found.value("weight"));
-    check_weight(rewriter, x, weight)?;
+    check_vector(rewriter, x, weight, "weight")?;
     Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
 }
 
 /// (x − mean(x)) / √(mean((x − mean(x))²) + ε) · w + b.
 fn layer_norm_pattern() -> Pattern {
-    let centred = || any("x") - op("ReduceMean", [any("x")]);
+    let centred = || any("x") - op("ReduceMean", [any("x")]).named("middle");
     let mean_square = op("ReduceMean", [centred().pow(2.0)]).named("mean");
     let variance = mean_square + scalar("epsilon");
     let normalized =
@@ -45,11 +45,13 @@ fn layer_norm_pattern() -> Pattern {
 }
 
 fn layer_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
-    check_last_axis(rewriter, found)?;
+    check_last_axis(rewriter, found, "middle")?;
+    check_last_axis(rewriter, found, "mean")?;
     let epsilon = found.number(rewriter.graph, "epsilon");
-    let (x, weight) = (found.value("x"), found.value("weight"));
-    check_weight(rewriter, x, weight)?;
-    let inputs = vec![Some(x), Some(weight), Some(found.value("bias"))];
+    let (x, weight, bias) = (found.value("x"), found.value("weight"), found.value("bias"));
+    check_vector(rewriter, x, weight, "weight")?;
+    check_vector(rewriter, x, bias, "bias")?;
+    let inputs = vec![Some(x), Some(weight), Some(bias)];
     Ok(rewriter.add_root(norm_node("LayerNormalization", inputs, epsilon)))
 }
 
@@ -57,9 +59,9 @@ fn norm_node(op_type: &str, inputs: Vec<Option<ValueId>>, epsilon: f32) -> Node 
     Node::new(op_type, inputs).with("axis", -1).with("epsilon", epsilon).with("stash_type", 1)
 }
 
-/// The mean runs over the last axis and keeps it.
-fn check_last_axis(rewriter: &Rewriter, found: &Match) -> Result<(), String> {
-    let mean = found.value("mean");
+/// The mean `name` runs over the last axis and keeps it.
+fn check_last_axis(rewriter: &Rewriter, found: &Match, name: &str) -> Result<(), String> {
+    let mean = found.value(name);
     let node = rewriter.graph.producer_node(mean).expect("the pattern named an operator");
     let axes = node.input(1).and_then(|axes| rewriter.facts.get(axes).ints());
     let rank = rewriter.facts.get(found.value("x")).rank();
@@ -77,13 +79,18 @@ fn check_last_axis(rewriter: &Rewriter, found: &Match) -> Result<(), String> {
     Ok(())
 }
 
-/// The weight is a vector over the last axis.
-fn check_weight(rewriter: &Rewriter, x: ValueId, weight: ValueId) -> Result<(), String> {
-    let shape = rewriter.graph.constant(weight).map(|t| t.shape().to_vec()).unwrap_or_default();
+/// The weight or bias is a vector over the last axis.
+fn check_vector(
+    rewriter: &Rewriter,
+    x: ValueId,
+    vector: ValueId,
+    what: &str,
+) -> Result<(), String> {
+    let shape = rewriter.graph.constant(vector).map(|t| t.shape().to_vec()).unwrap_or_default();
     let channels = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_usize());
     match (&shape[..], channels) {
         ([n], Some(channels)) if *n == channels => Ok(()),
-        _ => Err(format!("the weight has shape {shape:?} for {channels:?} channels")),
+        _ => Err(format!("the {what} has shape {shape:?} for {channels:?} channels")),
     }
 }
 

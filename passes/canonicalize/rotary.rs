@@ -32,8 +32,8 @@ fn split_half(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String>
     let (first, second) = (found.value("first"), found.value("second"));
     check_half(rewriter, first, x, 0)?;
     check_half(rewriter, second, x, 1)?;
-    let cos = half_table(rewriter, found.value("cos"))?;
-    let sin = half_table(rewriter, found.value("sin"))?;
+    let cos = half_table(rewriter, found.value("cos"), x)?;
+    let sin = half_table(rewriter, found.value("sin"), x)?;
     let heads = rewriter.facts.get(x).dim(1).and_then(|d| d.as_const());
     let heads = heads.ok_or("the number of heads is not known")?;
     let node = Node::new("RotaryEmbedding", vec![Some(x), Some(cos), Some(sin)])
@@ -59,31 +59,38 @@ fn check_half(rewriter: &Rewriter, part: ValueId, x: ValueId, which: i64) -> Res
     let starts_right = match node.op_type.as_str() {
         "Split" => output as i64 == which,
         "Slice" => {
-            let start = node.input(1).and_then(|v| facts.get(v).ints());
-            start.is_some_and(|s| s == [which * width / 2] || s == [which * (width / 2) - width * which])
+            let ints = |index| node.input(index).and_then(|v| facts.get(v).ints());
+            let is_dense = node.input(4).is_none() || ints(4).is_some_and(|steps| steps == [1]);
+            let starts = [which * width / 2, which * (width / 2) - width * which];
+            is_dense && ints(1).is_some_and(|s| s.len() == 1 && starts.contains(&s[0]))
         }
         _ => false,
     };
     if starts_right { Ok(()) } else { Err(format!("\"{}\" starts elsewhere", name())) }
 }
 
-/// The half [batch, sequence, d/2] of a table [batch, 1, sequence, d] whose halves are equal.
-fn half_table(rewriter: &mut Rewriter, table: ValueId) -> Result<ValueId, String> {
-    let mut value = table;
-    // The head axis is put in by an Unsqueeze (or Reshape): the half is taken below it.
-    if rewriter.facts.get(value).rank() == Some(4) {
-        let node = rewriter.graph.producer_node(value).ok_or("the table is no operator's output")?;
-        let below = node.input(0).ok_or("an input is absent")?;
-        let shape = rewriter.facts.get(value).shape.unwrap_or_default();
-        let inner = rewriter.facts.get(below).shape.unwrap_or_default();
-        let adds_head_axis =
-            inner.len() == 3 && shape[1].as_const() == Some(1) && shape[0] == inner[0] && shape[2..] == inner[1..];
-        if !adds_head_axis {
-            return Err(format!("the table \"{}\" has shape {shape:?}", rewriter.name(value)));
-        }
-        value = below;
+/// The half [batch, sequence, d/2] of a table [batch, 1, sequence, d] whose halves are equal, for
+/// heads x [batch, heads, sequence, d].
+fn half_table(rewriter: &mut Rewriter, table: ValueId, x: ValueId) -> Result<ValueId, String> {
+    let shape = rewriter.facts.get(table).shape.unwrap_or_default();
+    let heads = rewriter.facts.get(x).shape.unwrap_or_default();
+    let fits = heads.len() == 4
+        && shape.len() == 4
+        && shape[1].as_const() == Some(1)
+        && shape[2..] == heads[2..];
+    if !fits {
+        let name = rewriter.name(table);
+        return Err(format!("the table \"{name}\" has shape {shape:?} for heads {heads:?}"));
     }
-    half_of(rewriter, value).ok_or_else(|| {
+    // The head axis is put in by an Unsqueeze (or Reshape): the half is taken below it.
+    let node = rewriter.graph.producer_node(table).ok_or("the table is no operator's output")?;
+    let below = node.input(0).ok_or("an input is absent")?;
+    let inner = rewriter.facts.get(below).shape.unwrap_or_default();
+    if inner.len() != 3 || inner[0] != shape[0] || inner[1..] != shape[2..] {
+        let name = rewriter.name(table);
+        return Err(format!("the table \"{name}\" is no [batch, sequence, d] with a head axis"));
+    }
+    half_of(rewriter, below).ok_or_else(|| {
         format!("the halves of the table \"{}\" are not seen to be equal", rewriter.name(table))
     })
 }

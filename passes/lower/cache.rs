@@ -219,10 +219,10 @@ fn find_quantizers(graph: &Graph, node: &Node) -> Option<[NodeId; 2]> {
 /// Width and clipping of the cache, as its quantisers say.
 fn with_format(node: Node, [keys, values]: [&Node; 2]) -> Node {
     node.with("kv_bits", keys.int("bits", 4))
-        .with("k_clip_min", keys.float("clip_min", 1.0))
-        .with("k_clip_max", keys.float("clip_max", 1.0))
-        .with("v_clip_min", values.float("clip_min", 1.0))
-        .with("v_clip_max", values.float("clip_max", 1.0))
+        .with("key_clip_min", keys.float("clip_min", 1.0))
+        .with("key_clip_max", keys.float("clip_max", 1.0))
+        .with("value_clip_min", values.float("clip_min", 1.0))
+        .with("value_clip_max", values.float("clip_max", 1.0))
 }
 
 fn as_bool(graph: &mut Graph, mask: ValueId) -> ValueId {

@@ -202,10 +202,10 @@ mod tests {
 
     #[test]
     fn the_largest_weight_of_a_column_is_exact() {
-        let weight = [0.7, 10.0, -0.35, 20.0, 0.1, -35.0];
+        let weight = [0.875, 10.0, -0.4375, 20.0, 0.125, -35.0];
         let result = quantize_columns(&weight, 2, format(4, None, false)).unwrap();
-        assert_eq!(result.scale.to_f32_vec().unwrap(), [0.1, 5.0]);
-        assert_eq!(result.codes.to_i64_vec().unwrap(), [7, 2, -3, 4, 1, -7]);
+        assert_eq!(result.scale.to_f32_vec().unwrap(), [0.125, 5.0]);
+        assert_eq!(result.codes.to_i64_vec().unwrap(), [7, 2, -4, 4, 1, -7]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use planish_ir::{Graph, NodeId, ValueId};
+use planish_ir::{Graph, Node, NodeId, ValueId};
 use planish_kernels::infer::Facts;
 
 use super::dominators::Cone;
@@ -20,22 +20,33 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Finds the stream. Tables are looked up for positions too, and caches are outputs too: the
-    /// embedding and the logits are the pair with the longest chain between them, and of equal
-    /// ones that with the largest table. `None` if nothing looks like an embedding.
+    /// embedding is the start that most linear layers depend on, the logits the output with the
+    /// longest chain from there; of equal starts that with the longest chain, then with the
+    /// largest table counts. `None` if nothing looks like an embedding.
     pub(super) fn find(graph: &Graph, facts: &Facts, order: &[NodeId]) -> Option<Self> {
-        let mut best: Option<(usize, usize, Cone, Vec<ValueId>)> = None;
+        let mut best: Option<((usize, usize, usize), Cone, Vec<ValueId>)> = None;
         for (root, size) in roots(graph, facts) {
             let cone = Cone::new(graph, order, root);
             let chains = graph.outputs.iter().map(|output| cone.chain(*output));
             let Some(chain) = chains.rev().max_by_key(Vec::len) else { continue };
-            if best.as_ref().is_none_or(|(len, s, ..)| (chain.len(), size) > (*len, *s)) {
-                best = Some((chain.len(), size, cone, chain));
+            let rank = (n_products(graph, &cone), chain.len(), size);
+            if best.as_ref().is_none_or(|(best, ..)| rank > *best) {
+                best = Some((rank, cone, chain));
             }
         }
-        let (_, _, cone, chain) = best.filter(|(len, ..)| *len > 1)?;
+        let (_, cone, chain) = best.filter(|(_, _, chain)| chain.len() > 1)?;
         let segments = segments(graph, order, &cone, &chain);
         Some(Self { cone, chain, segments })
     }
+}
+
+/// The products with a constant that depend on the root of the cone.
+fn n_products(graph: &Graph, cone: &Cone) -> usize {
+    let is_product = |node: &Node| {
+        let weight = node.input(1).filter(|_| node.is("MatMul"));
+        weight.is_some_and(|weight| graph.constant(weight).is_some()) && cone.is_read_by(node)
+    };
+    graph.node_ids().filter(|id| is_product(graph.node(*id))).count()
 }
 
 /// Where the stream may begin, with the size of the table there: rows looked up in a constant

@@ -111,5 +111,13 @@ fn products_that_are_no_linear_layers_are_reported() {
     assert_eq!(reasons, ["both inputs are activations", "its weight is of type double"]);
     let text = layout.to_string();
     assert!(text.contains("left alone: MatMul \"scores\": both inputs are activations"), "{text}");
-    assert!(text.contains("blocks 0 to 1:\n  48 channels to 48, 24, 24, "), "{text}");
+}
+
+#[test]
+fn equal_blocks_are_described_once() {
+    let text = layout(TinyDecoder::default()).to_string();
+    let expected = "2 blocks, 8 sites, 14 linear layers\nblocks 0 to 1:\n  48 channels to 48, 24, 24, \
+                    after a norm\n  48 channels to 48, after an attention\n";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.ends_with("transform of keys: online\nhead: tied to the embedding\n"), "{text}");
 }

@@ -45,7 +45,13 @@ pub(crate) fn evaluate(model: &Model, inputs: Vec<Tensor>) -> Vec<Tensor> {
     let known: HashMap<ValueId, Tensor> = graph.inputs.iter().copied().zip(inputs).collect();
     let opset = |domain: &str| model.opset(domain).unwrap_or(1);
     let mut interpreter = Interpreter::new(graph, &opset, known);
-    let value = |output: &ValueId| interpreter.value(*output).expect("the model runs");
+    // In order, so that every step finds its inputs: there is never much to look up.
+    for node in graph.topological_order().expect("no cycle") {
+        for output in graph.node(node).outputs.iter().flatten() {
+            interpreter.value(*output).expect("the model runs");
+        }
+    }
+    let value = |output: &ValueId| interpreter.value(*output).expect("just computed");
     graph.outputs.iter().map(value).collect()
 }
 

@@ -2,6 +2,7 @@
 mod arrays;
 mod caches;
 mod capacity;
+mod collect;
 mod error;
 mod feed;
 mod gather;
@@ -16,6 +17,7 @@ use planish_passes::{PassManager, PassReport, canonicalize};
 
 pub use arrays::forward_arrays;
 pub use caches::CachePair;
+pub use collect::collect_stats;
 pub use error::DecoderError;
 pub use roles::Roles;
 

@@ -116,7 +116,7 @@ mod tests {
     fn chunks_cover_all_positions_but_the_last() {
         let chunks: Vec<_> = options(8, None, 3).chunks().collect();
         assert_eq!(chunks, [0..3, 3..6, 6..7]);
-        assert_eq!(options(2, None, 0).chunks().collect::<Vec<_>>(), [0..1]);
+        assert!(options(2, None, 0).chunks().eq(std::iter::once(0..1)));
     }
 
     #[test]

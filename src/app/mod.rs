@@ -2,9 +2,10 @@
 mod error;
 mod inspect;
 mod model;
+mod output_folder;
 mod quantize;
 
 pub use error::{AppError, check_readable};
-pub use inspect::{InspectReport, ValueReport, inspect};
+pub use inspect::{InspectReport, LeftAloneReport, Recognised, ValueReport, inspect};
 pub use model::{Device, OpenOptions, forward, open_model};
 pub use quantize::{Format, Method, QuantizeReport, QuantizeRequest, Stage, quantize};

@@ -1,8 +1,11 @@
 //! Opening a model as a language model, and running a graph on given arrays.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use planish_ir::Model;
 use planish_runtime::LanguageModel;
+use planish_runtime::decoder::{Decoder, DecoderOptions, forward_arrays};
+use planish_runtime::engine::cpu::CpuEngine;
 use planish_runtime::npz::NpyArray;
 
 use super::error::{AppError, check_readable};
@@ -36,15 +39,46 @@ impl Default for OpenOptions {
     }
 }
 
+/// The engine for a device.
+///
+/// # Errors
+/// [`AppError::Input`] where the device was asked for by name and is not there.
+pub(super) fn engine(options: &OpenOptions) -> Result<CpuEngine, AppError> {
+    match options.device {
+        Device::Auto | Device::Cpu => Ok(CpuEngine::new(options.threads.unwrap_or(0))),
+        Device::Cuda => Err(AppError::Input(
+            "this build has no CUDA engine; use --device cpu or --device auto".into(),
+        )),
+    }
+}
+
+/// Reads the `.onnx` file at `path`, or the model in the folder `path`.
+///
+/// # Errors
+/// [`AppError`] when there is none, or it can't be read.
+pub(super) fn read(path: &Path) -> Result<(Model, PathBuf), AppError> {
+    check_readable(path)?;
+    let loading = |error: planish_onnx::ReadError| AppError::failed("cannot load the model", error);
+    let file = planish_onnx::find_model(path).map_err(loading)?;
+    let model = planish_onnx::read_model(&file).map_err(loading)?;
+    Ok((model, file))
+}
+
 /// Loads a language model from an `.onnx` file or from a folder with `model.onnx`.
 ///
 /// # Errors
 /// [`AppError`] when the path cannot be read, when the graph is no causal language model, or when
 /// the device is missing.
 pub fn open_model(path: &Path, options: &OpenOptions) -> Result<Box<dyn LanguageModel>, AppError> {
-    check_readable(path)?;
-    let _ = options;
-    Err(AppError::no_engine("open", path))
+    let engine = engine(options)?;
+    let (model, file) = read(path)?;
+    let decoder_options = DecoderOptions { batch: options.batch, ..DecoderOptions::default() };
+    let decoder = Decoder::new(model, &engine, decoder_options)
+        .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))?;
+    for (op, count) in &decoder.summary().fallbacks {
+        tracing::warn!("{count} × {op} runs by its slow reference form");
+    }
+    Ok(Box::new(decoder))
 }
 
 /// Runs the graph of an `.onnx` file (or of `model.onnx` in a folder) on named arrays; returns its
@@ -58,7 +92,8 @@ pub fn forward(
     inputs: Vec<(String, NpyArray)>,
     options: &OpenOptions,
 ) -> Result<Vec<(String, NpyArray)>, AppError> {
-    check_readable(path)?;
-    let _ = (inputs, options);
-    Err(AppError::no_engine("run", path))
+    let engine = engine(options)?;
+    let (model, file) = read(path)?;
+    forward_arrays(&model, &engine, inputs)
+        .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))
 }

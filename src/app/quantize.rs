@@ -1,22 +1,41 @@
 //! Quantising a model into a new folder.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::ValueEnum;
-use planish_passes::quantize::BitWidths;
+use planish_ir::Model;
+use planish_onnx::{ExternalData, ValueInfo, WriteOptions};
+use planish_passes::canonicalize::canonicalize;
+use planish_passes::emit::{EMITTED_OPSET, lower_for_opset};
+use planish_passes::quantize::{self, BitWidths, CalibrationStats, QuantizeOptions};
+use planish_passes::sites::Layout;
+use planish_passes::{PassError, PassManager};
+use planish_runtime::decoder::collect_stats;
+use planish_runtime::text::TextTokenizer;
 use serde::Serialize;
 
 use super::error::{AppError, check_readable};
-use super::model::OpenOptions;
+use super::model::{OpenOptions, read};
+use super::output_folder::OutputFolder;
+
+/// Tokens of a calibration window.
+const CALIBRATION_WINDOW: usize = 512;
+/// Windows of calibration text that count.
+const CALIBRATION_WINDOWS: usize = 32;
+/// How much of the activations' range SmoothQuant moves into the weights.
+const SMOOTHQUANT_ALPHA: f64 = 0.5;
+/// Initializers from this size on go to the external data file.
+const EXTERNAL_BYTES: usize = 1024;
 
 /// How outliers are flattened before rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Method {
     /// No transform: round to nearest.
-    #[default]
     Rtn,
     /// Per-channel scales between activations and weights (SmoothQuant).
     Smoothquant,
     /// Hadamard rotations (QuaRot).
+    #[default]
     Hadamard,
     /// Orthogonal transforms of each site.
     Orthogonal,
@@ -98,8 +117,152 @@ pub fn quantize(
     request: &QuantizeRequest,
     progress: &mut dyn FnMut(Stage<'_>),
 ) -> Result<QuantizeReport, AppError> {
+    let start = Instant::now();
     check_readable(&request.model)?;
-    request.calibration.as_deref().map_or(Ok(()), check_readable)?;
-    let _ = progress;
-    Err(AppError::no_engine("quantise", &request.model))
+    let folder = OutputFolder::create(&request.output)?;
+    progress(Stage { name: "import", done: 0, total: 1 });
+    let (mut model, file) = read(&request.model)?;
+    refuse_quantized(&model, &file)?;
+    let mut manager = PassManager::new().with_dump_dir(request.dump_ir.clone());
+    let cannot = |error: PassError| AppError::failed(format!("cannot compile {}", file.display()), error);
+    canonicalize(&mut model, &mut manager).map_err(cannot)?;
+    let stats = calibrate(request, &model, &file, progress)?;
+    let options = options(request);
+    let mut on_progress = |step: planish_passes::quantize::Progress| {
+        progress(Stage { name: "quantise", done: step.done as u64, total: step.total as u64 });
+    };
+    let report = quantize::quantize(&mut model, &options, stats.as_ref(), &mut on_progress)
+        .map_err(|error| AppError::failed(format!("cannot quantise {}", file.display()), error))?;
+    manager.dump(&model, "quantize").map_err(cannot)?;
+    progress(Stage { name: "write", done: 0, total: 1 });
+    emit(&mut model, &folder)?;
+    let source = file.parent().unwrap_or(Path::new("."));
+    folder.copy_companions(source)?;
+    let report = QuantizeReport {
+        output: request.output.clone(),
+        layers: report.n_linears,
+        layers_left: report.n_left_alone,
+        weight_bytes_before: report.weight_bytes_before as u64,
+        weight_bytes_after: report.weight_bytes_after as u64,
+        seconds: start.elapsed().as_secs_f64(),
+        notes: report.notes,
+    };
+    folder.write("planish.json", provenance(request, &file, &report)?.as_bytes())?;
+    folder.finish()?;
+    Ok(report)
+}
+
+/// A model that was quantised before would lose twice.
+fn refuse_quantized(model: &Model, file: &Path) -> Result<(), AppError> {
+    if model.opset(planish_kernels::DOMAIN).is_none() {
+        return Ok(());
+    }
+    let path = file.display();
+    Err(AppError::Input(format!("{path} is quantised already; start from the original model")))
+}
+
+fn options(request: &QuantizeRequest) -> QuantizeOptions {
+    QuantizeOptions {
+        bits: request.bits,
+        method: match request.method {
+            Method::Rtn => quantize::Method::Rtn,
+            Method::Smoothquant => quantize::Method::SmoothQuant { alpha: SMOOTHQUANT_ALPHA },
+            Method::Hadamard => quantize::Method::Hadamard,
+            Method::Orthogonal => quantize::Method::Orthogonal,
+        },
+        group_size: request.group_size,
+        clip_search: request.clip_search,
+        lm_head_bits: request.lm_head_bits,
+        seed: request.seed,
+    }
+}
+
+/// Runs the calibration text through the model, if the method wants to know its activations.
+fn calibrate(
+    request: &QuantizeRequest,
+    model: &Model,
+    file: &Path,
+    progress: &mut dyn FnMut(Stage<'_>),
+) -> Result<Option<CalibrationStats>, AppError> {
+    if request.method != Method::Smoothquant {
+        return Ok(None);
+    }
+    let text = request.calibration.as_deref().ok_or_else(|| {
+        AppError::Input("the method smoothquant needs a text: give --calibration FILE.txt".into())
+    })?;
+    check_readable(text)?;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        AppError::failed(format!("cannot calibrate {}", file.display()), error)
+    };
+    let engine = super::model::engine(&request.open)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let tokenizer = TextTokenizer::load(folder)
+        .map_err(|error| AppError::failed("cannot load the tokenizer", error))?;
+    let contents = std::fs::read_to_string(text)
+        .map_err(|error| AppError::failed(format!("cannot read {}", text.display()), error))?;
+    let ids = tokenizer
+        .encode(&contents, false)
+        .map_err(|error| AppError::failed("cannot tokenise the calibration text", error))?;
+    let windows: Vec<&[u32]> = ids.chunks_exact(CALIBRATION_WINDOW).take(CALIBRATION_WINDOWS).collect();
+    if windows.is_empty() {
+        return Err(AppError::Input(format!(
+            "{} has {} tokens; calibration needs at least {CALIBRATION_WINDOW}",
+            text.display(),
+            ids.len()
+        )));
+    }
+    let layout = Layout::new(model).map_err(|error| failed(error.into()))?;
+    let mut on_window = |done: usize| {
+        progress(Stage { name: "calibrate", done: done as u64, total: windows.len() as u64 });
+    };
+    collect_stats(model, &layout, &engine, &windows, &mut on_window)
+        .map(Some)
+        .map_err(|error| failed(error.into()))
+}
+
+/// Writes the model for other runtimes, reads it back and checks it.
+fn emit(model: &mut Model, folder: &OutputFolder) -> Result<(), AppError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        AppError::failed("cannot write the quantised model", error)
+    };
+    model.producer_name = "planish".into();
+    model.producer_version = env!("CARGO_PKG_VERSION").into();
+    lower_for_opset(model, EMITTED_OPSET).map_err(|error| failed(error.into()))?;
+    let path = folder.path().join("model.onnx");
+    let external_data =
+        ExternalData::Beside { file_name: "model.onnx.data".into(), min_bytes: EXTERNAL_BYTES };
+    let options = WriteOptions { external_data, value_info: ValueInfo::Declared };
+    planish_onnx::write_model(model, &path, &options).map_err(|error| failed(error.into()))?;
+    let written = planish_onnx::read_model(&path).map_err(|error| failed(error.into()))?;
+    planish_kernels::infer::infer(&written).map_err(|error| failed(error.into()))?;
+    Ok(())
+}
+
+/// `planish.json`: how the folder was made.
+fn provenance(
+    request: &QuantizeRequest,
+    file: &Path,
+    report: &QuantizeReport,
+) -> Result<String, AppError> {
+    let calibration = request.calibration.as_ref().map(|path| path.display().to_string());
+    let method = request.method.to_possible_value().map(|value| value.get_name().to_owned());
+    let record = serde_json::json!({
+        "planish": env!("CARGO_PKG_VERSION"),
+        "source": file.display().to_string(),
+        "method": method,
+        "bits": request.bits.to_string(),
+        "group_size": request.group_size,
+        "clip_search": request.clip_search,
+        "lm_head_bits": request.lm_head_bits,
+        "seed": request.seed,
+        "calibration": calibration,
+        "format": "fused",
+        "layers_quantised": report.layers,
+        "layers_left_alone": report.layers_left,
+        "weight_bytes_before": report.weight_bytes_before,
+        "weight_bytes_after": report.weight_bytes_after,
+        "notes": report.notes,
+    });
+    serde_json::to_string_pretty(&record)
+        .map_err(|error| AppError::Internal(format!("planish.json can't be made: {error}")))
 }

@@ -21,7 +21,10 @@ pub(super) fn report_panics() {
 }
 
 fn panic_message(info: &PanicHookInfo<'_>) -> String {
-    let payload = info.payload_as_str().unwrap_or("unknown panic");
+    let payload = info.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let payload = text.unwrap_or("unknown panic");
     match info.location() {
         Some(location) => format!("{payload} ({}:{})", location.file(), location.line()),
         None => payload.to_owned(),

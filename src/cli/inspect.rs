@@ -45,6 +45,17 @@ fn text(report: &InspectReport) -> Result<String, std::fmt::Error> {
     for (op, count) in &report.nodes {
         writeln!(out, "  {count:6}  {op}")?;
     }
+    if let Some(recognised) = &report.recognised {
+        writeln!(out, "recognised")?;
+        recognised.text.lines().try_for_each(|line| writeln!(out, "  {line}"))?;
+        writeln!(out, "canonical {} nodes", recognised.nodes.values().sum::<usize>())?;
+        for (op, count) in &recognised.nodes {
+            writeln!(out, "  {count:6}  {op}")?;
+        }
+    }
+    for note in &report.notes {
+        writeln!(out, "note      {note}")?;
+    }
     for (key, value) in &report.metadata {
         writeln!(out, "{key} = {value}")?;
     }
@@ -81,10 +92,12 @@ mod tests {
             weight_bytes: 1_048_576,
             weight_bytes_by_dtype: [("float".to_owned(), 1_048_576)].into(),
             metadata: [("k".to_owned(), "v".to_owned())].into(),
+            recognised: None,
+            notes: vec!["why".to_owned()],
         };
         let expected = "m.onnx\nproducer  torch 2\nopsets    ai.onnx 23\nweights   9 parameters, 1.0 \
                         MiB\n  float  1.0 MiB\ninputs\n  x  float[batch, 4]\noutputs\n  y  \
-                        float[batch, 4]\nnodes     3\n       1  Add\n       2  MatMul\nk = v\n";
+                        float[batch, 4]\nnodes     3\n       1  Add\n       2  MatMul\nnote      why\nk = v\n";
         assert_eq!(text(&report).unwrap(), expected);
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct QuantizeArgs {
     #[arg(short, long, value_name = "OUT_DIR")]
     output: PathBuf,
     /// How outliers are flattened
-    #[arg(long, value_enum, default_value = "rtn")]
+    #[arg(long, value_enum, default_value = "hadamard")]
     method: Method,
     /// Widths of weights, activations and KV cache; 4, 8 or 16 each
     #[arg(long, value_name = "wXaYkvZ", default_value = "w4a4kv4")]

@@ -47,7 +47,7 @@ pub fn tract_logits(
 fn plan(mut model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
     let logits: Vec<OutletId> = model.output_outlets()?.iter().take(1).copied().collect();
     model.select_output_outlets(&logits)?;
-    model.into_optimized()?.into_runnable()
+    model.into_typed()?.into_decluttered()?.into_runnable()
 }
 
 fn read_logits(outputs: &[TValue]) -> TractResult<(Vec<usize>, Vec<f32>)> {

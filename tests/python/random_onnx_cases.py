@@ -78,6 +78,8 @@ def slices(rng):
         steps = rng.choice([-3, -2, -1, 1, 1, 1, 2, 3], n)
         bounds = rng.integers(-7, 8, (2, n))
         bounds = np.where(rng.random((2, n)) < 0.15, np.iinfo(np.int64).max, bounds)
+        # ONNX Runtime departs from ONNX in backward slices up to the largest integer.
+        bounds[1] = np.where(steps < 0, np.minimum(bounds[1], 9), bounds[1])
         bounds = np.where(rng.random((2, n)) < 0.1, -np.iinfo(np.int64).max, bounds)
         signed = np.where(rng.random(n) < 0.5, axes - rank, axes)
         yield "Slice", {}, [values(rng, np.float32, size), bounds[0], bounds[1], signed, steps]

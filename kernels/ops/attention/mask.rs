@@ -3,7 +3,8 @@
 use planish_ir::{DataType, Tensor};
 
 use crate::op::optional;
-use crate::ops::support::{Dense, broadcast};
+use crate::ops::common::broadcast;
+use crate::ops::support::Dense;
 use crate::{OpError, OpNode};
 
 /// The mask input, causality, window and lengths of one node, taken together.

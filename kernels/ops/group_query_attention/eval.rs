@@ -3,7 +3,7 @@
 use super::*;
 use crate::ops::support::Dense;
 use crate::ops::support::attend::{Scoring, Stage, attend};
-use crate::ops::support::broadcast;
+use crate::ops::common::broadcast;
 use crate::ops::support::heads::Heads;
 use crate::ops::support::rotary::{Angles, rotate_all};
 

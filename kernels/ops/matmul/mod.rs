@@ -2,7 +2,8 @@
 
 use planish_ir::{DataType, Dim, Tensor};
 
-use super::support::{Dense, broadcast, dense, facts};
+use super::common::{broadcast, index};
+use super::support::{Dense, dense, facts};
 use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
@@ -79,8 +80,10 @@ impl Plan {
 
     /// Indices of the left and the right matrix of product `i`.
     pub fn factors(&self, i: usize) -> (usize, usize) {
-        let at = |strides: &[usize]| broadcast::offset(i, &self.batch, strides);
-        (at(&self.left), at(&self.right))
+        let steps = index::strides(&self.batch);
+        let coordinates = self.batch.iter().zip(&steps).map(|(size, step)| i / step % size);
+        let at: Vec<usize> = coordinates.collect();
+        (index::flat(&at, &self.left), index::flat(&at, &self.right))
     }
 
     /// For each element of the result: where its row of the left factor starts, and where its

@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use planish_ir::{DataType, Tensor};
 
-use super::broadcast;
 use crate::OpError;
+use crate::ops::common::{broadcast, index};
 
 /// A tensor's elements as f32, with its shape.
 #[derive(Clone, Debug)]
@@ -42,8 +42,8 @@ impl Dense {
             return Err(OpError::shape(message));
         }
         let strides = broadcast::strides(&other.shape, &self.shape);
-        for (i, v) in self.data.iter_mut().enumerate() {
-            *v = f(*v, other.data[broadcast::offset(i, &self.shape, &strides)]);
+        for (v, at) in self.data.iter_mut().zip(index::coordinates(&self.shape)) {
+            *v = f(*v, other.data[index::flat(&at, &strides)]);
         }
         Ok(())
     }

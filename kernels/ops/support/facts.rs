@@ -4,15 +4,7 @@ use planish_ir::{DataType, Dim};
 
 use crate::{Fact, OpError};
 
-/// The fact of the input at `index`.
-pub(in crate::ops) fn required(inputs: &[Fact], index: usize) -> Result<&Fact, OpError> {
-    inputs.get(index).filter(|fact| !fact.absent).ok_or(OpError::MissingInput(index))
-}
-
-/// The fact of the input at `index`, if it is present.
-pub(in crate::ops) fn optional(inputs: &[Fact], index: usize) -> Option<&Fact> {
-    inputs.get(index).filter(|fact| !fact.absent)
-}
+pub(in crate::ops) use crate::ops::common::facts::{optional, required};
 
 /// Type and shape of `fact` without what is known of the contents.
 pub(in crate::ops) fn like(fact: &Fact) -> Fact {

@@ -2,7 +2,6 @@
 
 pub(super) mod attend;
 pub(super) mod body;
-pub(super) mod broadcast;
 pub(super) mod dense;
 pub(super) mod factors;
 pub(super) mod facts;

@@ -1,6 +1,6 @@
 //! What the tests of the operators share: random tensors, running a definition, comparing.
 
-use planish_cpu::pool::ThreadPool;
+use planish_cpu::ThreadPool;
 use planish_ir::{Attribute, DataType, Dim, Graph, Node, Tensor, ValueType};
 
 use crate::buffers::BufferPool;

@@ -18,21 +18,26 @@ pub struct Case {
     pub atol: f64,
 }
 
-/// Runs the script for the operators named and reads what it wrote.
-pub fn load(ops: &[&str]) -> Vec<Case> {
+/// Runs a script that writes cases with these arguments; returns the list and the tensors' bytes.
+pub fn script(name: &str, arguments: &[&str]) -> (Vec<Value>, Bytes) {
     let dir = tempfile::tempdir().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let python = std::env::var("PLANISH_PYTHON_ORACLE").unwrap_or_else(|_| "python3".into());
     let status = Command::new(python)
-        .arg(root.join("tests/python/onnx_backend_cases.py"))
+        .arg(root.join("tests/python").join(name))
         .arg(dir.path())
-        .args(ops)
+        .args(arguments)
         .status()
         .expect("the Python interpreter starts");
-    assert!(status.success(), "the script that writes the cases failed");
+    assert!(status.success(), "{name} failed");
     let blob = Bytes::from(std::fs::read(dir.path().join("cases.bin")).unwrap());
     let text = std::fs::read(dir.path().join("cases.json")).unwrap();
-    let list: Vec<Value> = serde_json::from_slice(&text).unwrap();
+    (serde_json::from_slice(&text).unwrap(), blob)
+}
+
+/// The cases of the operators named.
+pub fn load(ops: &[&str]) -> Vec<Case> {
+    let (list, blob) = script("onnx_backend_cases.py", ops);
     list.iter().filter_map(|value| case(value, &blob)).collect()
 }
 
@@ -40,7 +45,7 @@ pub fn load(ops: &[&str]) -> Vec<Case> {
 fn case(value: &Value, blob: &Bytes) -> Option<Case> {
     let tensors = |key: &str| -> Option<Vec<Option<Tensor>>> {
         let list = value[key].as_array()?.iter();
-        list.map(|t| if t.is_null() { Some(None) } else { tensor(t, blob).map(Some) }).collect()
+        list.map(|t| if t.is_null() { Some(None) } else { read_tensor(t, blob).map(Some) }).collect()
     };
     let (inputs, outputs) = (tensors("inputs")?, tensors("outputs")?);
     let mut graph = Graph::new("case");
@@ -63,7 +68,8 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn tensor(value: &Value, blob: &Bytes) -> Option<Tensor> {
+/// A tensor by its reference into the bytes; `None` for element types that there are none of.
+pub fn read_tensor(value: &Value, blob: &Bytes) -> Option<Tensor> {
     let dtype = DataType::from_onnx(value["dtype"].as_i64()? as i32)?;
     let shape = value["shape"].as_array()?.iter().map(|d| Some(d.as_u64()? as usize)).collect();
     let shape: Option<Vec<usize>> = shape;
@@ -83,7 +89,7 @@ fn read_attribute(value: &Value, blob: &Bytes) -> Option<Attribute> {
         "f" => Attribute::Float(float(value)),
         "i" => Attribute::Int(value.as_i64()?),
         "s" => Attribute::String(string(value)),
-        "t" => Attribute::Tensor(tensor(value, blob)?),
+        "t" => Attribute::Tensor(read_tensor(value, blob)?),
         "fs" => Attribute::Floats(value.as_array()?.iter().map(float).collect()),
         "is" => Attribute::Ints(value.as_array()?.iter().filter_map(Value::as_i64).collect()),
         _ => Attribute::Strings(value.as_array()?.iter().map(string).collect()),

@@ -6,14 +6,21 @@ use planish_kernels::infer::Facts;
 use super::Parts;
 use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of, op, scalar};
 
-/// The parts of an attention whose last product is the node `id`, if it is one.
-pub(super) fn parts(graph: &Graph, facts: &Facts, id: NodeId) -> Option<Parts> {
+/// The parts of an attention whose last product is the node `id`; nothing if it does not start
+/// from a softmax.
+///
+/// # Errors
+/// A sentence that says what is different, where it starts from one.
+pub(super) fn parts(graph: &Graph, facts: &Facts, id: NodeId) -> Result<Option<Parts>, String> {
     let node = graph.node(id);
-    let (probabilities, v) = (node.input(0)?, node.input(1)?);
-    let softmax = match_value(graph, &guarded_softmax(), probabilities).ok()?;
+    let (Some(probabilities), Some(v)) = (node.input(0), node.input(1)) else { return Ok(None) };
+    let Ok(softmax) = match_value(graph, &guarded_softmax(), probabilities) else {
+        return Ok(None);
+    };
     check_softmax_axis(graph, facts, &softmax)?;
     let logits = softmax.value("logits");
-    [true, false].into_iter().find_map(|masked| scores(graph, facts, logits, v, masked))
+    let with_mask = scores(graph, facts, logits, v, true);
+    with_mask.or_else(|_| scores(graph, facts, logits, v, false)).map(Some)
 }
 
 /// softmax(logits), also where rows of NaN (everything masked) are made zero
@@ -25,11 +32,13 @@ fn guarded_softmax() -> Pattern {
     ])
 }
 
-fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Option<()> {
+fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Result<(), String> {
     let value = found.value("softmax");
-    let axis = graph.producer_node(value)?.int("axis", -1);
-    let rank = facts.get(value).rank()? as i64;
-    (rank == 4 && (axis == -1 || axis == 3)).then_some(())
+    let axis = graph.producer_node(value).map_or(-1, |node| node.int("axis", -1));
+    if facts.get(value).rank() == Some(4) && (axis == -1 || axis == 3) {
+        return Ok(());
+    }
+    Err(format!("the softmax runs over axis {axis}, not the last of four"))
 }
 
 /// scores [+ mask], scores = [cap · tanh(… / cap)], … = [scale ·] (q · kᵀ)
@@ -39,9 +48,9 @@ fn scores(
     logits: ValueId,
     v: ValueId,
     masked: bool,
-) -> Option<Parts> {
+) -> Result<Parts, String> {
     let pattern = if masked { capped() + any("mask") } else { capped() };
-    let found = match_value(graph, &pattern, logits).ok()?;
+    let found = match_value(graph, &pattern, logits).map_err(|miss| miss.reason)?;
     let mask = found.try_value("mask");
     let number_of = |name| {
         found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number)
@@ -49,9 +58,10 @@ fn scores(
     let mut scale = number_of("factor").unwrap_or(1.0) / number_of("divisor").unwrap_or(1.0);
     let q = unscaled(graph, found.value("q"), &mut scale);
     let k_transposed = unscaled(graph, found.value("k_transposed"), &mut scale);
-    let k = untransposed(graph, facts, k_transposed)?;
+    let k = untransposed(graph, facts, k_transposed)
+        .ok_or_else(|| format!("\"{}\" is no transpose of keys", graph.value(k_transposed).name))?;
     let k = unscaled(graph, k, &mut scale);
-    Some(Parts {
+    Ok(Parts {
         q,
         k,
         v,

@@ -54,11 +54,15 @@ fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -
         };
         let (cos, sin) = (node.input(7), node.input(8));
         let (Some(cos), Some(sin)) = (cos, sin) else { return Err("it has no rotary tables".into()) };
+        let half = facts.get(cos).dim(-1).and_then(|d| d.as_const());
+        let width = 2 * half.ok_or("the width of its rotary tables is unknown")?;
         let cos = gather_rows(graph, "cos", cos, positions);
         let sin = gather_rows(graph, "sin", sin, positions);
-        let interleaved = node.int("rotary_interleaved", 0);
-        q = rotary(graph, q, cos, sin, q_heads, interleaved);
-        k = rotary(graph, k, cos, sin, kv_heads, interleaved);
+        let node = Node::new("RotaryEmbedding", vec![None, Some(cos), Some(sin)])
+            .with("interleaved", node.int("rotary_interleaved", 0))
+            .with("rotary_embedding_dim", if width == head_size { 0 } else { width });
+        q = rotary(graph, q, node.clone().with("num_heads", q_heads));
+        k = rotary(graph, k, node.with("num_heads", kv_heads));
     }
     let mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
     let scale = match node.float("scale", 0.0) {
@@ -133,17 +137,9 @@ fn gather_rows(graph: &mut Graph, hint: &str, table: ValueId, positions: ValueId
     graph.add_op(hint, node)
 }
 
-fn rotary(
-    graph: &mut Graph,
-    x: ValueId,
-    cos: ValueId,
-    sin: ValueId,
-    heads: i64,
-    interleaved: i64,
-) -> ValueId {
-    let node = Node::new("RotaryEmbedding", vec![Some(x), Some(cos), Some(sin)])
-        .with("num_heads", heads)
-        .with("interleaved", interleaved);
+/// Adds the rotary embedding `node` for `x`.
+fn rotary(graph: &mut Graph, x: ValueId, mut node: Node) -> ValueId {
+    node.inputs[0] = Some(x);
     let hint = format!("{}/rotated", graph.value(x).name);
     graph.add_op(&hint, node)
 }

@@ -39,6 +39,10 @@ impl Heads<'_> {
         if k.past.is_some() != v.past.is_some() {
             return Err("only one of keys and values has a cache".into());
         }
+        if parts.is_causal && k.past.is_some() {
+            // Without a cache of its own, the operator lets query 0 see key 0 only.
+            return Err("it is causal from the first key on, which is in its cache".into());
+        }
         let q3 = self.side_by_side(parts.q)?;
         let k3 = self.side_by_side(k.new)?;
         let v3 = self.side_by_side(v.new)?;

@@ -14,9 +14,12 @@ pub fn is_unknown_dim(dim: &Dim) -> bool {
     dim.symbols().iter().any(|symbol| is_mark(symbol))
 }
 
+/// Whether `$` and a number stand in a symbol, alone or as a word of an expression.
 fn is_mark(symbol: &str) -> bool {
-    let Some(start) = symbol.find('$') else { return false };
-    symbol[start + 1..].starts_with(|c: char| c.is_ascii_digit())
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    symbol.match_indices('$').any(|(i, _)| {
+        !symbol[..i].ends_with(is_word) && symbol[i + 1..].starts_with(|c: char| c.is_ascii_digit())
+    })
 }
 
 #[cfg(test)]
@@ -28,7 +31,8 @@ mod tests {
         assert!(is_unknown_dim(&unknown_dim(3)));
         assert!(is_unknown_dim(&unknown_dim(3).add(&Dim::symbol("a"))));
         assert!(is_unknown_dim(&unknown_dim(3).floor_div(&Dim::from(2i64))));
-        assert!(!is_unknown_dim(&Dim::symbol("a$b")));
+        assert!(!is_unknown_dim(&Dim::symbol("a$1")));
+        assert!(!is_unknown_dim(&Dim::symbol("$b")));
         assert_ne!(unknown_dim(1), unknown_dim(2));
     }
 }

@@ -1,6 +1,7 @@
 //! Graphs, subgraphs and nodes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use planish_ir::text::builder::{GraphBuilder, NamedNode};
 use planish_ir::{Graph, Node, Value};
@@ -49,11 +50,19 @@ fn refuse_what_cannot_be_kept(proto: &GraphProto) -> Result<(), Problem> {
     Err(Problem::Unsupported { place: format!("the graph \"{}\"", proto.name()), what })
 }
 
-/// By name; the first entry of a name counts.
+/// By name. The first entry of a name counts, but for a type that only a later one has.
 pub(super) fn infos(protos: impl IntoIterator<Item = ValueInfoProto>) -> Infos {
     let mut infos = Infos::new();
     for proto in protos {
-        infos.entry(proto.name().to_owned()).or_insert(proto);
+        match infos.entry(proto.name().to_owned()) {
+            Entry::Vacant(entry) => {
+                entry.insert(proto);
+            }
+            Entry::Occupied(mut entry) if entry.get().r#type.is_none() => {
+                entry.get_mut().r#type = proto.r#type;
+            }
+            Entry::Occupied(_) => {}
+        }
     }
     infos
 }

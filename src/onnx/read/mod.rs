@@ -59,10 +59,11 @@ pub fn read_model_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Model, Re
 
 /// A regular file as shared memory.
 fn map_file(path: &Path) -> io::Result<Bytes> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Asked before opening: opening a pipe would wait for a writer.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
+    let file = File::open(path)?;
     // SAFETY: the map is only read, as plain bytes. That nobody shortens the file meanwhile is
     // the caller's part, as documented.
     let map = unsafe { Mmap::map(&file)? };

@@ -5,14 +5,14 @@ mod common;
 use common::describe::assert_same;
 use common::normal::normalise;
 use common::proto::*;
-use planish_ir::text::{PrintOptions, parse, print};
-use planish_ir::{Attribute, DataType, Graph, Model, Node, Tensor};
+use planish_ir::text::{PrintOptions, parse, print, unknown_dim};
+use planish_ir::{Attribute, DataType, Dim, Graph, Model, Node, Tensor, ValueType};
 use planish_onnx::proto::attribute_proto::AttributeType;
 use planish_onnx::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     SparseTensorProto, StringStringEntryProto, TensorProto, TypeProto, ValueInfoProto, type_proto,
 };
-use planish_onnx::{WriteOptions, read_model_bytes, write_model};
+use planish_onnx::{ValueInfo, WriteOptions, read_model_bytes, write_model};
 use prost::Message;
 
 fn read(proto: &ModelProto) -> Model {
@@ -308,4 +308,23 @@ fn constants_in_function_bodies_become_nodes() {
     let body = &back.functions[0].body;
     let node = body.producer_node(body.find_value("half").unwrap()).unwrap();
     assert_eq!(node.attributes["value"].as_tensor().unwrap().dtype(), DataType::F32);
+}
+
+#[test]
+fn inferred_types_are_written_on_demand() {
+    let nodes = vec![node("Neg", &["x"], &["m"]), node("Neg", &["m"], &["y"])];
+    let mut model = read(&model(graph(&["x"], nodes, &["y"])));
+    let m = model.graph.find_value("m").unwrap();
+    let dims = vec![Dim::parse("a + b"), unknown_dim(0)];
+    model.graph.value_mut(m).ty = ValueType::tensor(DataType::F32, dims);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    for (value_info, expected) in
+        [(ValueInfo::Declared, vec![]), (ValueInfo::All, vec![typed("m", 1, &["a + b", ""])])]
+    {
+        let options = WriteOptions { value_info, ..WriteOptions::default() };
+        write_model(&model, &path, &options).unwrap();
+        let written = ModelProto::decode(std::fs::read(&path).unwrap().as_slice()).unwrap();
+        assert_eq!(written.graph.unwrap().value_info, expected);
+    }
 }

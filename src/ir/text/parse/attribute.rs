@@ -13,7 +13,7 @@ enum Single {
     Int(i64),
     String(Bytes),
     Tensor(Tensor),
-    Graph(Graph),
+    Graph(Box<Graph>),
     Whole(Attribute),
 }
 
@@ -56,7 +56,7 @@ impl Parser<'_> {
             return self.typed();
         }
         match self.cursor.peek_identifier() {
-            Some(word) if !is_float_word(word) => return self.subgraph().map(Single::Graph),
+            Some(word) if !is_float_word(word) => return self.subgraph().map(Single::graph),
             _ => {}
         }
         let start = self.cursor.position();
@@ -88,13 +88,17 @@ impl Parser<'_> {
             return Ok(Single::String(bytes.into()));
         }
         match String::from_utf8(bytes) {
-            Ok(name) => self.subgraph_named(name).map(Single::Graph),
+            Ok(name) => self.subgraph_named(name).map(Single::graph),
             Err(_) => self.cursor.error("the name of this graph is not UTF-8"),
         }
     }
 }
 
 impl Single {
+    fn graph(graph: Graph) -> Self {
+        Self::Graph(Box::new(graph))
+    }
+
     /// ONNX's number of the type, if the value shows it.
     fn kind(&self) -> Option<i32> {
         match self {
@@ -113,7 +117,7 @@ impl Single {
             Self::Int(value) => Attribute::Int(value),
             Self::String(value) => Attribute::String(value),
             Self::Tensor(value) => Attribute::Tensor(value),
-            Self::Graph(value) => Attribute::Graph(Box::new(value)),
+            Self::Graph(value) => Attribute::Graph(value),
             Self::Whole(value) => value,
         }
     }
@@ -145,7 +149,7 @@ fn list(singles: Vec<Single>, code: Option<i32>) -> Option<Attribute> {
             .map(Attribute::Strings),
         9 => collect(items, |s| if let Single::Tensor(v) = s { Some(v) } else { None })
             .map(Attribute::Tensors),
-        10 => collect(items, |s| if let Single::Graph(v) = s { Some(v) } else { None })
+        10 => collect(items, |s| if let Single::Graph(v) = s { Some(*v) } else { None })
             .map(Attribute::Graphs),
         _ => None,
     }
