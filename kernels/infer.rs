@@ -134,12 +134,15 @@ fn fold(
 fn merge(inferred: Fact, declared: Fact) -> Result<Fact, OpError> {
     let shape = match (inferred.shape, declared.shape) {
         (Some(a), Some(b)) if a.len() != b.len() => {
-            return Err(OpError::shape(format!("its output has shape {a:?}, but {b:?} is declared")));
+            return Err(OpError::shape(format!(
+                "its output has shape {a:?}, but {b:?} is declared"
+            )));
         }
         (Some(a), Some(b)) => {
-            let differ = a.iter().zip(&b).any(|(a, b)| {
-                a.as_const().zip(b.as_const()).is_some_and(|(a, b)| a != b)
-            });
+            let differ = a
+                .iter()
+                .zip(&b)
+                .any(|(a, b)| a.as_const().zip(b.as_const()).is_some_and(|(a, b)| a != b));
             if differ {
                 return Err(OpError::shape(format!(
                     "its output has shape {a:?}, but {b:?} is declared"

@@ -1,6 +1,6 @@
 //! Evaluating a part of a graph with the operators' reference forms.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use planish_ir::{Graph, Tensor, ValueId};
 use planish_kernels::{OpNode, ops};
@@ -29,6 +29,9 @@ impl<'a> Interpreter<'a> {
     /// was not given.
     pub fn value(&mut self, target: ValueId) -> Result<Tensor, String> {
         let mut stack = vec![target];
+        // Nodes whose inputs were asked for: none of them can be missing any more when the node
+        // comes up again, unless it leads to itself.
+        let mut opened = HashSet::new();
         while let Some(value) = stack.last().copied() {
             if self.known.contains_key(&value) {
                 stack.pop();
@@ -45,7 +48,7 @@ impl<'a> Interpreter<'a> {
             let missing: Vec<ValueId> = inputs.filter(|v| !self.known.contains_key(v)).collect();
             if missing.is_empty() {
                 self.run(id)?;
-            } else if stack.len() > self.graph.n_nodes() + 1 {
+            } else if !opened.insert(id) {
                 return Err("the graph has a cycle".into());
             } else {
                 stack.extend(missing);

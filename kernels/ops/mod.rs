@@ -5,54 +5,63 @@ use std::sync::LazyLock;
 
 use crate::OpDef;
 
-mod identity;
+mod add_rms_norm;
+mod attention;
 mod binary;
+mod block_quantized_matmul;
+mod cached_attention;
 mod cast;
 mod clip;
 mod common;
 mod concat;
 mod constant;
 mod cumsum;
+mod dynamic_quantize;
+mod dynamic_quantize_linear;
 mod expand;
 mod extremum;
 mod gather;
-mod nonzero;
-mod onehot;
-mod pad;
-mod range;
-mod reduce;
-mod reshape;
-mod scatter;
-mod select;
-mod shape;
-mod slice;
-mod split;
-mod transpose;
-mod trilu;
-mod unary;
-mod attention;
 mod gelu;
 mod gemm;
 mod group_query_attention;
+mod identity;
 mod layer_normalization;
+mod linear;
 mod matmul;
+mod matmul_integer;
+mod matmul_nbits;
+mod nonzero;
+mod norm_transform_quantize;
+mod onehot;
+mod pad;
+mod quantize_dequantize_heads;
+mod quantize_linear;
+mod quantized_matmul;
+mod quantized_matmul_n;
+mod range;
+mod reduce;
+mod reshape;
 mod rms_normalization;
 mod rotary_embedding;
+mod scatter;
+mod select;
+mod shape;
 mod simplified_layer_normalization;
 mod skip_simplified_layer_normalization;
+mod slice;
 mod softmax;
-mod cached_attention;
-mod linear;
-mod weight_only_matmul;
+mod split;
 mod support;
+mod swiglu;
+mod swiglu_transform_quantize;
 mod swish;
-mod block_quantized_matmul;
-mod dynamic_quantize;
-mod quantize_dequantize_heads;
-mod quantized_matmul;
 mod transform;
 mod transform_heads;
 mod transform_quantize;
+mod transpose;
+mod trilu;
+mod unary;
+mod weight_only_matmul;
 
 /// Every operator, one line each.
 static OPS: &[&[OpDef]] = &[
@@ -102,10 +111,21 @@ static OPS: &[&[OpDef]] = &[
     cached_attention::OPS,
     linear::OPS,
     weight_only_matmul::OPS,
+    add_rms_norm::OPS,
+    norm_transform_quantize::OPS,
+    quantized_matmul_n::OPS,
+    swiglu::OPS,
+    swiglu_transform_quantize::OPS,
+    dynamic_quantize_linear::OPS,
+    matmul_integer::OPS,
+    matmul_nbits::OPS,
+    quantize_linear::OPS,
 ];
 
 static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), &'static OpDef>> =
-    LazyLock::new(|| OPS.iter().flat_map(|ops| ops.iter()).map(|op| ((op.domain, op.name), op)).collect());
+    LazyLock::new(|| {
+        OPS.iter().flat_map(|ops| ops.iter()).map(|op| ((op.domain, op.name), op)).collect()
+    });
 
 /// The definition of `op_type` in `domain`, if there is one.
 pub fn find(domain: &str, op_type: &str) -> Option<&'static OpDef> {

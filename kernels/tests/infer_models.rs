@@ -8,7 +8,16 @@ use planish_onnx::read_model;
 
 /// Operators whose rewriting relies on known shapes.
 const SHAPED: [&str; 10] = [
-    "MatMul", "Gemm", "Reshape", "Slice", "Transpose", "Expand", "Concat", "Softmax", "Gather", "Add",
+    "MatMul",
+    "Gemm",
+    "Reshape",
+    "Slice",
+    "Transpose",
+    "Expand",
+    "Concat",
+    "Softmax",
+    "Gather",
+    "Add",
 ];
 
 fn models() -> PathBuf {

@@ -74,7 +74,9 @@ fn run(case: &Case) -> Result<Option<String>, OpError> {
 fn is_supported(case: &Case) -> bool {
     use DataType::{Bool, I4, U4};
     let takes = |dtype: DataType| {
-        matches!(dtype, Bool | I4 | U4) || dtype.is_float() || (dtype.is_integer() && dtype.bits() >= 8)
+        matches!(dtype, Bool | I4 | U4)
+            || dtype.is_float()
+            || (dtype.is_integer() && dtype.bits() >= 8)
     };
     case.inputs.iter().chain(&case.outputs).flatten().all(|tensor| takes(tensor.dtype()))
 }

@@ -93,7 +93,9 @@ fn run_node(
     let inputs: Vec<Option<Tensor>> =
         node.inputs.iter().map(|id| id.map(|id| values[&id].clone())).collect();
     let fail = |error| panic!("{}: {error}", node.describe());
-    if form == Form::Fast && let Some(cpu) = op.cpu {
+    if form == Form::Fast
+        && let Some(cpu) = op.cpu
+    {
         let constants: Vec<Option<Tensor>> =
             node.inputs.iter().map(|id| model.graph.constant((*id)?).cloned()).collect();
         if let Some(kernel) = cpu(&view, &constants).unwrap_or_else(fail) {
@@ -101,9 +103,8 @@ fn run_node(
             let mut caches = Vec::new();
             let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
             let is_resident = |i: usize| constants[i].is_none() || !kernel.owns_input(i);
-            let inputs: Vec<Option<&Tensor>> = (0..inputs.len())
-                .map(|i| inputs[i].as_ref().filter(|_| is_resident(i)))
-                .collect();
+            let inputs: Vec<Option<&Tensor>> =
+                (0..inputs.len()).map(|i| inputs[i].as_ref().filter(|_| is_resident(i))).collect();
             let fail = |error| panic!("{}: {error}", node.describe());
             return kernel.run(&mut context, &inputs).unwrap_or_else(fail);
         }

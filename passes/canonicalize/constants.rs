@@ -62,7 +62,7 @@ pub(super) fn fold_constants(
         let outputs = graph.node(id).outputs.clone();
         let [Some(output)] = outputs[..] else { continue };
         let Some(tensor) = facts.get(output).constant else { continue };
-        let is_weight = graph.node(id).is("DequantizeLinear");
+        let is_weight = graph.node(id).is("DequantizeLinear") || is_shared_transpose(graph, id);
         if tensor.n_elements() > MAX_FOLDED || is_weight || graph.is_output(output) {
             continue;
         }
@@ -72,6 +72,13 @@ pub(super) fn fold_constants(
     }
     graph.remove_dead();
     Ok(n_rewrites)
+}
+
+/// A matrix that is transposed here and read as it is elsewhere: the table of an embedding and a
+/// head, which is to stay one.
+fn is_shared_transpose(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    node.is("Transpose") && node.input(0).is_some_and(|source| graph.users(source).len() > 1)
 }
 
 /// Writes the inferred types onto the values that have none, or a less telling one.

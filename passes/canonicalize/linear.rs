@@ -13,7 +13,34 @@ pub(super) fn lift_linears(
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
     let n_outer = lift_outer_products(model, context)?;
-    Ok(n_outer + lift_gemms(model, context)? + move_biases_right(&mut model.graph))
+    let n_turned = turn_weights(&mut model.graph);
+    let n_gemms = lift_gemms(model, context)?;
+    Ok(n_outer + n_turned + n_gemms + move_biases_right(&mut model.graph))
+}
+
+/// x · Wᵀ with a transposed weight that nothing else reads → x · W, however large the weight is.
+fn turn_weights(graph: &mut Graph) -> usize {
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        let Some(transposed) = node.input(1).filter(|_| node.is("MatMul")) else { continue };
+        let turned = sole_transpose(graph, transposed);
+        let Some((name, turned)) = turned else { continue };
+        let turned = graph.add_constant(&name, turned);
+        graph.replace_value(transposed, turned);
+        n_rewrites += 1;
+    }
+    graph.remove_dead();
+    n_rewrites
+}
+
+/// The content of `value`, if it is the transpose of a matrix that has no other user; and the
+/// name of that matrix.
+fn sole_transpose(graph: &Graph, value: ValueId) -> Option<(String, Tensor)> {
+    let node = graph.producer_node(value).filter(|n| n.is("Transpose"))?;
+    let weight = node.input(0).filter(|weight| graph.users(*weight).len() == 1)?;
+    let name = graph.value(weight).name.clone();
+    Some((name, transpose_2d(graph.constant(weight)?)?))
 }
 
 /// A product over one channel, as exporters write `inv_freq · positions`, is an elementwise one.

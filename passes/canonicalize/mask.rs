@@ -137,6 +137,7 @@ struct Probe<'a> {
     nodes: HashSet<planish_ir::NodeId>,
     sequence: Dim,
     past: Dim,
+    total: Dim,
     padding: Option<ValueId>,
 }
 
@@ -173,8 +174,8 @@ impl<'a> Probe<'a> {
                 && fact.dim(1) != Some(sequence)
         };
         let padding = leaves.iter().copied().find(is_padding);
-        let (sequence, past) = (sequence.clone(), total.sub(sequence));
-        Ok(Self { graph, facts, opset, mask, leaves, nodes, sequence, past, padding })
+        let (sequence, past, total) = (sequence.clone(), total.sub(sequence), total.clone());
+        Ok(Self { graph, facts, opset, mask, leaves, nodes, sequence, past, total, padding })
     }
 
     fn has_cache(&self) -> bool {
@@ -199,9 +200,15 @@ impl<'a> Probe<'a> {
         let mut binding = HashMap::new();
         bind(&mut binding, &self.sequence, sequence);
         bind(&mut binding, &self.past, past);
+        bind(&mut binding, &self.total, past + sequence);
         for leaf in &self.leaves {
-            if let Some(first) = self.facts.get(*leaf).dim(0) {
+            let fact = self.facts.get(*leaf);
+            if let Some(first) = fact.dim(0) {
                 bind(&mut binding, first, batch);
+            }
+            // A cache, whose length the mask may know as the rest of its own width.
+            if let Some([_, _, length, _]) = fact.shape.as_deref() {
+                bind(&mut binding, length, past);
             }
         }
         if let Some(total) = self.padding.and_then(|v| self.facts.get(v).dim(1).cloned()) {

@@ -22,6 +22,7 @@ use planish_ir::Model;
 use crate::pass::{Pass, PassError, PassManager};
 
 pub use mask::{MaskForm, classify_mask};
+pub use opset::CANONICAL_OPSET;
 
 /// The canonicalising passes, in order.
 pub fn passes() -> Vec<Pass> {
@@ -55,10 +56,18 @@ pub fn passes() -> Vec<Pass> {
     ]
 }
 
-/// Lifts `model` to the canonical vocabulary.
+/// Lifts `model` to the canonical vocabulary. A model whose operators can't be raised to
+/// [`CANONICAL_OPSET`] is left at its version, and nothing is lifted.
 ///
 /// # Errors
 /// If shapes contradict each other, or a pass broke the graph.
 pub fn canonicalize(model: &mut Model, manager: &mut PassManager) -> Result<(), PassError> {
-    manager.run(model, &passes())
+    let mut first = passes();
+    let rest = first.split_off(2);
+    manager.run(model, &first)?;
+    // From here on, operators of the canonical version are written.
+    if model.opset("") < Some(opset::CANONICAL_OPSET) {
+        return Ok(());
+    }
+    manager.run(model, &rest)
 }

@@ -1,6 +1,7 @@
 //! Old versions of operators, rewritten to the newest form.
 
 use planish_ir::{Attribute, Graph, Model, NodeId};
+use planish_kernels::infer::Facts;
 
 use super::constants::int64s;
 use crate::pass::{PassContext, PassError};
@@ -27,6 +28,8 @@ const MOVED: [(&str, &str, usize, i64); 12] = [
 /// Operators whose old form means something else, and the version from which on it doesn't.
 const CHANGED: [(&str, i64); 5] =
     [("Softmax", 13), ("LogSoftmax", 13), ("Clip", 11), ("Slice", 10), ("Pad", 11)];
+/// The first version in which `Softmax` runs over one axis, and not over all from there on.
+const SOFTMAX_OVER_ONE_AXIS: i64 = 13;
 
 /// Raises ONNX's own operator set to [`CANONICAL_OPSET`], moving attributes that became inputs.
 /// A model with an operator whose meaning changed in between is left at its version.
@@ -38,12 +41,13 @@ pub(super) fn upgrade_opset(
     if version >= CANONICAL_OPSET {
         return Ok(0);
     }
+    let facts = context.infer(model)?;
     let graph = &mut model.graph;
     let nodes: Vec<NodeId> = graph.node_ids().collect();
     for id in &nodes {
         let node = graph.node(*id);
         let changed = |(op, since): &(&str, i64)| node.is(op) && version < *since;
-        if CHANGED.iter().any(changed) {
+        if CHANGED.iter().any(changed) && !is_over_last_axis(graph, &facts, *id) {
             context.note(format!("{} of opset {version} has no newer form", node.describe()));
             return Ok(0);
         }
@@ -55,8 +59,22 @@ pub(super) fn upgrade_opset(
     Ok(1)
 }
 
+/// An old `Softmax` or `LogSoftmax` from the last axis on, which means the same in any version.
+fn is_over_last_axis(graph: &Graph, facts: &Facts, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let rank = node.output(0).and_then(|v| facts.get(v).rank());
+    let axis = node.int("axis", 1);
+    let is_last = axis == -1 || rank.is_some_and(|rank| axis == rank as i64 - 1);
+    (node.is("Softmax") || node.is("LogSoftmax")) && is_last
+}
+
 fn upgrade_node(graph: &mut Graph, id: NodeId, version: i64) {
     let node = graph.node(id);
+    let is_softmax = node.is("Softmax") || node.is("LogSoftmax");
+    if is_softmax && version < SOFTMAX_OVER_ONE_AXIS {
+        graph.node_mut(id).attributes.insert("axis".into(), Attribute::Int(-1));
+        return;
+    }
     for (op, attribute, position, since) in MOVED {
         if !node.is(op) || version >= since {
             continue;

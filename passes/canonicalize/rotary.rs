@@ -28,11 +28,16 @@ fn split_half_pattern() -> Pattern {
 }
 
 fn split_half(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
-    let x = found.value("x");
     let (first, second) = (found.value("first"), found.value("second"));
+    let (mut x, mut cos) = (found.value("x"), found.value("cos"));
+    // A product matches in either order: x is the factor that the halves are parts of.
+    let source = |graph: &Graph| graph.node(graph.producer(first)?.0).input(0);
+    if source(rewriter.graph) == Some(cos) {
+        (x, cos) = (cos, x);
+    }
     check_half(rewriter, first, x, 0)?;
     check_half(rewriter, second, x, 1)?;
-    let cos = half_table(rewriter, found.value("cos"), x)?;
+    let cos = half_table(rewriter, cos, x)?;
     let sin = half_table(rewriter, found.value("sin"), x)?;
     let heads = rewriter.facts.get(x).dim(1).and_then(|d| d.as_const());
     let heads = heads.ok_or("the number of heads is not known")?;

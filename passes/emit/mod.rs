@@ -4,8 +4,11 @@
 mod functions;
 mod opset;
 mod swish;
+mod types;
 mod used;
 
+#[cfg(test)]
+mod onnxruntime_tests;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,9 @@ pub enum EmitError {
         /// The version that was asked for.
         opset: i64,
     },
+    /// Shapes that contradict each other.
+    #[error("{0}")]
+    Infer(String),
     /// A version that can't be written.
     #[error("operator set {opset} can't be written: {reason}")]
     Opset {
@@ -60,5 +66,6 @@ pub fn lower_for_opset(model: &mut Model, opset: i64) -> Result<usize, EmitError
     model.set_opset("", opset);
     model.ir_version = model.ir_version.max(IR_VERSION);
     used::remove_unused_imports(model);
+    types::declare_results(model)?;
     Ok(n_lowered)
 }

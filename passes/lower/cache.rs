@@ -98,19 +98,20 @@ impl Site {
         }
         past.iter().try_for_each(|v| check_past(graph, *v, id))?;
         present.iter().try_for_each(|v| check_present(graph, *v))?;
-        let size = |value, axis| facts.get(value).dim(axis).and_then(|d| d.as_const());
-        let head_size = size(past[0], 3).ok_or("the head size is not known")?;
-        if size(past[1], 3) != Some(head_size) {
+        let kv_heads = node.int("kv_num_heads", 0);
+        let size = |index| Some(facts.get(node.input(index)?).dim(-1)?.as_const()? / kv_heads.max(1));
+        let head_size = size(1).ok_or("the head size is not known")?;
+        if size(2) != Some(head_size) {
             return Err("keys and values differ in size".into());
         }
         Ok(Self {
             node: id,
             past,
             present,
-            kv_heads: node.int("kv_num_heads", 0),
+            kv_heads,
             head_size,
             mask: find_mask(masks, node)?,
-            quantizers: find_quantizers(graph, node),
+            quantizers: find_quantizers(graph, node, head_size),
         })
     }
 
@@ -205,11 +206,13 @@ fn find_mask(masks: &mut Masks, node: &Node) -> Result<Mask, String> {
     Ok(Mask { is_causal, window: form.window.unwrap_or(0), padding: form.padding })
 }
 
-/// The quantisers of keys and values, if both have one of the same width.
-fn find_quantizers(graph: &Graph, node: &Node) -> Option<[NodeId; 2]> {
+/// The quantisers of keys and values, if both have one of the same width, a head at a time.
+fn find_quantizers(graph: &Graph, node: &Node, head_size: i64) -> Option<[NodeId; 2]> {
     let quantizer = |index: usize| {
         let (id, _) = graph.producer(node.input(index)?)?;
-        graph.node(id).is_of(DOMAIN, "QuantizeDequantizeHeads").then_some(id)
+        let node = graph.node(id);
+        let fits = node.int("head_size", 0) == head_size && matches!(node.int("bits", 0), 4 | 8);
+        (node.is_of(DOMAIN, "QuantizeDequantizeHeads") && fits).then_some(id)
     };
     let (keys, values) = (quantizer(1)?, quantizer(2)?);
     let bits = |id: NodeId| graph.node(id).int("bits", 0);
@@ -232,3 +235,7 @@ fn as_bool(graph: &mut Graph, mask: ValueId) -> ValueId {
     let to = i64::from(DataType::Bool.to_onnx());
     graph.add_op("key_mask", Node::new("Cast", vec![Some(mask)]).with("to", to))
 }
+
+#[cfg(test)]
+#[path = "cache_tests.rs"]
+mod tests;

@@ -155,3 +155,69 @@ fn cut(graph: &mut Graph, cuts: &[(ValueId, Vec<(NodeId, usize)>)]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{input, model};
+    use super::*;
+
+    /// `x`, a residual around a product, a norm, and a head.
+    fn build(head: impl FnOnce(&mut Graph, ValueId) -> ValueId) -> (Model, ValueId) {
+        let mut model = model();
+        let graph = &mut model.graph;
+        let x = input(graph, "x", DataType::F32, &["b", "s", "4"]);
+        let mixed = graph.add_op("mixed", Node::new("CumSum", vec![Some(x), None]));
+        let axis = graph.add_constant("axis", Tensor::scalar(1i64));
+        let (cumsum, _) = graph.producer(mixed).unwrap();
+        graph.set_input(cumsum, 1, Some(axis));
+        let w = graph.add_constant("w", Tensor::from_vec(&[4, 4], vec![1f32; 16]));
+        let y = graph.add_op("y", Node::new("MatMul", vec![Some(mixed), Some(w)]));
+        let sum = graph.add_op("sum", Node::new("Add", vec![Some(x), Some(y)]));
+        let weight = graph.add_constant("weight", Tensor::from_vec(&[4], vec![1f32; 4]));
+        let norm = Node::new("RMSNormalization", vec![Some(sum), Some(weight)]);
+        let norm = graph.add_op("norm", norm);
+        let logits = head(graph, norm);
+        graph.outputs.push(logits);
+        (model, logits)
+    }
+
+    fn product(graph: &mut Graph, x: ValueId) -> ValueId {
+        let w = graph.add_constant("head", Tensor::from_vec(&[4, 9], vec![1f32; 36]));
+        graph.add_op("logits", Node::new("MatMul", vec![Some(x), Some(w)]))
+    }
+
+    fn is_cut(graph: &Graph, value: &str) -> bool {
+        let value = graph.find_value(value).unwrap();
+        let users = graph.users(value);
+        users.iter().any(|(user, index)| *index == 0 && graph.node(*user).is("Slice"))
+    }
+
+    #[test]
+    fn everything_after_the_last_mixing_of_positions_is_cut() {
+        let (mut model, logits) = build(product);
+        assert_eq!(select_positions(&mut model, logits).unwrap(), 2);
+        let graph = &model.graph;
+        assert!(is_cut(graph, "x") && is_cut(graph, "mixed"));
+        assert!(!is_cut(graph, "y") && !is_cut(graph, "norm"));
+        assert!(graph.find_value(LOGITS_FROM).is_some_and(|v| graph.is_input(v)));
+    }
+
+    #[test]
+    fn a_value_that_leads_elsewhere_too_is_cut_after_that() {
+        let (mut model, logits) = build(product);
+        let norm = model.graph.find_value("norm").unwrap();
+        model.graph.outputs.push(norm);
+        assert_eq!(select_positions(&mut model, logits).unwrap(), 1);
+        assert!(is_cut(&model.graph, "norm"));
+    }
+
+    #[test]
+    fn logits_that_mix_positions_are_left_alone() {
+        let (mut model, logits) = build(|graph, x| {
+            let scores = Node::new("Softmax", vec![Some(x)]).with("axis", 1i64);
+            graph.add_op("logits", scores)
+        });
+        assert_eq!(select_positions(&mut model, logits).unwrap(), 0);
+        assert_eq!(model.graph.inputs.len(), 1);
+    }
+}

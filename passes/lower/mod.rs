@@ -6,6 +6,7 @@
 
 mod cache;
 mod drop_padding;
+mod fuse;
 mod last_token;
 mod linear;
 mod shape_of_past;
@@ -52,6 +53,7 @@ pub fn passes(options: LowerOptions) -> Vec<Pass> {
         Pass { name: "lower_weight_only", run: weight_only::lower_weight_only },
         Pass { name: "lower_linears", run: linear::lower_linears },
     ]);
+    passes.extend(fuse::passes());
     passes
 }
 

@@ -144,7 +144,7 @@ impl Builder {
         self.graph.add_constant(name, Tensor::from_vec(shape, data))
     }
 
-    /// Normally distributed, with a few channels (the first axis) that are ten times as large.
+    /// Normally distributed.
     fn random_constant(&mut self, name: &str, shape: &[usize], deviation: f64) -> ValueId {
         let n = shape.iter().product();
         let data = (0..n).map(|_| (self.random.normal() * deviation) as f32).collect();
@@ -179,7 +179,7 @@ impl Builder {
         let n = self.sizes.hidden;
         let mut data: Vec<f32> =
             (0..n).map(|_| (centre + 0.2 * self.random.normal()) as f32).collect();
-        data[n / 3] *= 8.0;
+        data[n / 3] *= 30.0;
         self.graph.add_constant(name, Tensor::from_vec(&[n], data))
     }
 

@@ -4,4 +4,4 @@ mod decoder;
 mod run;
 
 pub(crate) use decoder::{Mlp, Norm, TinyDecoder};
-pub(crate) use run::{evaluate, largest_difference, run};
+pub(crate) use run::{evaluate, largest_difference, mean_difference, run};

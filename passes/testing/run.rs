@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use planish_ir::{Dim, Model, Tensor, ValueId};
+use planish_ir::{Dim, Graph, Model, NodeId, Tensor, ValueId};
 
 use crate::interpret::Interpreter;
 
@@ -42,7 +42,8 @@ pub(crate) fn run_step(
 /// All outputs of the model for its inputs.
 pub(crate) fn evaluate(model: &Model, inputs: Vec<Tensor>) -> Vec<Tensor> {
     let graph = &model.graph;
-    let known: HashMap<ValueId, Tensor> = graph.inputs.iter().copied().zip(inputs).collect();
+    let mut known: HashMap<ValueId, Tensor> = graph.inputs.iter().copied().zip(inputs).collect();
+    known.extend(graph.node_ids().filter_map(|id| dequantized(graph, id)));
     let opset = |domain: &str| model.opset(domain).unwrap_or(1);
     let mut interpreter = Interpreter::new(graph, &opset, known);
     // In order, so that every step finds its inputs: there is never much to look up.
@@ -53,6 +54,24 @@ pub(crate) fn evaluate(model: &Model, inputs: Vec<Tensor>) -> Vec<Tensor> {
     }
     let value = |output: &ValueId| interpreter.value(*output).expect("just computed");
     graph.outputs.iter().map(value).collect()
+}
+
+/// The result of a `DequantizeLinear` of constants: with one scale for each index of `axis`, or
+/// for each block along the first axis.
+fn dequantized(graph: &Graph, id: NodeId) -> Option<(ValueId, Tensor)> {
+    let node = graph.node(id);
+    let codes = graph.constant(node.input(0).filter(|_| node.is("DequantizeLinear"))?)?;
+    let scale = graph.constant(node.input(1)?)?.to_f32_vec().ok()?;
+    let n_columns = *codes.shape().last()?;
+    let block = usize::try_from(node.int("block_size", 0)).ok()?;
+    let scale_of = |i: usize| match (block, node.int("axis", 1)) {
+        (0, 0) => scale[i / n_columns],
+        (0, _) => scale[i % n_columns],
+        (block, _) => scale[i / n_columns / block * n_columns + i % n_columns],
+    };
+    let values = codes.to_f32_vec().ok()?.into_iter().enumerate();
+    let data = values.map(|(i, code)| code * scale_of(i)).collect();
+    Some((node.output(0)?, Tensor::from_vec(codes.shape(), data)))
 }
 
 fn empty_past(model: &Model, value: ValueId) -> Tensor {
@@ -69,4 +88,11 @@ pub(crate) fn largest_difference(a: &[Vec<f32>; 2], b: &[Vec<f32>; 2]) -> f32 {
     let largest = a.iter().flatten().fold(0.0f32, |max, x| max.max(x.abs()));
     assert!(a.iter().chain(b).flatten().all(|x| x.is_finite()), "a logit is not finite");
     difference.fold(0.0, f32::max) / largest
+}
+
+/// The mean difference of the logits of two runs, over the mean size of the first's logits.
+pub(crate) fn mean_difference(a: &[Vec<f32>; 2], b: &[Vec<f32>; 2]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    let difference: f32 = pairs.map(|(a, b)| (a - b).abs()).sum();
+    difference / a.iter().flatten().map(|x| x.abs()).sum::<f32>()
 }

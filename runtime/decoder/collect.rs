@@ -1,6 +1,8 @@
 //! Collecting what activations range over while a text runs through a model.
 
-use planish_ir::Model;
+use planish_ir::{Model, Tensor};
+use planish_passes::PassManager;
+use planish_passes::lower::{LowerOptions, lower};
 use planish_passes::quantize::{CalibrationStats, observe};
 use planish_passes::sites::Layout;
 
@@ -23,32 +25,26 @@ pub fn collect_stats(
 ) -> Result<CalibrationStats, DecoderError> {
     let roles = Roles::find(model)?;
     let names = FeedNames::new(&model.graph, &roles);
-    let observed = observe(model, layout)?;
+    let mut observed = observe(model, layout)?;
     let outputs = observed.outputs.iter().map(|(_, name)| name.clone()).collect();
-    let name = |value| model.graph.value(value).name.clone();
-    let empty: Vec<_> = roles
-        .caches
-        .iter()
-        .filter_map(|pair| Some((name(pair.past), pair.empty(1)?)))
-        .collect();
-    let options = CompileOptions { outputs: Some(outputs), ..CompileOptions::default() };
-    let executable = engine.compile(&observed.model, &options)?;
+    let options = LowerOptions { cache: true, no_padding: true };
+    lower(&mut observed.model, options, &mut PassManager::new())?;
+    let compile_options = CompileOptions { outputs: Some(outputs), ..CompileOptions::default() };
+    let executable = engine.compile(&observed.model, &compile_options)?;
+    let feeds: Result<Vec<Feed>, DecoderError> =
+        executable.inputs().iter().map(|input| Feed::of(input, &names)).collect();
+    let feeds = feeds?;
     let mut session = executable.session();
     let mut stats = CalibrationStats::default();
     for (done, window) in windows.iter().enumerate() {
         progress(done);
+        session.reset(&[]);
         let extent = Extent { batch: 1, past: 0, length: window.len(), logits_from: 0 };
-        let mut tensors = Vec::new();
-        for input in executable.inputs() {
-            match empty.iter().find(|(name, _)| *name == input.name) {
-                Some((_, cache)) => tensors.push(cache.clone()),
-                None => tensors.push(Feed::of(input, &names)?.make(window, extent)),
-            }
-        }
+        let tensors: Vec<Tensor> = feeds.iter().map(|feed| feed.make(window, extent)).collect();
         let maxima = session.run(&tensors)?;
-        for ((site, _), tensor) in observed.outputs.iter().zip(maxima) {
+        for ((site, name), tensor) in observed.outputs.iter().zip(maxima) {
             stats.update(*site, &tensor).map_err(|error| DecoderError::Array {
-                name: "channel maxima".into(),
+                name: name.clone(),
                 problem: error.to_string(),
             })?;
         }

@@ -2,11 +2,12 @@
 
 use planish_ir::{DataType, Dim, Graph, Model, ValueId};
 use planish_kernels::MICROSOFT;
-use planish_kernels::infer::{Facts, infer};
+use planish_kernels::infer::Facts;
 
 use super::DecoderError;
 use super::caches::CachePair;
 use super::capacity::max_positions;
+use crate::engine::facts::infer_leniently;
 
 /// Roles of a graph's inputs and outputs. What names say counts only where the graph leaves a
 /// choice.
@@ -34,7 +35,7 @@ impl Roles {
     /// # Errors
     /// [`DecoderError`], naming what is missing.
     pub fn find(model: &Model) -> Result<Self, DecoderError> {
-        let facts = infer(model)?;
+        let facts = infer_leniently(model)?;
         let graph = &model.graph;
         let tokens = find_tokens(graph, &facts).ok_or(DecoderError::Missing("input of token ids"))?;
         let caches = CachePair::find_all(graph, &facts)?;

@@ -2,6 +2,7 @@
 pub mod cpu;
 
 mod error;
+pub(crate) mod facts;
 mod profile;
 
 use planish_ir::{DataType, Dim, Model, Tensor};

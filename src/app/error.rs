@@ -45,11 +45,6 @@ impl AppError {
     ) -> Self {
         Self::Failed { what: what.into(), source: source.into() }
     }
-
-    /// The error for a request that only an engine can serve.
-    pub(super) fn no_engine(request: &str, path: &Path) -> Self {
-        Self::Input(format!("this build has no engine, so it cannot {request} {}", path.display()))
-    }
 }
 
 /// Checks that a file or folder exists and may be looked at.

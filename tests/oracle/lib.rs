@@ -20,10 +20,7 @@ use sizes::Sizes;
 /// # Errors
 /// If tract can't read, analyse or run the model, with tract's own words; or if the model has an
 /// input that is no input of a language model.
-pub fn tract_logits(
-    model_path: &Path,
-    ids: &[i64],
-) -> Result<(Vec<usize>, Vec<f32>), OracleError> {
+pub fn tract_logits(model_path: &Path, ids: &[i64]) -> Result<(Vec<usize>, Vec<f32>), OracleError> {
     let failed = |stage| {
         move |cause: TractError| OracleError::Tract {
             path: model_path.to_owned(),
@@ -47,7 +44,7 @@ pub fn tract_logits(
 fn plan(mut model: InferenceModel) -> TractResult<Arc<TypedRunnableModel>> {
     let logits: Vec<OutletId> = model.output_outlets()?.iter().take(1).copied().collect();
     model.select_output_outlets(&logits)?;
-    model.into_typed()?.into_decluttered()?.into_runnable()
+    model.into_optimized()?.into_runnable()
 }
 
 fn read_logits(outputs: &[TValue]) -> TractResult<(Vec<usize>, Vec<f32>)> {

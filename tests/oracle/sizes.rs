@@ -58,9 +58,7 @@ impl Sizes {
             ("input_ids", Some([1, _])) => row(ids),
             ("position_ids", Some([1, _])) => row(&positions),
             ("attention_mask", Some([1, _])) => row(&vec![1; total]),
-            (_, Some(cache @ [1, _, past, _])) if *past == self.past => {
-                Tensor::zero::<f32>(cache)
-            }
+            (_, Some(cache @ [1, _, past, _])) if *past == self.past => Tensor::zero::<f32>(cache),
             _ => return Err(unknown(model, index, name)),
         };
         tensor.map_err(|_| unknown(model, index, name))

@@ -12,11 +12,12 @@ use crate::{Fact, OpDef, OpError, OpNode};
 
 use mask::Mask;
 
+mod cpu;
 mod mask;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Attention", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Attention", infer, eval).with_cpu(cpu::cpu)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let fact = |i| facts::required(inputs, i);

@@ -24,14 +24,17 @@ fn weights_follow_the_scores() {
 #[test]
 fn both_layouts_agree() {
     let mut random = Random::new(13);
-    let (q, k, v) = (random.tensor(&[2, 3, 8]), random.tensor(&[2, 5, 4]), random.tensor(&[2, 5, 6]));
+    let (q, k, v) =
+        (random.tensor(&[2, 3, 8]), random.tensor(&[2, 5, 4]), random.tensor(&[2, 5, 6]));
     let three = case().with("q_num_heads", 4i64).with("kv_num_heads", 2i64);
     let out = three.eval(&present(&[&q, &k, &v]));
     assert_eq!(out[0].shape(), [2, 3, 12]);
     let split = |t: &Tensor, heads: usize| {
         let (b, s, d) = (t.shape()[0], t.shape()[1], t.shape()[2] / heads);
         let x = t.to_f32_vec().unwrap();
-        let at = |i: usize| (i / d / s / heads * s + i / d % s) * heads * d + i / d / s % heads * d + i % d;
+        let at = |i: usize| {
+            (i / d / s / heads * s + i / d % s) * heads * d + i / d / s % heads * d + i % d
+        };
         Tensor::from_vec(&[b, heads, s, d], (0..x.len()).map(|i| x[at(i)]).collect())
     };
     let four = case().eval(&present(&[&split(&q, 4), &split(&k, 2), &split(&v, 2)]));
@@ -41,12 +44,14 @@ fn both_layouts_agree() {
 #[test]
 fn a_past_is_the_same_as_longer_keys() {
     let mut random = Random::new(14);
-    let (q, k, v) = (random.tensor(&[1, 2, 4, 8]), random.tensor(&[1, 1, 4, 8]), random.tensor(&[1, 1, 4, 8]));
+    let (q, k, v) =
+        (random.tensor(&[1, 2, 4, 8]), random.tensor(&[1, 1, 4, 8]), random.tensor(&[1, 1, 4, 8]));
     let causal = case().with("is_causal", 1i64).outputs(3);
     let whole = causal.eval(&present(&[&q, &k, &v]));
     let part = |t: &Tensor, rows: std::ops::Range<usize>| {
         let (heads, x) = (t.shape()[1], t.to_f32_vec().unwrap());
-        let data = (0..heads).flat_map(|h| x[(h * 4 + rows.start) * 8..(h * 4 + rows.end) * 8].to_vec());
+        let data =
+            (0..heads).flat_map(|h| x[(h * 4 + rows.start) * 8..(h * 4 + rows.end) * 8].to_vec());
         Tensor::from_vec(&[1, heads, rows.len(), 8], data.collect())
     };
     let mut inputs = present(&[&part(&q, 1..4), &part(&k, 1..4), &part(&v, 1..4)]);
@@ -139,8 +144,7 @@ fn onnx_runtime_agrees() {
     let (q, kv) = (random.tensor(&[1, 6, 3, 8]), random.tensor(&[1, 2, 5, 8]));
     for mode in [0i64, 1, 3] {
         let case = Case::new("", "Attention", 23).with("qk_matmul_output_mode", mode);
-        let mut question =
-            Question::new(case.with("softcap", 1.5f32), present(&[&q, &kv, &kv]));
+        let mut question = Question::new(case.with("softcap", 1.5f32), present(&[&q, &kv, &kv]));
         question.ask_for(&[0, 3]);
         questions.push(question);
     }

@@ -9,13 +9,11 @@ use crate::kernel::required;
 use crate::op::EvalFn;
 use crate::ops::common::broadcast;
 use crate::ops::common::fallback::Fallback;
+use crate::ops::common::index::count;
 use crate::ops::common::plan::Plan;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     let eval: EvalFn = match op.node.op_type.as_str() {
         "Max" | "Min" => super::eval_variadic,
         _ => super::eval::eval,
@@ -39,11 +37,12 @@ impl Kernel for Binary {
             _ => return self.fallback.run(inputs),
         };
         let shape = broadcast::shapes(a.shape(), b.shape())?;
+        let n = count(&shape)?;
+        if n == 0 || a.dtype() != b.dtype() {
+            return self.fallback.run(inputs);
+        }
         let plan = Plan::new([a.shape(), b.shape()], &shape);
-        let n: usize = shape.iter().product();
-        let same = a.dtype() == b.dtype();
         let buffer = match a.dtype() {
-            _ if n == 0 || !same => None,
             DataType::F32 => {
                 let operands = (a.as_slice()?, b.as_slice()?);
                 f32s(context, op_type, (&operands.0, &operands.1), (&plan, n))
@@ -56,9 +55,7 @@ impl Kernel for Binary {
             _ => None,
         };
         match buffer {
-            Some(buffer) => {
-                Ok(vec![buffer.into_tensor(result_dtype(op_type, a.dtype()), shape)?])
-            }
+            Some(buffer) => Ok(vec![buffer.into_tensor(result_dtype(op_type, a.dtype()), shape)?]),
             None => self.fallback.run(inputs),
         }
     }

@@ -14,12 +14,7 @@ pub(super) fn arithmetic(op_type: &str, a: &Fact, b: &Fact) -> Option<Vec<Dim>> 
 }
 
 /// The truth values of a comparison, if all follow from sizes not being negative.
-pub(super) fn compare(
-    op_type: &str,
-    a: &Fact,
-    b: &Fact,
-    shape: Option<&[Dim]>,
-) -> Option<Tensor> {
+pub(super) fn compare(op_type: &str, a: &Fact, b: &Fact, shape: Option<&[Dim]>) -> Option<Tensor> {
     let (a, b) = (a.dims.as_ref()?, b.dims.as_ref()?);
     let truths = pairs(a, b)?.into_iter().map(|(a, b)| decide(op_type, a, b));
     let truths: Vec<bool> = truths.collect::<Option<_>>()?;

@@ -16,12 +16,7 @@ pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>
 }
 
 /// `a op_type b`.
-pub(super) fn pair(
-    op: &OpNode,
-    op_type: &str,
-    a: &Tensor,
-    b: &Tensor,
-) -> Result<Tensor, OpError> {
+pub(super) fn pair(op: &OpNode, op_type: &str, a: &Tensor, b: &Tensor) -> Result<Tensor, OpError> {
     if a.dtype() != b.dtype() && op_type != "Pow" {
         let (a, b) = (a.dtype(), b.dtype());
         return Err(OpError::unsupported(format!("the operands are of types {a} and {b}")));

@@ -24,13 +24,7 @@ pub(super) fn zip<T: Pod + Sync, U: Pod + NoUninit + Send>(
 }
 
 /// One inner loop, written out for each way the operands can step.
-fn stretch<T: Pod, U>(
-    out: &mut [U],
-    a: &[T],
-    b: &[T],
-    steps: [usize; 2],
-    f: &impl Fn(T, T) -> U,
-) {
+fn stretch<T: Pod, U>(out: &mut [U], a: &[T], b: &[T], steps: [usize; 2], f: &impl Fn(T, T) -> U) {
     let n = out.len();
     match steps {
         [0, 0] => out.iter_mut().for_each(|o| *o = f(a[0], b[0])),

@@ -36,7 +36,8 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
 
 fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let (codes, w) = (required(inputs, 0)?, required(inputs, 2)?);
-    let (a_scale, w_scale) = (Dense::read(required(inputs, 1)?)?, Dense::read(required(inputs, 3)?)?);
+    let (a_scale, w_scale) =
+        (Dense::read(required(inputs, 1)?)?, Dense::read(required(inputs, 3)?)?);
     let (size, (k, n)) = (block_size(op)?, packed::sizes(w, false)?);
     let n_rows = super::support::rows::count(codes, k)?;
     let fits = k.is_multiple_of(size) && w_scale.shape == [k / size, n];

@@ -14,7 +14,8 @@ fn case(block_size: i64) -> Case {
 fn one_block_is_the_plain_product() {
     let mut random = Random::new(25);
     let codes = random.codes(&[2, 3, 32], -8, 7);
-    let (a_scale, w, w_scale) = (random.tensor(&[2, 3, 1]), random.int4(&[32, 5]), random.tensor(&[5]));
+    let (a_scale, w, w_scale) =
+        (random.tensor(&[2, 3, 1]), random.int4(&[32, 5]), random.tensor(&[5]));
     let plain = Case::new(DOMAIN, "QuantizedMatMul", 1);
     let expected = plain.eval(&present(&[&codes, &a_scale, &w, &w_scale]));
     let blocked = w_scale.reshaped(vec![1, 5]).unwrap();
@@ -46,7 +47,8 @@ fn the_kernel_agrees() {
 
 #[test]
 fn blocks_must_cover_the_weight() {
-    let mut inputs = [fact(&["b", "64"]), fact(&["b", "1"]), fact(&["64", "32"]), fact(&["2", "32"])];
+    let mut inputs =
+        [fact(&["b", "64"]), fact(&["b", "1"]), fact(&["64", "32"]), fact(&["2", "32"])];
     inputs[0].dtype = Some(planish_ir::DataType::I8);
     inputs[2].dtype = Some(planish_ir::DataType::I4);
     assert!(case(32).infer(&inputs).is_ok());

@@ -11,10 +11,7 @@ struct CachedAttention {
     spec: Spec,
 }
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(CachedAttention { spec: Spec::read(op)? })))
 }
 

@@ -25,7 +25,8 @@ fn positions(t: &Tensor, range: std::ops::Range<usize>) -> Tensor {
 #[test]
 fn an_empty_cache_makes_it_plain_attention() {
     let mut random = Random::new(63);
-    let (q, k, v) = (random.tensor(&[2, 5, 64]), random.tensor(&[2, 5, 32]), random.tensor(&[2, 5, 32]));
+    let (q, k, v) =
+        (random.tensor(&[2, 5, 64]), random.tensor(&[2, 5, 32]), random.tensor(&[2, 5, 32]));
     let inputs = present(&[&q, &k, &v]);
     let attention = Case::new("", "Attention", 23)
         .with("q_num_heads", 4i64)
@@ -40,14 +41,16 @@ fn an_empty_cache_makes_it_plain_attention() {
 #[test]
 fn token_by_token_is_the_same_as_all_at_once() {
     let mut random = Random::new(64);
-    let (q, k, v) = (random.tensor(&[2, 9, 64]), random.tensor(&[2, 9, 32]), random.tensor(&[2, 9, 32]));
+    let (q, k, v) =
+        (random.tensor(&[2, 9, 64]), random.tensor(&[2, 9, 32]), random.tensor(&[2, 9, 32]));
     let seen: Vec<bool> = (0..18).map(|i| i >= 9 || i >= 2).collect();
     let mask = |total: usize| {
         let row = |b: usize| seen[b * 9..b * 9 + total].to_vec();
         Some(Tensor::from_bools(&[2, total], &[row(0), row(1)].concat()))
     };
     for (kv_bits, window) in [(32i64, 0i64), (8, 0), (4, 0), (32, 4), (4, 3)] {
-        let case = case().with("kv_bits", kv_bits).with("window", window).with("key_clip_max", 0.9f32);
+        let case =
+            case().with("kv_bits", kv_bits).with("window", window).with("key_clip_max", 0.9f32);
         let mut inputs = present(&[&q, &k, &v]);
         inputs.push(mask(9));
         let whole = case.eval(&inputs).remove(0);
@@ -59,7 +62,7 @@ fn token_by_token_is_the_same_as_all_at_once() {
             let part = |t| positions(t, done..next);
             let mut inputs = present(&[&part(&q), &part(&k), &part(&v)]);
             inputs.push(mask(next));
-            let out = case.run_cpu_in(&mut context, &inputs, &[]);
+            let out = case.run_cpu_in(&mut context, &inputs, &[]).unwrap();
             assert_close(&out[0], &part(&whole), 1e-4);
             done = next;
         }

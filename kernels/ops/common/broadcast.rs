@@ -40,12 +40,7 @@ fn dim(x: &Dim, y: &Dim) -> Option<Dim> {
 }
 
 /// Pairs sizes from the last axis on, with `one` where the shorter shape has none.
-fn zip<T: Clone>(
-    a: &[T],
-    b: &[T],
-    one: &T,
-    join: impl Fn(&T, &T) -> Option<T>,
-) -> Option<Vec<T>> {
+fn zip<T: Clone>(a: &[T], b: &[T], one: &T, join: impl Fn(&T, &T) -> Option<T>) -> Option<Vec<T>> {
     let rank = a.len().max(b.len());
     let at = |shape: &[T], i: usize| -> T {
         (i + shape.len()).checked_sub(rank).map_or(one, |i| &shape[i]).clone()
@@ -58,16 +53,16 @@ fn mismatch(a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug) -> OpError {
 }
 
 /// Elements to step along each axis of `target` in a row-major tensor of shape `shape` that is
-/// broadcast to it: 0 where it repeats.
+/// broadcast to it: 0 where it repeats. Of a tensor without elements they mean nothing.
 pub(crate) fn strides(shape: &[usize], target: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; target.len()];
-    let mut step = 1;
+    let mut step = 1usize;
     for (axis, size) in shape.iter().enumerate().rev() {
         let Some(at) = (axis + target.len()).checked_sub(shape.len()) else { break };
         if *size != 1 {
             strides[at] = step;
         }
-        step *= size;
+        step = step.wrapping_mul(*size);
     }
     strides
 }

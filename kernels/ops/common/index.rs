@@ -14,8 +14,11 @@ pub(crate) fn count(shape: &[usize]) -> Result<usize, OpError> {
         .ok_or_else(|| OpError::shape(format!("the shape {shape:?} has too many elements")))
 }
 
-/// Row-major steps, in elements.
+/// Row-major steps, in elements; all 0 if there are no elements.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
+    if shape.contains(&0) {
+        return vec![0; shape.len()];
+    }
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
@@ -24,9 +27,13 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Sizes before, at and after `axis`, each multiplied out.
-pub(crate) fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    let product = |sizes: &[usize]| sizes.iter().product::<usize>();
-    (product(&shape[..axis]), shape[axis], product(&shape[axis + 1..]))
+///
+/// # Errors
+/// If a product is beyond what can be addressed (where another size is 0).
+pub(crate) fn around(shape: &[usize], axis: usize) -> Result<(usize, usize, usize), OpError> {
+    let sizes: Vec<usize> = shape.iter().map(|size| (*size).max(1)).collect();
+    count(&sizes)?;
+    Ok((count(&shape[..axis])?, shape[axis], count(&shape[axis + 1..])?))
 }
 
 /// The coordinates of all elements of a shape in row-major order.

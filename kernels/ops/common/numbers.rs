@@ -88,7 +88,9 @@ fn write_floats(values: &[f64], dtype: DataType, shape: &[usize]) -> Result<Tens
         return Ok(tensor);
     }
     Ok(match dtype {
-        DataType::F16 => Tensor::from_vec(shape, values.iter().map(|x| f16::from_f64(*x)).collect()),
+        DataType::F16 => {
+            Tensor::from_vec(shape, values.iter().map(|x| f16::from_f64(*x)).collect())
+        }
         DataType::BF16 => {
             Tensor::from_vec(shape, values.iter().map(|x| bf16::from_f64(*x)).collect())
         }

@@ -102,7 +102,6 @@ fn pick_bits(
 /// If there is not that much memory.
 pub(crate) fn reserve<T>(n: usize) -> Result<Vec<T>, OpError> {
     let mut out = Vec::new();
-    out.try_reserve_exact(n)
-        .map_err(|_| OpError::shape(format!("no memory for {n} elements")))?;
+    out.try_reserve_exact(n).map_err(|_| OpError::shape(format!("no memory for {n} elements")))?;
     Ok(out)
 }

@@ -95,9 +95,7 @@ fn copy_as<T: Pod + Send + Sync>(
 }
 
 /// The elements of a tensor as plain bits of the same width; copies only if they are unaligned.
-pub(crate) fn elements<T: NoUninit + AnyBitPattern>(
-    tensor: &Tensor,
-) -> std::borrow::Cow<'_, [T]> {
+pub(crate) fn elements<T: NoUninit + AnyBitPattern>(tensor: &Tensor) -> std::borrow::Cow<'_, [T]> {
     bytemuck::try_cast_slice(tensor.bytes())
         .map_or_else(|_| bytemuck::pod_collect_to_vec(tensor.bytes()).into(), Into::into)
 }

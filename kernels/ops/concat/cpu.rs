@@ -9,10 +9,7 @@ use crate::ops::common::index::{around, count};
 use crate::ops::common::parallel::for_each_part;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Concat(Fallback::new(op, super::eval)))))
 }
 
@@ -34,14 +31,12 @@ impl Kernel for Concat {
             return self.0.run(inputs);
         }
         let width = dtype.bits() / 8;
-        let blocks: Vec<(usize, &[u8])> = tensors
-            .iter()
-            .map(|t| {
-                let (_, size, inner) = around(t.shape(), axis);
-                (size * inner * width, t.bytes().as_ref())
-            })
-            .filter(|(n, _)| *n > 0)
-            .collect();
+        let mut blocks: Vec<(usize, &[u8])> = Vec::with_capacity(tensors.len());
+        for tensor in &tensors {
+            let (_, size, inner) = around(tensor.shape(), axis)?;
+            blocks.push((size * inner * width, tensor.bytes()));
+        }
+        blocks.retain(|(n, _)| *n > 0);
         let mut buffer = context.buffers.take(count(&shape)? * width);
         let row: usize = blocks.iter().map(|(n, _)| n).sum();
         for_each_part(context, buffer.as_mut::<u8>(), row, |start, part| {

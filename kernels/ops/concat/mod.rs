@@ -80,7 +80,7 @@ fn joined(op: &OpNode, shapes: &[&[usize]]) -> Result<(usize, Vec<usize>), OpErr
                 "the shapes {first:?} and {other:?} can't be joined along axis {axis}"
             )));
         }
-        shape[axis] += other[axis];
+        shape[axis] = shape[axis].saturating_add(other[axis]);
     }
     Ok((axis, shape))
 }
@@ -91,11 +91,11 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
     let (axis, shape) = joined(op, &shapes)?;
     count(&shape)?;
-    let (outer, ..) = around(&shape, axis);
+    let (outer, ..) = around(&shape, axis)?;
     let mut choices = Vec::new();
     for block in 0..outer {
         for (source, tensor) in tensors.iter().enumerate() {
-            let (_, size, inner) = around(tensor.shape(), axis);
+            let (_, size, inner) = around(tensor.shape(), axis)?;
             let n = size * inner;
             choices.extend((block * n..(block + 1) * n).map(|index| (source, index)));
         }

@@ -25,8 +25,8 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let [at] = list[..] else { return Err(OpError::shape("the axis is not one number")) };
     let axis = axis(at, x.shape().len())?;
     let sums = match Numbers::read(x)? {
-        Numbers::Floats(x_) => Numbers::Floats(sums(op, &x_, x.shape(), axis, |a, b| a + b)),
-        Numbers::Ints(x_) => Numbers::Ints(sums(op, &x_, x.shape(), axis, i128::wrapping_add)),
+        Numbers::Floats(x_) => Numbers::Floats(sums(op, &x_, x.shape(), axis, |a, b| a + b)?),
+        Numbers::Ints(x_) => Numbers::Ints(sums(op, &x_, x.shape(), axis, i128::wrapping_add)?),
     };
     Ok(vec![sums.write(x.dtype(), x.shape())?])
 }
@@ -37,10 +37,10 @@ fn sums<T: Copy + Default>(
     shape: &[usize],
     axis: usize,
     add: impl Fn(T, T) -> T,
-) -> Vec<T> {
+) -> Result<Vec<T>, OpError> {
     let exclusive = op.node.int("exclusive", 0) != 0;
     let reverse = op.node.int("reverse", 0) != 0;
-    let (outer, size, inner) = around(shape, axis);
+    let (outer, size, inner) = around(shape, axis)?;
     let mut result = vec![T::default(); x.len()];
     for o in 0..outer {
         for i in 0..inner {
@@ -54,5 +54,5 @@ fn sums<T: Copy + Default>(
             }
         }
     }
-    result
+    Ok(result)
 }

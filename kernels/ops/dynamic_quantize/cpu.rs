@@ -12,10 +12,7 @@ struct DynamicQuantize {
     spec: QuantSpec,
 }
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(DynamicQuantize { spec: Quantiser::read(op)?.spec() })))
 }
 

@@ -45,9 +45,8 @@ fn bits_are_needed() {
 #[test]
 fn the_function_body_gives_the_same_codes() {
     let mut random = Random::new(30);
-    let mut question = |case: Case, shape: &[usize]| {
-        Question::new(case, present(&[&random.tensor(shape)]))
-    };
+    let mut question =
+        |case: Case, shape: &[usize]| Question::new(case, present(&[&random.tensor(shape)]));
     let clipped = |bits, clip: f32| case(bits).with("clip_min", clip).with("clip_max", 0.9f32);
     let questions = [
         question(clipped(4, 1.0), &[2, 3, 64]),

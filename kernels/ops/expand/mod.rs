@@ -4,7 +4,7 @@ use planish_ir::{Dim, Tensor};
 
 use super::common::facts::{product, required, unknown_shape, with_dims};
 use super::common::fallback::Fallback;
-use super::common::index::{coordinates, flat, strides};
+use super::common::index::{coordinates, count, flat, strides};
 use super::common::pick::take;
 use super::common::strided::{View, copy};
 use super::common::{axes, broadcast};
@@ -97,7 +97,7 @@ impl Kernel for Expand {
     ) -> Result<Vec<Tensor>, OpError> {
         let x = resident(inputs, 0)?;
         let shape = expanded(x.shape(), resident(inputs, 1)?)?;
-        if shape.iter().product::<usize>() == x.n_elements() {
+        if count(&shape)? == x.n_elements() {
             return Ok(vec![x.reshaped(shape)?]);
         }
         let steps = broadcast::strides(x.shape(), &shape);

@@ -36,7 +36,7 @@ pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> 
 pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let x = input(inputs, 0)?;
     let axis = axis(op.node.int("axis", 0), x.shape().len())?;
-    let (outer, size, inner) = around(x.shape(), axis);
+    let (outer, size, inner) = around(x.shape(), axis)?;
     if size == 0 {
         return Err(OpError::shape(format!("axis {axis} of shape {:?} is empty", x.shape())));
     }

@@ -4,9 +4,9 @@ use crate::OpDef;
 
 mod arg;
 mod order;
-mod top_k;
 #[cfg(test)]
 mod tests;
+mod top_k;
 
 pub(super) static OPS: &[OpDef] = &[
     OpDef::new("ArgMax", arg::infer, arg::eval),

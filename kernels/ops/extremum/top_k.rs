@@ -24,16 +24,13 @@ pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> 
         None => Some(op.node.int("k", 0).into()),
     };
     shape[axis] = k.unwrap_or_else(|| unknown_dim(op.node, axis));
-    Ok(vec![
-        Fact::new(x.dtype, Some(shape.clone())),
-        Fact::new(Some(DataType::I64), Some(shape)),
-    ])
+    Ok(vec![Fact::new(x.dtype, Some(shape.clone())), Fact::new(Some(DataType::I64), Some(shape))])
 }
 
 pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let x = input(inputs, 0)?;
     let axis = axis(op.node.int("axis", -1), x.shape().len())?;
-    let (outer, size, inner) = around(x.shape(), axis);
+    let (outer, size, inner) = around(x.shape(), axis)?;
     let k = match inputs.get(1).and_then(Option::as_ref) {
         Some(k) => k.to_i64_vec()?.first().copied().unwrap_or(-1),
         None => op.node.int("k", -1),

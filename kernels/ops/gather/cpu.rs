@@ -10,10 +10,7 @@ use crate::ops::common::index::{around, count, wrap};
 use crate::ops::common::parallel::for_each_part;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Gather(Fallback::new(op, super::rows::eval)))))
 }
 
@@ -31,7 +28,7 @@ impl Kernel for Gather {
             return self.0.run(inputs);
         }
         let axis = axis(self.0.op().node.int("axis", 0), data.shape().len())?;
-        let (_, size, inner) = around(data.shape(), axis);
+        let (_, size, inner) = around(data.shape(), axis)?;
         let list = indices.to_i64_vec()?;
         let list: Vec<usize> = list.iter().map(|i| wrap(*i, size)).collect::<Result<_, _>>()?;
         let shape = gathered(data.shape(), indices.shape(), axis);

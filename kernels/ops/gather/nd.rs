@@ -4,7 +4,7 @@ use planish_ir::Tensor;
 
 use crate::op::required as input;
 use crate::ops::common::facts::required;
-use crate::ops::common::index::{flat, strides, wrap};
+use crate::ops::common::index::{count, flat, strides, wrap};
 use crate::ops::common::pick::take;
 use crate::{Fact, OpError, OpNode};
 
@@ -48,13 +48,13 @@ pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>
         return Err(OpError::shape(format!("the batch axes of {shape:?} and {at:?} differ")));
     }
     let gathered = [&at[..at.len() - 1], &shape[axes.batch + axes.tuple..]].concat();
-    let inner: usize = shape[axes.batch + axes.tuple..].iter().product();
-    let n_tuples: usize = at[..at.len() - 1].iter().product();
-    let per_batch: usize = at[axes.batch..at.len() - 1].iter().product();
+    let inner = count(&shape[axes.batch + axes.tuple..])?;
+    let n_tuples = count(&at[..at.len() - 1])?;
+    let per_batch = count(&at[axes.batch..at.len() - 1])?;
+    let batch_size = count(&shape[axes.batch..])?;
     let list = indices.to_i64_vec()?;
     let starts = (0..n_tuples).map(|i| {
         let within = start(&shape[axes.batch..], &list[i * tuple..(i + 1) * tuple])?;
-        let batch_size: usize = shape[axes.batch..].iter().product();
         Ok(i / per_batch * batch_size + within)
     });
     let starts: Vec<usize> = starts.collect::<Result<_, OpError>>()?;

@@ -38,7 +38,7 @@ pub(super) fn gathered(data: &[usize], indices: &[usize], axis: usize) -> Vec<us
 pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let (data, indices) = (input(inputs, 0)?, input(inputs, 1)?);
     let axis = axis(op.node.int("axis", 0), data.shape().len())?;
-    let (outer, size, inner) = around(data.shape(), axis);
+    let (outer, size, inner) = around(data.shape(), axis)?;
     let list = indices.to_i64_vec()?;
     let list: Vec<usize> = list.iter().map(|i| wrap(*i, size)).collect::<Result<_, _>>()?;
     let rows = (0..outer).flat_map(|o| list.iter().map(move |i| (o * size + i) * inner));

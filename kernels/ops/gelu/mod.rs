@@ -7,13 +7,14 @@ use super::support::{Dense, facts};
 use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
+pub(in crate::ops) mod cpu;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Gelu", infer, gelu),
-    OpDef::new("Gelu", infer, gelu).in_domain(MICROSOFT),
-    OpDef::new("FastGelu", infer, fast_gelu).in_domain(MICROSOFT),
+    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu),
+    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).in_domain(MICROSOFT),
+    OpDef::new("FastGelu", infer, fast_gelu).with_cpu(cpu::fast_gelu).in_domain(MICROSOFT),
     OpDef::new("QuickGelu", infer, quick_gelu).in_domain(MICROSOFT),
 ];
 

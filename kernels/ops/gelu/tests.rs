@@ -27,7 +27,8 @@ fn known_values() {
 
 #[test]
 fn fast_gelu_adds_its_bias_first() {
-    let (x, bias) = (Tensor::from_vec(&[1, 2], vec![1.0f32, 2.0]), Tensor::from_vec(&[2], vec![0.5f32, -1.0]));
+    let (x, bias) =
+        (Tensor::from_vec(&[1, 2], vec![1.0f32, 2.0]), Tensor::from_vec(&[2], vec![0.5f32, -1.0]));
     let case = Case::new(MICROSOFT, "FastGelu", 1);
     let sum = Tensor::from_vec(&[1, 2], vec![1.5f32, 1.0]);
     assert_close(&case.eval(&present(&[&x, &bias]))[0], &case.eval(&present(&[&sum]))[0], 0.0);

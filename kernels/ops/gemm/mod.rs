@@ -6,10 +6,11 @@ use super::support::{Dense, facts};
 use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Gemm", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);
@@ -51,7 +52,8 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let mut y = Dense::zeros(&[m, n]);
     for (i, v) in y.data.iter_mut().enumerate() {
         let (row, col) = (i / n * a_row, i % n * b_col);
-        let product = |k| f64::from(left.data[row + k * a_col]) * f64::from(right.data[col + k * b_row]);
+        let product =
+            |k| f64::from(left.data[row + k * a_col]) * f64::from(right.data[col + k * b_row]);
         *v = alpha * (0..k).map(product).sum::<f64>() as f32;
     }
     if let Some(c) = optional(inputs, 2) {

@@ -1,16 +1,14 @@
 //! The reference evaluation of `GroupQueryAttention`.
 
 use super::*;
+use crate::ops::common::broadcast;
 use crate::ops::support::Dense;
 use crate::ops::support::attend::{Scoring, Stage, attend};
-use crate::ops::common::broadcast;
 use crate::ops::support::heads::Heads;
 use crate::ops::support::rotary::{Angles, rotate_all};
 
 /// Sizes of one call.
 struct Lengths {
-    /// Keys of each sequence, the new ones included.
-    totals: Vec<usize>,
     /// Keys of each sequence before this call.
     pasts: Vec<usize>,
     /// Keys that the present buffers have room for.
@@ -90,7 +88,7 @@ impl Lengths {
         let is_prompt = seq == total;
         let past = |n: &usize| if is_prompt { Some(0) } else { n.checked_sub(seq) };
         let pasts = totals.iter().map(past).collect::<Option<_>>().ok_or_else(bad)?;
-        Ok(Self { totals, pasts, present })
+        Ok(Self { pasts, present })
     }
 
     /// The buffer of present keys or values: past, then new, then zeros.

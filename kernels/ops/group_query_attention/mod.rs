@@ -80,8 +80,8 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
         .div_exact(&Dim::from(n_heads))
         .ok_or_else(|| OpError::shape(format!("{width} channels do not make {n_heads} heads")))?;
     let y = vec![b.clone(), s.clone(), size.mul(&Dim::from(spec.q_heads))];
-    let present = present_length(inputs)
-        .map(|n| vec![b.clone(), Dim::from(spec.kv_heads), n, size.clone()]);
+    let present =
+        present_length(inputs).map(|n| vec![b.clone(), Dim::from(spec.kv_heads), n, size.clone()]);
     let present = Fact::new(query.dtype, present);
     let outputs = [Fact::new(query.dtype, Some(y)), present.clone(), present];
     Ok(outputs.into_iter().take(op.n_outputs()).collect())

@@ -18,11 +18,7 @@ fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
 struct Identity;
 
 impl Kernel for Identity {
-    fn run(
-        &self,
-        _: &mut CpuContext,
-        inputs: &[Option<&Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, _: &mut CpuContext, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![kernel::required(inputs, 0)?.clone()])
     }
 }

@@ -7,10 +7,12 @@ use super::support::{Dense, dense, facts};
 use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("LayerNormalization", infer, eval)];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("LayerNormalization", infer, eval).with_cpu(cpu::cpu)];
 
 /// ε where the node names none.
 const EPSILON: f32 = 1e-5;

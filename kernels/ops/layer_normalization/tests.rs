@@ -37,7 +37,8 @@ fn onnx_runtime_agrees() {
     let case = || Case::new("", "LayerNormalization", 17);
     let questions = [
         Question::new(case().outputs(3), present(&[&x, &scale, &bias])),
-        Question::new(case().with("epsilon", 0.1f32), present(&[&x, &scale, &bias])).constants(&[1, 2]),
+        Question::new(case().with("epsilon", 0.1f32), present(&[&x, &scale, &bias]))
+            .constants(&[1, 2]),
         Question::new(case(), present(&[&x, &scale])),
     ];
     assert_agree(&questions, 1e-6);

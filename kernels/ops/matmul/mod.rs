@@ -7,10 +7,11 @@ use super::support::{Dense, dense, facts};
 use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("MatMul", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("MatMul", infer, eval).with_cpu(cpu::cpu)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

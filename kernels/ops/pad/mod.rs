@@ -69,8 +69,11 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let steps = strides(x.shape());
     let choices = coordinates(&shape).map(|at| {
         let from = at.iter().zip(&sides).zip(x.shape());
-        let source: Option<Vec<usize>> =
-            from.map(|((i, (before, _)), size)| inside(mode, *i as i64 - before, *size)).collect();
+        let source: Option<Vec<usize>> = from
+            .map(|((i, (before, _)), size)| {
+                inside(mode, (*i as i64).saturating_sub(*before), *size)
+            })
+            .collect();
         source.map_or((1, 0), |at| (0, flat(&at, &steps)))
     });
     Ok(vec![pick(&[x, &fill], &shape, choices)?])

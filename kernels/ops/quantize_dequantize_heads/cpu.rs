@@ -14,10 +14,7 @@ struct QuantizeDequantizeHeads {
     head_size: usize,
 }
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     let (quantiser, head_size) = (Quantiser::read(op)?, head_size(op)?);
     Ok(Some(Box::new(QuantizeDequantizeHeads { quantiser, head_size })))
 }

@@ -39,7 +39,8 @@ pub(in crate::ops) fn product_facts(inputs: &[Fact]) -> Result<Vec<Fact>, OpErro
 
 fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let (codes, w) = (required(inputs, 0)?, required(inputs, 2)?);
-    let (a_scale, w_scale) = (Dense::read(required(inputs, 1)?)?, Dense::read(required(inputs, 3)?)?);
+    let (a_scale, w_scale) =
+        (Dense::read(required(inputs, 1)?)?, Dense::read(required(inputs, 3)?)?);
     let plan = Plan::new(codes.shape(), w.shape())?;
     let n = plan.n;
     let n_rows = plan.shape.iter().product::<usize>() / n.max(1);
@@ -48,7 +49,8 @@ fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     }
     let (left, right) = (codes.to_i64_vec()?, w.to_i64_vec()?);
     let sums = integer_sums(&plan, &left, &right).enumerate();
-    let data = sums.map(|(i, sum)| sum as f32 * w_scale.data[i % n] * a_scale.data[i / n]).collect();
+    let data =
+        sums.map(|(i, sum)| sum as f32 * w_scale.data[i % n] * a_scale.data[i / n]).collect();
     Ok(vec![dense::of_f32(DataType::F32, &plan.shape, data)?])
 }
 

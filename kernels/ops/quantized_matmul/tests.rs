@@ -36,7 +36,8 @@ fn the_kernel_agrees_for_both_widths() {
 
 #[test]
 fn symbolic_shapes_are_exact() {
-    let mut inputs = [fact(&["b", "s", "64"]), fact(&["b", "s", "1"]), fact(&["64", "32"]), fact(&["32"])];
+    let mut inputs =
+        [fact(&["b", "s", "64"]), fact(&["b", "s", "1"]), fact(&["64", "32"]), fact(&["32"])];
     inputs[0].dtype = Some(planish_ir::DataType::I8);
     inputs[2].dtype = Some(planish_ir::DataType::I4);
     assert_eq!(case().infer(&inputs).unwrap(), [fact(&["b", "s", "32"])]);

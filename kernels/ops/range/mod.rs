@@ -19,21 +19,26 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let dtype = common_dtype(&[start, limit, delta])?;
     let scalar = |fact: &Fact| fact.dims.as_ref()?.first().cloned();
     let bounds = (scalar(start), scalar(limit), scalar(delta).and_then(|d| d.as_const()));
-    let (Some(start), Some(limit), Some(delta)) = bounds else {
-        return Ok(vec![Fact::new(dtype, Some(vec![unknown_dim(op.node, 0)]))]);
+    if let (Some(start), Some(limit), Some(delta @ (..0 | 1..))) = bounds {
+        let length = length(&start, &limit, delta);
+        let elements = length
+            .as_usize()
+            .filter(|n| *n <= crate::fact::MAX_DIMS)
+            .map(|n| (0..n as i64).map(|i| start.add(&Dim::from(i.wrapping_mul(delta)))).collect());
+        return Ok(vec![with_dims(dtype, Some(vec![length]), elements)]);
+    }
+    let constants = [start, limit, delta].map(|fact| fact.constant.as_ref());
+    let length = match constants {
+        [Some(start), Some(limit), Some(delta)] => Dim::from(n_values(start, limit, delta)?),
+        _ => unknown_dim(op.node, 0),
     };
-    let length = length(&start, &limit, delta);
-    let elements = length.as_usize().filter(|n| *n <= crate::fact::MAX_DIMS).map(|n| {
-        (0..n as i64).map(|i| start.add(&Dim::from(i.wrapping_mul(delta)))).collect()
-    });
-    let length = length_or_unknown(op, length, delta);
-    Ok(vec![with_dims(dtype, Some(vec![length]), elements)])
+    Ok(vec![Fact::new(dtype, Some(vec![length]))])
 }
 
 /// Number of elements; a symbolic difference is taken not to be negative.
 fn length(start: &Dim, limit: &Dim, delta: i64) -> Dim {
     let span = if delta < 0 { start.sub(limit) } else { limit.sub(start) };
-    let step = delta.unsigned_abs().max(1) as i64;
+    let step = delta.saturating_abs();
     let length = span.add(&Dim::from(step - 1)).floor_div(&Dim::from(step));
     match length.as_const() {
         Some(n) => Dim::from(n.max(0)),
@@ -41,14 +46,16 @@ fn length(start: &Dim, limit: &Dim, delta: i64) -> Dim {
     }
 }
 
-fn length_or_unknown(op: &OpNode, length: Dim, delta: i64) -> Dim {
-    if delta == 0 { unknown_dim(op.node, 0) } else { length }
-}
-
 fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let [start, limit, delta] = [input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?];
+    let values = values(start, limit, delta)?;
+    let n = values.len();
+    Ok(vec![values.write(start.dtype(), &[n])?])
+}
+
+fn values(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<Numbers, OpError> {
     let read = |tensor: &Tensor| Numbers::read(tensor);
-    let values = match (read(start)?, read(limit)?, read(delta)?) {
+    Ok(match (read(start)?, read(limit)?, read(delta)?) {
         (Numbers::Ints(start), Numbers::Ints(limit), Numbers::Ints(delta)) => {
             let [start, limit, delta] = scalars([&start, &limit, &delta])?;
             let n = length_of((limit - start) as f64, delta as f64)?;
@@ -64,9 +71,7 @@ fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
             values.extend((0..n).map(|i| start + i as f64 * delta));
             Numbers::Floats(values)
         }
-    };
-    let n = values.len();
-    Ok(vec![values.write(start.dtype(), &[n])?])
+    })
 }
 
 fn scalars<T: Copy, const N: usize>(lists: [&Vec<T>; N]) -> Result<[T; N], OpError> {
@@ -74,6 +79,17 @@ fn scalars<T: Copy, const N: usize>(lists: [&Vec<T>; N]) -> Result<[T; N], OpErr
         return Err(OpError::shape("start, limit and delta must be single numbers"));
     }
     Ok(lists.map(|list| list[0]))
+}
+
+/// Number of elements of a range whose bounds are known.
+fn n_values(start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<usize, OpError> {
+    let [start, limit, delta] = [
+        Numbers::read(start)?.into_floats(),
+        Numbers::read(limit)?.into_floats(),
+        Numbers::read(delta)?.into_floats(),
+    ];
+    let [start, limit, delta] = scalars([&start, &limit, &delta])?;
+    length_of(limit - start, delta)
 }
 
 /// max(⌈span / delta⌉, 0).

@@ -6,16 +6,14 @@ use super::{kept, reduced};
 use crate::kernel::required;
 use crate::ops::common::axes::list;
 use crate::ops::common::fallback::Fallback;
+use crate::ops::common::index::count;
 use crate::ops::common::parallel::for_each_part_of;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
 /// Independent sums, so that they are computed in the lanes of a vector register.
 const LANES: usize = 16;
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Reduce(Fallback::new(op, super::eval)))))
 }
 
@@ -37,7 +35,7 @@ impl Kernel for Reduce {
         }
         let shape = kept(&op, x.shape(), &reduced, &1);
         let values = x.as_slice::<f32>()?;
-        let n: usize = shape.iter().product();
+        let n = count(&shape)?;
         let size = values.len() / n;
         let mut buffer = context.f32s(n);
         for_each_part_of(context, values.len(), buffer.as_mut::<f32>(), 1, |start, part| {

@@ -5,7 +5,7 @@ use planish_ir::{Dim, Tensor};
 
 use super::common::axes::{IntList, axes, list, list_fact};
 use super::common::facts::{product, required, unknown_shape, with_dims};
-use super::common::index::{coordinates, flat, strides};
+use super::common::index::{self, coordinates, flat, strides};
 use super::common::numbers::Numbers;
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
@@ -88,8 +88,9 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
         x.shape().iter().zip(&reduced).map(|(size, r)| if *r { 1 } else { *size }).collect();
     let mut steps = strides(&full);
     steps.iter_mut().zip(&reduced).filter(|(_, r)| **r).for_each(|(step, _)| *step = 0);
-    let n: usize = full.iter().product();
-    let count = x.shape().iter().zip(&reduced).filter(|(_, r)| **r).map(|(size, _)| size).product();
+    let n = index::count(&full)?;
+    let sizes = x.shape().iter().zip(&reduced).filter(|(_, r)| **r).map(|(size, _)| *size);
+    let count = sizes.fold(1, usize::saturating_mul);
     let targets = coordinates(x.shape()).map(|at| flat(&at, &steps));
     let result = match Numbers::read(x)? {
         Numbers::Floats(values) => {

@@ -4,6 +4,7 @@ use planish_ir::Dim;
 
 use super::viewed;
 use crate::ops::common::facts;
+use crate::ops::common::index::count;
 use crate::{Fact, OpError, OpNode};
 
 /// The first of the axes that go into the second size.
@@ -18,7 +19,7 @@ fn axis(op: &OpNode, rank: usize) -> Result<usize, OpError> {
 
 pub(super) fn target(op: &OpNode, shape: &[usize]) -> Result<Vec<usize>, OpError> {
     let (outer, inner) = shape.split_at(axis(op, shape.len())?);
-    Ok(vec![outer.iter().product(), inner.iter().product()])
+    Ok(vec![count(outer)?, count(inner)?])
 }
 
 pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -39,11 +39,7 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
 struct View(Fallback);
 
 impl Kernel for View {
-    fn run(
-        &self,
-        _: &mut CpuContext,
-        inputs: &[Option<&Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, _: &mut CpuContext, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         self.0.run(inputs)
     }
 }

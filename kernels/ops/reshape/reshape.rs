@@ -87,7 +87,7 @@ fn solve(op: &OpNode, wanted: &[Dim], from: Option<&[Dim]>) -> Result<Vec<Dim>, 
 fn left_over(op: &OpNode, axis: usize, total: &Dim, rest: &Dim) -> Result<Dim, OpError> {
     match (total.as_const(), rest.as_const()) {
         (Some(0), Some(0)) => Ok(Dim::from(0i64)),
-        (Some(total), Some(rest)) if rest == 0 || total % rest != 0 => {
+        (Some(total), Some(rest)) if total.checked_rem(rest) != Some(0) => {
             Err(OpError::shape(format!("{total} elements can't be divided by {rest}")))
         }
         _ => Ok(total.div_exact(rest).unwrap_or_else(|| unknown_dim(op.node, axis))),

@@ -6,13 +6,14 @@ use super::support::{Dense, dense, facts};
 use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+pub(in crate::ops) mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("RMSNormalization", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("RMSNormalization", infer, eval).with_cpu(cpu::cpu)];
 
 /// ε where the node names none.
-const EPSILON: f32 = 1e-5;
+pub(in crate::ops) const EPSILON: f32 = 1e-5;
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     facts::required(inputs, 1)?;

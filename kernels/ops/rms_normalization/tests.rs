@@ -35,7 +35,8 @@ fn several_axes_are_normalised_together() {
 #[test]
 fn onnx_runtime_agrees() {
     let mut random = Random::new(40);
-    let (x, scale, wide) = (random.tensor(&[2, 3, 64]), random.tensor(&[64]), random.tensor(&[3, 64]));
+    let (x, scale, wide) =
+        (random.tensor(&[2, 3, 64]), random.tensor(&[64]), random.tensor(&[3, 64]));
     let case = || Case::new("", "RMSNormalization", 23);
     let questions = [
         Question::new(case(), present(&[&x, &scale])).constants(&[1]),

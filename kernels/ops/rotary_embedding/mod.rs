@@ -9,11 +9,12 @@ use super::support::rotary::{Angles, rotate_all};
 use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("RotaryEmbedding", infer, eval),
+    OpDef::new("RotaryEmbedding", infer, eval).with_cpu(cpu::cpu),
     OpDef::new("RotaryEmbedding", infer_microsoft, eval_microsoft).in_domain(MICROSOFT),
 ];
 

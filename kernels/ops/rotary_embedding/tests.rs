@@ -9,7 +9,8 @@ use crate::ops::support::testing::*;
 /// Caches of 16 positions for heads of 4 channels.
 fn caches() -> (Tensor, Tensor) {
     let angle = |i: usize| (i / 2) as f32 * if i % 2 == 0 { 1.0 } else { 0.01 };
-    let cache = |f: fn(f32) -> f32| Tensor::from_vec(&[16, 2], (0..32).map(|i| f(angle(i))).collect());
+    let cache =
+        |f: fn(f32) -> f32| Tensor::from_vec(&[16, 2], (0..32).map(|i| f(angle(i))).collect());
     (cache(f32::cos), cache(f32::sin))
 }
 
@@ -84,7 +85,8 @@ fn a_position_outside_the_caches_is_an_error() {
 #[test]
 fn onnx_runtime_agrees() {
     let mut random = Random::new(49);
-    let tables = |random: &mut Random, shape: &[usize]| [random.tensor(shape), random.tensor(shape)];
+    let tables =
+        |random: &mut Random, shape: &[usize]| [random.tensor(shape), random.tensor(shape)];
     let [cos, sin] = tables(&mut random, &[16, 8]);
     let x = random.tensor(&[2, 3, 64]);
     let four = random.tensor(&[2, 4, 3, 16]);

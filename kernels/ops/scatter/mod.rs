@@ -13,10 +13,8 @@ use crate::{Fact, OpDef, OpError, OpNode};
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("ScatterElements", infer, eval_elements),
-    OpDef::new("ScatterND", infer, eval_nd),
-];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("ScatterElements", infer, eval_elements), OpDef::new("ScatterND", infer, eval_nd)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let data = required(inputs, 0)?;
@@ -48,7 +46,7 @@ fn eval_nd(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpErro
     if updates.shape() != [outer, inner].concat() {
         return Err(misfit());
     }
-    let n: usize = inner.iter().product();
+    let n = count(inner)?;
     let list = indices.to_i64_vec()?;
     let mut targets = Vec::with_capacity(updates.n_elements());
     for i in 0..count(outer)? {

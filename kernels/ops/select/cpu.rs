@@ -13,10 +13,7 @@ use crate::ops::common::plan::Plan;
 use crate::ops::common::strided::elements;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Where { fallback: Fallback::new(op, super::eval) })))
 }
 
@@ -34,11 +31,11 @@ impl Kernel for Where {
         let (x, y) = (required(inputs, 1)?, required(inputs, 2)?);
         let shape = broadcast::shapes(condition.shape(), x.shape())?;
         let shape = broadcast::shapes(&shape, y.shape())?;
-        let plan = Plan::new([condition.shape(), x.shape(), y.shape()], &shape);
         let n = count(&shape)?;
         if n == 0 || condition.dtype() != DataType::Bool || x.dtype() != y.dtype() {
             return self.fallback.run(inputs);
         }
+        let plan = Plan::new([condition.shape(), x.shape(), y.shape()], &shape);
         let buffer = match x.dtype().bits() {
             8 => select::<u8>(context, condition, (x, y), (&plan, n)),
             16 => select::<u16>(context, condition, (x, y), (&plan, n)),

@@ -66,11 +66,7 @@ struct Shape {
 }
 
 impl Kernel for Shape {
-    fn run(
-        &self,
-        _: &mut CpuContext,
-        inputs: &[Option<&Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, _: &mut CpuContext, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let op = OpNode { node: &self.node, opset: self.opset };
         Ok(vec![shape_of(&op, resident(inputs, 0)?)])
     }

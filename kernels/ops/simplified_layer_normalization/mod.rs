@@ -3,17 +3,17 @@
 
 use planish_ir::{DataType, Dim, Tensor};
 
-use super::rms_normalization::inverse_rms;
+use super::rms_normalization::{cpu::kernel, inverse_rms};
 use super::support::{Dense, dense, facts};
 use crate::op::required;
-use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
+use crate::{Fact, Kernel, MICROSOFT, OpDef, OpError, OpNode};
 
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("SimplifiedLayerNormalization", infer, eval),
-    OpDef::new("SimplifiedLayerNormalization", infer, eval).in_domain(MICROSOFT),
+    OpDef::new("SimplifiedLayerNormalization", infer, eval).with_cpu(cpu),
+    OpDef::new("SimplifiedLayerNormalization", infer, eval).with_cpu(cpu).in_domain(MICROSOFT),
 ];
 
 /// ε where the node names none.
@@ -46,4 +46,11 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     shape[axis..].fill(1);
     let outputs = [y.into_tensor(x.dtype())?, dense::of_f32(DataType::F32, &shape, inverse)?];
     Ok(outputs.into_iter().take(op.n_outputs()).collect())
+}
+
+fn cpu(op: &OpNode, constants: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
+    if op.wants(1) {
+        return Ok(None);
+    }
+    kernel(op, constants, eval)
 }

@@ -9,12 +9,15 @@ use super::support::{Dense, dense, facts};
 use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("SkipSimplifiedLayerNormalization", infer, simplified).in_domain(MICROSOFT),
-    OpDef::new("SkipLayerNormalization", infer, full).in_domain(MICROSOFT),
+    OpDef::new("SkipSimplifiedLayerNormalization", infer, simplified)
+        .in_domain(MICROSOFT)
+        .with_cpu(cpu::simplified),
+    OpDef::new("SkipLayerNormalization", infer, full).in_domain(MICROSOFT).with_cpu(cpu::full),
 ];
 
 /// ε where the node names none.
@@ -24,8 +27,7 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     facts::required(inputs, 1)?;
     facts::required(inputs, 2)?;
     let x = facts::required(inputs, 0)?;
-    let statistics =
-        Fact::new(Some(DataType::F32), facts::with_last(x, Dim::from(1i64)));
+    let statistics = Fact::new(Some(DataType::F32), facts::with_last(x, Dim::from(1i64)));
     let outputs = [facts::like(x), statistics.clone(), statistics, facts::like(x)];
     Ok(outputs.into_iter().take(op.n_outputs()).collect())
 }

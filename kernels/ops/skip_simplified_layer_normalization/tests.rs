@@ -20,8 +20,9 @@ fn the_sum_is_normalised_and_given() {
     let mut random = Random::new(7);
     let (x, skip) = (random.tensor(&[2, 3, 8]), random.tensor(&[2, 3, 8]));
     let (scale, bias) = (random.tensor(&[8]), random.tensor(&[8]));
-    let case =
-        Case::new(MICROSOFT, "SkipSimplifiedLayerNormalization", 1).with("epsilon", 1e-5f32).outputs(4);
+    let case = Case::new(MICROSOFT, "SkipSimplifiedLayerNormalization", 1)
+        .with("epsilon", 1e-5f32)
+        .outputs(4);
     let plain = Case::new("", "RMSNormalization", 23);
     for bias in [None, Some(&bias)] {
         let mut inputs = present(&[&x, &skip, &scale]);
@@ -39,7 +40,8 @@ fn the_full_form_subtracts_the_mean() {
     let mut random = Random::new(8);
     let (x, skip) = (random.tensor(&[1, 2, 4]), random.tensor(&[1, 2, 4]));
     let (scale, beta, bias) = (random.tensor(&[4]), random.tensor(&[4]), random.tensor(&[4]));
-    let case = Case::new(MICROSOFT, "SkipLayerNormalization", 1).with("epsilon", 1e-5f32).outputs(4);
+    let case =
+        Case::new(MICROSOFT, "SkipLayerNormalization", 1).with("epsilon", 1e-5f32).outputs(4);
     let out = case.eval(&present(&[&x, &skip, &scale, &beta, &bias]));
     let total = sum(&[&x, &skip, &bias]);
     let plain = Case::new("", "LayerNormalization", 17).outputs(3);
@@ -55,9 +57,8 @@ fn onnx_runtime_agrees() {
     let mut random = Random::new(43);
     let (x, skip) = (random.tensor(&[2, 3, 64]), random.tensor(&[2, 3, 64]));
     let (scale, bias) = (random.tensor(&[64]), random.tensor(&[64]));
-    let simplified = || {
-        Case::new(MICROSOFT, "SkipSimplifiedLayerNormalization", 1).with("epsilon", 1e-5f32)
-    };
+    let simplified =
+        || Case::new(MICROSOFT, "SkipSimplifiedLayerNormalization", 1).with("epsilon", 1e-5f32);
     let full = || Case::new(MICROSOFT, "SkipLayerNormalization", 1).with("epsilon", 1e-5f32);
     let mut questions = vec![
         Question::new(simplified(), present(&[&x, &skip, &scale])),

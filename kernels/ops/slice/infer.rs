@@ -52,9 +52,11 @@ fn dims(op: &OpNode, inputs: &[Fact], index: usize, name: &str) -> Option<Vec<Di
 /// Number of axes that are sliced.
 fn n_sliced(op: &OpNode, inputs: &[Fact], known: Option<&Vec<Dim>>) -> Option<usize> {
     let length = |i| optional(inputs, i).and_then(|fact| fact.dim(0)?.as_usize());
-    known.map(Vec::len).or_else(|| length(1)).or_else(|| length(2)).or_else(|| {
-        op.node.ints("starts").map(<[i64]>::len)
-    })
+    known
+        .map(Vec::len)
+        .or_else(|| length(1))
+        .or_else(|| length(2))
+        .or_else(|| op.node.ints("starts").map(<[i64]>::len))
 }
 
 /// Length of the slice `start..end` of an axis of size `size`, if it can be told.
@@ -77,10 +79,12 @@ fn length(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Result<Option<Dim>, 
         let kept = Dim::from(start.saturating_neg()).minimum(size);
         return Ok(strided(&kept, step));
     }
-    let (Some(start), Some(end)) = (clamp(start, size), clamp(end, size)) else {
-        return Ok(None);
-    };
-    let span = end.sub(&start);
+    // All but the first k.
+    if let (Some(start @ 0..), true) = (start.as_const(), is_whole(end, size)) {
+        let kept = size.sub(&Dim::from(start)).maximum(&Dim::from(0i64));
+        return Ok(strided(&kept, step));
+    }
+    let span = clamp(end, size).sub(&clamp(start, size));
     let zero = Dim::from(0i64);
     let is_empty = zero.sub(&span).is_surely_non_negative();
     let span = if is_empty || !is_plain(&span) { span.maximum(&zero) } else { span };
@@ -108,18 +112,15 @@ fn is_whole(end: &Dim, size: &Dim) -> bool {
 }
 
 /// A bound as an index between 0 and the size.
-fn clamp(bound: &Dim, size: &Dim) -> Option<Dim> {
-    if is_whole(bound, size) {
-        return Some(size.clone());
-    }
+fn clamp(bound: &Dim, size: &Dim) -> Dim {
     let zero = Dim::from(0i64);
     match bound.as_const() {
-        Some(bound) if bound < 0 => Some(size.add(&Dim::from(bound)).maximum(&zero)),
-        Some(_) => Some(bound.minimum(size)),
-        None if bound.is_surely_non_negative() => Some(bound.clone()),
+        _ if is_whole(bound, size) => size.clone(),
+        Some(bound) if bound < 0 => size.add(&Dim::from(bound)).maximum(&zero),
+        Some(_) => bound.minimum(size),
         // −s with a symbol s: counted from the end.
-        None if zero.sub(bound).is_surely_non_negative() => Some(size.add(bound)),
-        None => Some(bound.clone()),
+        None if zero.sub(bound).is_surely_non_negative() => size.add(bound),
+        None => bound.clone(),
     }
 }
 

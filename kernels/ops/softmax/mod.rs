@@ -7,11 +7,14 @@ use super::support::{Dense, facts};
 use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Softmax", infer, softmax), OpDef::new("LogSoftmax", infer, log_softmax)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("Softmax", infer, softmax).with_cpu(cpu::cpu),
+    OpDef::new("LogSoftmax", infer, log_softmax),
+];
 
 /// First operator set in which the softmax runs over a single axis.
 const SINGLE_AXIS: i64 = 13;

@@ -20,7 +20,11 @@ pub(super) static OPS: &[OpDef] = &[OpDef::new("Split", infer, eval).with_cpu(cp
 /// Number of parts when no sizes are given.
 fn n_parts(op: &OpNode) -> Result<i64, OpError> {
     let n = op.node.int("num_outputs", op.n_outputs() as i64);
-    if n < 1 { Err(OpError::unsupported(format!("{n} parts"))) } else { Ok(n) }
+    if n == op.n_outputs() as i64 {
+        Ok(n)
+    } else {
+        Err(OpError::unsupported(format!("{n} parts for {} outputs", op.n_outputs())))
+    }
 }
 
 /// Sizes of the parts of an axis of size `size`: those given, or equal ones, of which the last
@@ -89,7 +93,7 @@ fn part_dims(op: &OpNode, given: &IntList, size: &Dim) -> Result<Option<Vec<Dim>
 fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let x = input(inputs, 0)?;
     let axis = axis(op.node.int("axis", 0), x.shape().len())?;
-    let (outer, size, inner) = around(x.shape(), axis);
+    let (outer, size, inner) = around(x.shape(), axis)?;
     let mut start = 0;
     let mut parts = Vec::new();
     for n in sizes(op, list(op, inputs, 1, "split")?, size)? {

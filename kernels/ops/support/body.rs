@@ -146,7 +146,10 @@ pub(in crate::ops) fn clipped_extremes(body: &mut Body, x: ValueId) -> (ValueId,
     let high = body.op("high", "ReduceMax", &[x, axes]);
     let clip_min = body.float_attribute("clip_min", 1.0);
     let clip_max = body.float_attribute("clip_max", 1.0);
-    (body.op("clipped_low", "Mul", &[clip_min, low]), body.op("clipped_high", "Mul", &[clip_max, high]))
+    (
+        body.op("clipped_low", "Mul", &[clip_min, low]),
+        body.op("clipped_high", "Mul", &[clip_max, high]),
+    )
 }
 
 /// P1ᵀ · X̃ · P2 (or without P2) of the rows of `x`, in its shape.

@@ -7,7 +7,8 @@ use planish_ir::{DataType, Tensor};
 use crate::OpError;
 use crate::kernel::required;
 
-/// A float input: kept as f32 if it was a constant, else read at each run.
+/// A float input: kept as f32 if it was a constant, else read at each run. Kernels that leave
+/// some inputs to the reference evaluation keep it without owning it.
 pub(in crate::ops) struct Held {
     index: usize,
     kept: Option<Tensor>,
@@ -19,7 +20,8 @@ pub(in crate::ops) type View<'a> = (Cow<'a, [f32]>, &'a [usize]);
 impl Held {
     /// The input at `index`.
     pub fn new(constants: &[Option<Tensor>], index: usize) -> Result<Self, OpError> {
-        let kept = crate::op::optional(constants, index).map(resident).transpose()?;
+        let constant = crate::op::optional(constants, index).filter(|t| t.dtype().is_float());
+        let kept = constant.map(resident).transpose()?;
         Ok(Self { index, kept })
     }
 
@@ -70,8 +72,8 @@ impl Held {
 
 /// The same bytes where they can be read in place as f32, else an f32 copy.
 fn resident(tensor: &Tensor) -> Result<Tensor, OpError> {
-    let in_place = tensor.dtype() == DataType::F32
-        && matches!(tensor.as_slice::<f32>(), Ok(Cow::Borrowed(_)));
+    let in_place =
+        tensor.dtype() == DataType::F32 && matches!(tensor.as_slice::<f32>(), Ok(Cow::Borrowed(_)));
     if in_place {
         return Ok(tensor.clone());
     }

@@ -30,6 +30,15 @@ impl Kronecker {
         Ok(Self { n1, n2, left: columns(p1)?, right })
     }
 
+    /// As [`Kronecker::new`]; `None` without P1.
+    pub fn optional(
+        n: usize,
+        p1: Option<&Tensor>,
+        p2: Option<&Tensor>,
+    ) -> Result<Option<Self>, OpError> {
+        p1.map(|p1| Self::new(n, p1, p2)).transpose()
+    }
+
     /// The transformed row.
     pub fn apply(&self, row: &[f32]) -> Vec<f32> {
         let (n1, n2) = (self.n1, self.n2);

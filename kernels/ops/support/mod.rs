@@ -2,9 +2,12 @@
 
 pub(super) mod attend;
 pub(super) mod body;
+pub(super) mod codes;
 pub(super) mod dense;
 pub(super) mod factors;
 pub(super) mod facts;
+pub(super) mod fast;
+pub(super) mod grid;
 pub(super) mod heads;
 pub(super) mod held;
 pub(super) mod kronecker;

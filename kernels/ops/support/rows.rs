@@ -21,12 +21,6 @@ pub(in crate::ops) fn with_last(x: &Tensor, last: usize) -> Vec<usize> {
     shape
 }
 
-/// Whether the input at `index` is there and of a type other than f32, for which a kernel leaves
-/// the work to the reference evaluation.
-pub(in crate::ops) fn is_other_float(inputs: &[Option<&Tensor>], index: usize) -> bool {
-    inputs.get(index).copied().flatten().is_some_and(|t| t.dtype() != DataType::F32)
-}
-
 /// An f32 output of `shape`, written by `f`.
 pub(in crate::ops) fn f32_output(
     context: &CpuContext,

@@ -2,14 +2,14 @@
 
 use planish_ir::Tensor;
 
-use super::gelu::{map, sigmoid};
+use super::gelu::{cpu::swish, map, sigmoid};
 use super::support::facts;
-use crate::{Fact, OpDef, OpError, OpNode};
+use crate::{Fact, Kernel, OpDef, OpError, OpNode};
 
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Swish", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Swish", infer, eval).with_cpu(cpu)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     facts::same_as_first(inputs)
@@ -18,4 +18,8 @@ fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
 fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let alpha = f64::from(op.node.float("alpha", 1.0));
     map(inputs, |x| x * sigmoid(alpha * x))
+}
+
+fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
+    if op.node.float("alpha", 1.0) == 1.0 { swish(op, eval) } else { Ok(None) }
 }

@@ -13,10 +13,10 @@ struct Transform {
 }
 
 pub(super) fn cpu(
-    op: &OpNode,
+    _: &OpNode,
     constants: &[Option<Tensor>],
 ) -> Result<Option<Box<dyn Kernel>>, OpError> {
-    Ok(Some(Box::new(Transform { factors: Factors::new(op, constants, 1)? })))
+    Ok(Some(Box::new(Transform { factors: Factors::new(constants, 1)? })))
 }
 
 impl Kernel for Transform {

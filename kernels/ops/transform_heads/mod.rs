@@ -45,7 +45,8 @@ fn eval(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let p = Dense::read(p)?;
     let column = |c: usize| (0..d).map(|r| p.data[r * d + c]).collect::<Vec<f32>>();
     let columns: Vec<Vec<f32>> = (0..d).map(column).collect();
-    let head = |head: &[f32]| columns.iter().map(|c| dense::dot(head, c) as f32).collect::<Vec<f32>>();
+    let head =
+        |head: &[f32]| columns.iter().map(|c| dense::dot(head, c) as f32).collect::<Vec<f32>>();
     let data = rows.data.chunks_exact(d).flat_map(head).collect();
     Ok(vec![dense::of_f32(x.dtype(), x.shape(), data)?])
 }

@@ -37,6 +37,7 @@ fn channels_must_be_whole_heads() {
 fn the_function_body_agrees() {
     let mut random = Random::new(35);
     let inputs = present(&[&random.tensor(&[2, 5, 24]), &random.tensor(&[8, 8])]);
-    let questions = [Question::new(case(), inputs.clone()), Question::new(case(), inputs).constants(&[1])];
+    let questions =
+        [Question::new(case(), inputs.clone()), Question::new(case(), inputs).constants(&[1])];
     assert_agree(&questions, 1e-5);
 }

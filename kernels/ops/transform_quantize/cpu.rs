@@ -18,7 +18,7 @@ pub(super) fn cpu(
     op: &OpNode,
     constants: &[Option<Tensor>],
 ) -> Result<Option<Box<dyn Kernel>>, OpError> {
-    let factors = Factors::new(op, constants, 1)?;
+    let factors = Factors::new(constants, 1)?;
     Ok(Some(Box::new(TransformQuantize { factors, spec: Quantiser::read(op)?.spec() })))
 }
 

@@ -13,7 +13,8 @@ fn it_is_the_transform_and_then_the_quantiser() {
         ("TransformQuantize", "Transform", vec![&x, &p1, &p2]),
         ("TransformLeftQuantize", "TransformLeft", vec![&x, &p1]),
     ] {
-        let case = Case::new(DOMAIN, name, 1).with("bits", 4i64).with("clip_max", 0.75f32).outputs(2);
+        let case =
+            Case::new(DOMAIN, name, 1).with("bits", 4i64).with("clip_max", 0.75f32).outputs(2);
         let out = case.eval(&present(&inputs));
         let y = Case::new(DOMAIN, plain, 1).eval(&present(&inputs));
         let quantise = Case::new(DOMAIN, "DynamicQuantize", 1).with("bits", 4i64);
@@ -57,7 +58,6 @@ fn the_function_bodies_give_the_same_codes() {
     };
     let both = |bits| Question::new(case("TransformQuantize", bits), present(&[&x, &p1, &p2]));
     let left = |bits| Question::new(case("TransformLeftQuantize", bits), present(&[&x, &p1]));
-    let questions =
-        [both(4), both(8).constants(&[1, 2]), left(4).constants(&[1]), left(8)];
+    let questions = [both(4), both(8).constants(&[1, 2]), left(4).constants(&[1]), left(8)];
     assert_agree(&questions, 1e-5);
 }

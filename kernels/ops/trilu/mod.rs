@@ -3,7 +3,7 @@
 use planish_ir::Tensor;
 
 use super::common::facts::required;
-use super::common::index::{count, coordinates};
+use super::common::index::{coordinates, count};
 use super::common::pick::pick;
 use crate::op::{optional, required as input};
 use crate::{Fact, OpDef, OpError, OpNode};

@@ -10,10 +10,7 @@ use crate::ops::common::fallback::Fallback;
 use crate::ops::common::parallel::for_each_part;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
-pub(super) fn cpu(
-    op: &OpNode,
-    _: &[Option<Tensor>],
-) -> Result<Option<Box<dyn Kernel>>, OpError> {
+pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Unary { fallback: Fallback::new(op, super::eval::eval) })))
 }
 

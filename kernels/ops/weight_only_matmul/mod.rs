@@ -12,6 +12,8 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::ops) use cpu::kernel;
+
 pub(super) static OPS: &[OpDef] =
     &[OpDef::new("WeightOnlyMatMul", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
 

@@ -45,7 +45,8 @@ pub fn load(ops: &[&str]) -> Vec<Case> {
 fn case(value: &Value, blob: &Bytes) -> Option<Case> {
     let tensors = |key: &str| -> Option<Vec<Option<Tensor>>> {
         let list = value[key].as_array()?.iter();
-        list.map(|t| if t.is_null() { Some(None) } else { read_tensor(t, blob).map(Some) }).collect()
+        list.map(|t| if t.is_null() { Some(None) } else { read_tensor(t, blob).map(Some) })
+            .collect()
     };
     let (inputs, outputs) = (tensors("inputs")?, tensors("outputs")?);
     let mut graph = Graph::new("case");

@@ -76,7 +76,9 @@ pub fn write(old: &str, cases: &[Case]) -> String {
     for (i, case) in cases.iter().enumerate() {
         let gap = if i == 0 { "" } else { "\n" };
         text.push_str(&format!("{gap}{TITLE}{}\n", case.title));
-        for (name, body) in [("before", &case.before), ("notes", &case.notes), ("after", &case.after)] {
+        for (name, body) in
+            [("before", &case.before), ("notes", &case.notes), ("after", &case.after)]
+        {
             if !body.trim().is_empty() {
                 text.push_str(&format!("{SECTION}{name}\n{body}"));
             }

@@ -54,7 +54,7 @@ fn canonical(model: &Model) -> Result<(Model, Vec<String>), String> {
 }
 
 fn text_of(model: &Model) -> String {
-    print(&model.graph, &PrintOptions { max_elements: 8, value_info: false, types: true })
+    print(&model.graph, &PrintOptions { max_elements: 4, value_info: false, types: true })
 }
 
 /// Both models have the same outputs, by name and in order, with the same contents.
@@ -77,9 +77,8 @@ fn evaluate(model: &Model, sizes: Sizes) -> Result<Vec<(String, Tensor)>, String
     let opset = |domain: &str| model.opset(domain).unwrap_or(1);
     let graph = &model.graph;
     let mut interpreter = Interpreter::new(graph, &opset, inputs(graph, sizes));
-    let output = |id: &planish_ir::ValueId| {
-        Ok((graph.value(*id).name.clone(), interpreter.value(*id)?))
-    };
+    let output =
+        |id: &planish_ir::ValueId| Ok((graph.value(*id).name.clone(), interpreter.value(*id)?));
     graph.outputs.iter().map(output).collect()
 }
 

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use planish_cpu::ThreadPool;
 use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
-use planish_kernels::infer::{Facts, infer};
+use planish_kernels::infer::Facts;
 use planish_kernels::{OpDef, OpNode, ops};
 
 use super::constants::{Constants, aligned};
 use super::plan::{Action, Plan, Slot, Step};
+use super::weight_bytes::WeightBytes;
+use crate::engine::facts::infer_leniently;
 use crate::engine::{CompileOptions, EngineError, IoInfo, PlanSummary};
 
 /// Compiles one graph.
@@ -22,12 +24,13 @@ pub(super) struct Compiler<'a> {
     steps: Vec<Step>,
     resident: Vec<(Slot, Tensor)>,
     n_folded: usize,
-    kernel_bytes: usize,
+    bytes: WeightBytes,
 }
 
 impl<'a> Compiler<'a> {
     pub fn new(model: &'a Model, pool: &'a ThreadPool) -> Result<Self, EngineError> {
-        let facts = infer(model).map_err(|e| EngineError::Prepare { node: e.node, error: e.error })?;
+        let facts = infer_leniently(model)
+            .map_err(|e| EngineError::Prepare { node: e.node, error: e.error })?;
         Ok(Self {
             model,
             graph: &model.graph,
@@ -38,7 +41,7 @@ impl<'a> Compiler<'a> {
             steps: Vec::new(),
             resident: Vec::new(),
             n_folded: 0,
-            kernel_bytes: 0,
+            bytes: WeightBytes::default(),
         })
     }
 
@@ -156,7 +159,10 @@ impl<'a> Compiler<'a> {
         let wanted: Vec<_> = node.outputs.iter().map(|output| output.filter(is_wanted)).collect();
         let outputs = wanted.into_iter().map(|output| output.map(|v| self.slot(v))).collect();
         if let Action::Fast(kernel) = &action {
-            self.kernel_bytes += kernel.weight_bytes();
+            let is_owned = |index: &usize| kernel.owns_input(*index);
+            let owned = (0..node.inputs.len()).filter(is_owned).filter_map(|i| node.input(i));
+            let owned = owned.filter_map(|v| self.constants.get(self.graph, v));
+            self.bytes.add_kernel(kernel.weight_bytes(), &owned.collect::<Vec<_>>());
         }
         let (op, node) = (op_name(node), node.describe());
         Step { action, op, node, inputs, outputs, frees: Vec::new() }
@@ -190,12 +196,12 @@ impl<'a> Compiler<'a> {
         for step in self.steps.iter().filter(is_slow) {
             *fallbacks.entry(step.op.clone()).or_default() += 1;
         }
-        let constant_bytes: usize = self.resident.iter().map(|(_, t)| t.bytes().len()).sum();
+        let resident = self.resident.iter().map(|(_, tensor)| tensor);
         PlanSummary {
             steps: self.steps.len(),
             folded: self.n_folded,
             fallbacks: fallbacks.into_iter().collect(),
-            weight_bytes: (self.kernel_bytes + constant_bytes) as u64,
+            weight_bytes: self.bytes.total(resident) as u64,
         }
     }
 }

@@ -3,6 +3,7 @@ mod compile;
 mod constants;
 mod plan;
 mod session;
+mod weight_bytes;
 
 #[cfg(test)]
 mod tests;

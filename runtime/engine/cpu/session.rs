@@ -129,10 +129,15 @@ impl Session for CpuSession {
     }
 
     fn mark(&mut self) {
-        let slots = self.plan.carried.iter().map(|(input, _)| self.slots[*input as usize].clone());
-        let lengths = |layer: &Vec<KvCache>| layer.iter().map(KvCache::len).collect();
-        self.marked =
-            Mark { carried: slots.collect(), lengths: self.caches.iter().map(lengths).collect() };
+        let Mark { carried, lengths } = &mut self.marked;
+        carried.clear();
+        let inputs = self.plan.carried.iter().map(|(input, _)| *input as usize);
+        carried.extend(inputs.map(|input| self.slots[input].clone()));
+        lengths.resize_with(self.caches.len(), Vec::new);
+        for (lengths, layer) in lengths.iter_mut().zip(&self.caches) {
+            lengths.clear();
+            lengths.extend(layer.iter().map(KvCache::len));
+        }
     }
 
     fn rollback(&mut self) {

@@ -1,0 +1,151 @@
+//! The fast form of `QuantizedMatMulN`: one product with all the weights side by side, so that a
+//! decoding step opens one parallel region for them.
+
+use planish_cpu::{Isa, MAX_K, PackedWeights, WeightLayout, WeightSpec, qgemm};
+use planish_ir::{DataType, Tensor};
+
+use super::{block_size, products};
+use crate::kernel::required;
+use crate::op::required as constant;
+use crate::ops::common::parallel::for_each_part;
+use crate::ops::quantized_matmul::cpu::check;
+use crate::ops::support::{packed, rows};
+use crate::{CpuContext, Kernel, OpError, OpNode};
+
+struct QuantizedMatMulN {
+    weight: PackedWeights,
+    /// Columns of each product.
+    columns: Vec<usize>,
+}
+
+pub(super) fn cpu(
+    op: &OpNode,
+    constants: &[Option<Tensor>],
+) -> Result<Option<Box<dyn Kernel>>, OpError> {
+    let products = products(constants)?;
+    let bits = |product: &[Option<Tensor>; 4]| product[2].as_ref().map(Tensor::dtype);
+    let same = products.iter().all(|product| bits(product) == bits(&products[0]));
+    if !same || products.iter().any(|product| product[2].is_none() || product[3].is_none()) {
+        return Ok(None);
+    }
+    let (weight, columns) = side_by_side(&products, block_size(op))?;
+    if weight.k() > MAX_K {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(QuantizedMatMulN { weight, columns })))
+}
+
+/// All weights packed as one, and the columns of each.
+fn side_by_side(
+    products: &[[Option<Tensor>; 4]],
+    group: Option<usize>,
+) -> Result<(PackedWeights, Vec<usize>), OpError> {
+    let weights =
+        products.iter().map(|product| constant(product, 2)).collect::<Result<Vec<_>, _>>()?;
+    let (k, _) = packed::sizes(weights[0], false)?;
+    let codes = weights.iter().map(|w| w.to_i64_vec()).collect::<Result<Vec<_>, _>>()?;
+    let scales = products
+        .iter()
+        .map(|p| Ok(constant(p, 3)?.to_f32_vec()?))
+        .collect::<Result<Vec<_>, OpError>>()?;
+    let columns = weights
+        .iter()
+        .map(|w| Ok(packed::sizes(w, false)?.1))
+        .collect::<Result<Vec<_>, OpError>>()?;
+    let n_groups = group.map_or(1, |group| k / group.max(1));
+    let fits = weights.iter().all(|w| w.shape()[0] == k)
+        && group.is_none_or(|group| k.is_multiple_of(group))
+        && scales.iter().zip(&columns).all(|(scales, n)| scales.len() == n_groups * n);
+    if !fits {
+        return Err(OpError::shape("the weights and scales do not go together"));
+    }
+    let codes: Vec<i8> = join(&codes, &columns, k).into_iter().map(|code| code as i8).collect();
+    let scales = join(&scales, &columns, n_groups);
+    let (n, layout) = (columns.iter().sum(), WeightLayout::Kn);
+    let spec = WeightSpec { k, n, layout, scales: &scales, group };
+    let packed = match weights[0].dtype() {
+        DataType::I4 => PackedWeights::pack_int4_bytes(&codes, spec),
+        DataType::I8 => PackedWeights::pack_int8(&codes, spec),
+        other => return Err(OpError::unsupported(format!("a weight can't be {other}"))),
+    };
+    Ok((packed.map_err(|error| OpError::shape(error.to_string()))?, columns))
+}
+
+/// Matrices of `n_rows` rows, joined row by row.
+fn join<T: Copy>(matrices: &[Vec<T>], columns: &[usize], n_rows: usize) -> Vec<T> {
+    let row = |r: usize| {
+        let parts = matrices.iter().zip(columns);
+        parts.flat_map(move |(matrix, n)| matrix[r * n..(r + 1) * n].iter().copied())
+    };
+    (0..n_rows).flat_map(row).collect()
+}
+
+impl Kernel for QuantizedMatMulN {
+    fn run(
+        &self,
+        context: &mut CpuContext,
+        inputs: &[Option<&Tensor>],
+    ) -> Result<Vec<Tensor>, OpError> {
+        let (codes, a_scale) = (required(inputs, 0)?, required(inputs, 1)?);
+        check(codes, a_scale, self.weight.k())?;
+        let (data, scales) = (codes.as_slice::<i8>()?, a_scale.as_slice::<f32>()?);
+        let shape = rows::with_last(codes, self.weight.n());
+        let all = rows::f32_output(context, shape, |y| {
+            let (pool, isa) = (context.pool, Isa::best());
+            qgemm(pool, isa, &data, &scales, &self.weight, None, y, false);
+        })?;
+        if scales.len() == 1 {
+            return self.slices(codes, &all);
+        }
+        self.copies(context, codes, &all)
+    }
+
+    fn owns_input(&self, index: usize) -> bool {
+        index >= 2
+    }
+
+    fn weight_bytes(&self) -> usize {
+        self.weight.bytes()
+    }
+}
+
+impl QuantizedMatMulN {
+    /// Where each product's columns start.
+    fn starts(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.columns.iter().scan(0, |next, n| {
+            let start = *next;
+            *next += n;
+            Some((start, *n))
+        })
+    }
+
+    /// The outputs of a single row are parts of it.
+    fn slices(&self, codes: &Tensor, all: &Tensor) -> Result<Vec<Tensor>, OpError> {
+        let part = |(start, n): (usize, usize)| {
+            let bytes = all.bytes().slice(4 * start..4 * (start + n));
+            Ok(Tensor::new(DataType::F32, rows::with_last(codes, n), bytes)?)
+        };
+        self.starts().map(part).collect()
+    }
+
+    /// The outputs of several rows, copied apart.
+    fn copies(
+        &self,
+        context: &CpuContext,
+        codes: &Tensor,
+        all: &Tensor,
+    ) -> Result<Vec<Tensor>, OpError> {
+        let (data, width) = (all.as_slice::<f32>()?, self.weight.n());
+        let part = |(start, n): (usize, usize)| {
+            rows::f32_output(context, rows::with_last(codes, n), |y| {
+                for_each_part(context, y, n, |first, part| {
+                    for (i, row) in part.chunks_exact_mut(n.max(1)).enumerate() {
+                        let from = (first / n.max(1) + i) * width + start;
+                        row.copy_from_slice(&data[from..from + n]);
+                    }
+                });
+            })
+        };
+        self.starts().map(part).collect()
+    }
+}
