@@ -41,7 +41,9 @@ mod tests {
     fn every_chunk_is_visited_once_with_its_index() {
         for (len, cost) in [(10, 0), (1005, MIN_COST), (0, MIN_COST), (8, MIN_COST)] {
             let mut data = vec![0usize; len];
-            for_each_chunk(&mut data, 7, cost, |i, chunk| chunk.iter_mut().for_each(|x| *x += i + 1));
+            for_each_chunk(&mut data, 7, cost, |i, chunk| {
+                chunk.iter_mut().for_each(|x| *x += i + 1)
+            });
             assert!(data.iter().enumerate().all(|(i, x)| *x == i / 7 + 1), "{len}");
         }
     }

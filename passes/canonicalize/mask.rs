@@ -232,7 +232,7 @@ impl<'a> Probe<'a> {
             return Ok(mask.bytes().iter().map(|b| *b != 0).collect());
         }
         let values = mask.to_f32_vec().map_err(|e| e.to_string())?;
-        match values.iter().find(|x| **x != 0.0 && !(**x <= HIDDEN)) {
+        match values.iter().find(|x| x.is_nan() || (**x != 0.0 && **x > HIDDEN)) {
             Some(x) => {
                 let name = &self.graph.value(self.mask).name;
                 Err(format!("the mask \"{name}\" adds {x} to a score"))

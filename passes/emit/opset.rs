@@ -19,7 +19,9 @@ pub(super) fn check_version(model: &Model, opset: i64) -> Result<(), EmitError> 
         return fail(format!("only {EMITTED_OPSET} to {NEWEST} can"));
     }
     if own < EMITTED_OPSET {
-        return fail(format!("the model is of version {own} and was not brought to canonical form"));
+        return fail(format!(
+            "the model is of version {own} and was not brought to canonical form"
+        ));
     }
     if own > NEWEST {
         return fail(format!("the model is of version {own}, which is newer than {NEWEST}"));

@@ -13,7 +13,8 @@ pub(super) fn declare_results(model: &mut Model) -> Result<usize, EmitError> {
     let facts = infer(model).map_err(|error| EmitError::Infer(error.to_string()))?;
     let graph = &mut model.graph;
     let own = graph.node_ids().map(|id| graph.node(id)).filter(|node| node.domain == DOMAIN);
-    let results: Vec<ValueId> = own.flat_map(|node| node.outputs.iter().flatten().copied()).collect();
+    let results: Vec<ValueId> =
+        own.flat_map(|node| node.outputs.iter().flatten().copied()).collect();
     for id in &results {
         let fact = facts.get(*id);
         let value = graph.value_mut(*id);

@@ -17,7 +17,10 @@ const PRESENT: [usize; 2] = [1, 2];
 /// An `Attention` node whose past comes from graph inputs and whose present only leaves the
 /// graph becomes `planish.CachedAttention`; those inputs and outputs go. A quantiser of keys and
 /// values in front of it becomes the format of the cache.
-pub(super) fn lower_caches(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn lower_caches(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
     let facts = context.infer(model)?;
     let mut sites = Vec::new();
     let mut masks = Masks::new(model, &facts);
@@ -85,9 +88,8 @@ struct Site {
 impl Site {
     fn find(graph: &Graph, facts: &Facts, masks: &mut Masks, id: NodeId) -> Result<Self, String> {
         let node = graph.node(id);
-        let pair = |of: &dyn Fn(usize) -> Option<ValueId>, at: [usize; 2]| {
-            Some([of(at[0])?, of(at[1])?])
-        };
+        let pair =
+            |of: &dyn Fn(usize) -> Option<ValueId>, at: [usize; 2]| Some([of(at[0])?, of(at[1])?]);
         let past = pair(&|i| node.input(i), PAST).ok_or("it has no past")?;
         let present = pair(&|i| node.output(i), PRESENT).ok_or("it gives no present")?;
         if node.output(3).is_some() || node.input(6).is_some() {
@@ -99,7 +101,8 @@ impl Site {
         past.iter().try_for_each(|v| check_past(graph, *v, id))?;
         present.iter().try_for_each(|v| check_present(graph, *v))?;
         let kv_heads = node.int("kv_num_heads", 0);
-        let size = |index| Some(facts.get(node.input(index)?).dim(-1)?.as_const()? / kv_heads.max(1));
+        let size =
+            |index| Some(facts.get(node.input(index)?).dim(-1)?.as_const()? / kv_heads.max(1));
         let head_size = size(1).ok_or("the head size is not known")?;
         if size(2) != Some(head_size) {
             return Err("keys and values differ in size".into());
@@ -127,9 +130,10 @@ impl Site {
                 sizes.replace_shape(graph, user, self.kv_heads, self.head_size);
             }
         }
-        let padding = self.mask.padding.map(|mask| {
-            *paddings.entry(mask).or_insert_with(|| as_bool(graph, mask))
-        });
+        let padding = self
+            .mask
+            .padding
+            .map(|mask| *paddings.entry(mask).or_insert_with(|| as_bool(graph, mask)));
         let lowered = self.cached_attention(graph, layer, padding);
         graph.outputs.retain(|v| !self.present.contains(v));
         graph.replace_node(self.node, lowered).expect("the output was just freed");

@@ -42,11 +42,14 @@ struct Region {
 
 impl Region {
     fn find(graph: &Graph, facts: &Facts, logits: ValueId) -> Result<Self, PassError> {
-        let sequence = facts.get(logits).dim(1).cloned().filter(|_| facts.get(logits).rank() == Some(3));
+        let sequence =
+            facts.get(logits).dim(1).cloned().filter(|_| facts.get(logits).rank() == Some(3));
         let mut region = Self { nodes: HashSet::new(), sequence };
         let order = graph.topological_order().map_err(|e| PassError::Other(e.to_string()))?;
         for id in order.into_iter().rev() {
-            if region.leads_only_here(graph, id, logits) && region.carriers(graph, facts, id).is_some() {
+            if region.leads_only_here(graph, id, logits)
+                && region.carriers(graph, facts, id).is_some()
+            {
                 region.nodes.insert(id);
             }
         }
@@ -70,11 +73,20 @@ impl Region {
             let Some(value) = *input else { continue };
             let fact = facts.get(value);
             if is_static(graph, value) {
-                let repeats = fact.shape.as_ref()?.iter().rev().nth(1).is_none_or(|d| d.as_const() == Some(1));
+                let repeats = fact
+                    .shape
+                    .as_ref()?
+                    .iter()
+                    .rev()
+                    .nth(1)
+                    .is_none_or(|d| d.as_const() == Some(1));
                 if index < allowed && !repeats {
                     return None;
                 }
-            } else if index < allowed && fact.rank() == Some(3) && fact.dim(1) == self.sequence.as_ref() {
+            } else if index < allowed
+                && fact.rank() == Some(3)
+                && fact.dim(1) == self.sequence.as_ref()
+            {
                 carriers.push(value);
             } else {
                 return None;
@@ -107,8 +119,8 @@ fn activations(node: &Node) -> Option<usize> {
         ("", "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min") => Some(2),
         (
             "",
-            "Cast" | "Identity" | "Neg" | "Abs" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Relu" | "Sigmoid"
-            | "Tanh" | "Erf" | "Softplus" | "Swish" | "HardSwish" | "Gelu" | "Clip",
+            "Cast" | "Identity" | "Neg" | "Abs" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Relu"
+            | "Sigmoid" | "Tanh" | "Erf" | "Softplus" | "Swish" | "HardSwish" | "Gelu" | "Clip",
         ) => Some(1),
         ("", "RMSNormalization" | "LayerNormalization" | "SimplifiedLayerNormalization") => {
             last_axis(-1).then_some(1)
@@ -120,8 +132,14 @@ fn activations(node: &Node) -> Option<usize> {
         (DOMAIN, "QuantizedMatMul" | "BlockQuantizedMatMul") => Some(2),
         (
             DOMAIN,
-            "DynamicQuantize" | "TransformQuantize" | "TransformLeftQuantize" | "Transform"
-            | "TransformLeft" | "TransformHeads" | "QuantizeDequantizeHeads" | "Linear"
+            "DynamicQuantize"
+            | "TransformQuantize"
+            | "TransformLeftQuantize"
+            | "Transform"
+            | "TransformLeft"
+            | "TransformHeads"
+            | "QuantizeDequantizeHeads"
+            | "Linear"
             | "WeightOnlyMatMul",
         ) => Some(1),
         _ => None,

@@ -8,7 +8,10 @@ use crate::pattern::{Match, Pattern, any, constant, one_of, op};
 use crate::rule::{Rewriter, Rule, apply};
 
 /// `MatMul(x, W)` and `MatMul(x, Transpose(W))`, then `Add(·, bias)` if there is one, and `Gemm`.
-pub(super) fn lower_linears(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn lower_linears(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
     let rules = [
         Rule { name: "linear_with_bias", pattern: with_bias, replace: lower },
         Rule { name: "linear", pattern: product, replace: lower },
@@ -19,10 +22,7 @@ pub(super) fn lower_linears(model: &mut Model, context: &mut PassContext) -> Res
 
 fn product() -> Pattern {
     let transposed = op("Transpose", [constant("transposed")]).named("transpose");
-    one_of([
-        op("MatMul", [any("x"), constant("weight")]),
-        op("MatMul", [any("x"), transposed]),
-    ])
+    one_of([op("MatMul", [any("x"), constant("weight")]), op("MatMul", [any("x"), transposed])])
 }
 
 fn with_bias() -> Pattern {
@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn a_product_of_two_activations_is_left_alone() {
         let lowered = run(|graph, x| {
-            let t = graph.add_op("t", Node::new("Transpose", vec![Some(x)]).with("perm", vec![0, 2, 1]));
+            let t = graph
+                .add_op("t", Node::new("Transpose", vec![Some(x)]).with("perm", vec![0, 2, 1]));
             graph.add_op("y", Node::new("MatMul", vec![Some(x), Some(t)]))
         });
         assert_eq!(lowered.ops(), ["Transpose", "MatMul"]);

@@ -28,7 +28,8 @@ impl PastSizes {
     /// heads and head size.
     pub fn replace_shape(&mut self, graph: &mut Graph, id: NodeId, heads: i64, head_size: i64) {
         let (Some(old), start, end) = bounds(graph.node(id)) else { return };
-        let parts: Vec<ValueId> = (start..end).map(|i| self.size(graph, i, heads, head_size)).collect();
+        let parts: Vec<ValueId> =
+            (start..end).map(|i| self.size(graph, i, heads, head_size)).collect();
         let inputs = parts.into_iter().map(Some).collect();
         let new = graph.add_op("past_shape", Node::new("Concat", inputs).with("axis", 0i64));
         graph.replace_value(old, new);

@@ -103,7 +103,9 @@ impl Scale {
                 }
                 Ok(Self { tensor: Tensor::from_vec(&[n_blocks, n], tensor), block_size, n })
             }
-            other => Err(format!("the scales {other:?} are neither per column nor per block of rows")),
+            other => {
+                Err(format!("the scales {other:?} are neither per column nor per block of rows"))
+            }
         }
     }
 

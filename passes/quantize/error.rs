@@ -13,7 +13,9 @@ pub enum QuantizeError {
     NoLinears(String),
     #[error("the weight \"{weight}\" has an element that is not a finite number")]
     NotFinite { weight: String },
-    #[error("a group size of {group_size} does not divide the {channels} input channels of {layer}")]
+    #[error(
+        "a group size of {group_size} does not divide the {channels} input channels of {layer}"
+    )]
     GroupSize { layer: String, channels: usize, group_size: usize },
     #[error("weights of {bits} bits are not supported for {what}: {allowed}")]
     HeadBits { bits: u8, what: &'static str, allowed: &'static str },

@@ -41,9 +41,8 @@ fn quantize_own_weight(
     format: WeightFormat,
 ) -> Result<(), QuantizeError> {
     checked_node(graph, head.node)?;
-    let quantized = round(graph, head.weight, |data, n_columns| {
-        quantize_columns(data, n_columns, format)
-    })?;
+    let quantized =
+        round(graph, head.weight, |data, n_columns| quantize_columns(data, n_columns, format))?;
     let [codes, scale] = add_codes(graph, head.weight, quantized);
     let float = dequantize(graph, codes, scale, 1, None);
     graph.set_input(head.node, 1, Some(float));
@@ -86,7 +85,8 @@ fn look_up_codes(
     let gather = |table| Node::new("Gather", vec![Some(table), Some(ids)]).with("axis", 0i64);
     let rows = graph.add_op(&format!("{name}_codes"), gather(codes));
     let to = i64::from(DataType::F32.to_onnx());
-    let rows = graph.add_op(&format!("{name}_codes"), Node::new("Cast", vec![Some(rows)]).with("to", to));
+    let rows =
+        graph.add_op(&format!("{name}_codes"), Node::new("Cast", vec![Some(rows)]).with("to", to));
     let axes = graph.add_constant(&format!("{name}_axes"), Tensor::from_vec(&[1], vec![1i64]));
     let column = Node::new("Unsqueeze", vec![Some(scale), Some(axes)]);
     let column = graph.add_op(&format!("{name}_scale"), column);

@@ -32,7 +32,8 @@ pub(super) fn quantize_site(
     let first = site.linears.first().map(|id| layout.linear(*id).node);
     let Some(x) = first.and_then(|node| graph.node(node).input(0)) else { return Ok(()) };
     let bits = options.bits;
-    let activation = bits.quantizes_activations().then(|| quantize_activation(graph, x, bits.activations));
+    let activation =
+        bits.quantizes_activations().then(|| quantize_activation(graph, x, bits.activations));
     if let (Some(activation), false) = (&activation, bits.quantizes_weights()) {
         let float = dequantize_activation(graph, x, activation);
         for linear in &site.linears {
@@ -163,10 +164,13 @@ pub(super) fn dequantize(
 ) -> ValueId {
     let name = format!("{}_float", graph.value(codes).name);
     let node = Node::new("DequantizeLinear", vec![Some(codes), Some(scale)]);
-    graph.add_op(&name, match group_size {
-        None => node.with("axis", axis),
-        Some(size) => node.with("axis", 0i64).with("block_size", size as i64),
-    })
+    graph.add_op(
+        &name,
+        match group_size {
+            None => node.with("axis", axis),
+            Some(size) => node.with("axis", 0i64).with("block_size", size as i64),
+        },
+    )
 }
 
 /// The integer product that takes the place of `matmul`.

@@ -52,7 +52,10 @@ fn transforms_become_one_operator_with_the_quantiser() {
 fn eight_bits_come_close_in_every_form() {
     for bits in ["w8a8kv8", "w8a16kv16", "w16a8kv16", "w16a16kv8"] {
         for method in [Method::Rtn, Method::Hadamard, Method::Orthogonal] {
-            for decoder in [TinyDecoder { fused: true, bias: true, ..TinyDecoder::default() }, TinyDecoder::gpt2()] {
+            for decoder in [
+                TinyDecoder { fused: true, bias: true, ..TinyDecoder::default() },
+                TinyDecoder::gpt2(),
+            ] {
                 let options = QuantizeOptions { method, ..options(bits) };
                 let distance = distance(decoder, &options);
                 assert!(distance > 1e-5 && distance < 0.1, "{bits} {method:?}: {distance}");
@@ -63,7 +66,8 @@ fn eight_bits_come_close_in_every_form() {
 
 #[test]
 fn sixteen_bits_leave_the_numbers_alone() {
-    let options = QuantizeOptions { lm_head_bits: 16, method: Method::Hadamard, ..options("w16a16kv16") };
+    let options =
+        QuantizeOptions { lm_head_bits: 16, method: Method::Hadamard, ..options("w16a16kv16") };
     assert_eq!(distance(TinyDecoder::default(), &options), 0.0);
 }
 
@@ -78,7 +82,9 @@ fn rotations_help_where_channels_have_outliers() {
 
 #[test]
 fn groups_come_closer_than_whole_channels() {
-    let grouped = |group_size| distance(TinyDecoder::default(), &QuantizeOptions { group_size, ..options("w4a16kv16") });
+    let grouped = |group_size| {
+        distance(TinyDecoder::default(), &QuantizeOptions { group_size, ..options("w4a16kv16") })
+    };
     assert!(grouped(Some(8)) < grouped(None));
     let with_activations = QuantizeOptions { group_size: Some(16), ..options("w4a8kv16") };
     let (model, _) = quantized(TinyDecoder::default(), &with_activations);
@@ -225,7 +231,8 @@ fn observed_ranges_are_the_largest_of_all_runs() {
 fn progress_ends_with_all_done() {
     let mut seen = Vec::new();
     let mut model = TinyDecoder::default().build(7);
-    let notes = quantize(&mut model, &options("w4a4kv4"), None, &mut |p| seen.push((p.done, p.total)));
+    let notes =
+        quantize(&mut model, &options("w4a4kv4"), None, &mut |p| seen.push((p.done, p.total)));
     assert_eq!(seen, [(0, 3), (1, 3), (2, 3), (3, 3)]);
     assert_eq!(notes.unwrap().notes, Vec::<String>::new());
 }

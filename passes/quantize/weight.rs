@@ -96,7 +96,10 @@ pub fn quantize_rows(
     let mut channels = vec![Channel::default(); n_rows];
     for_each_chunk(&mut channels, TILE, cost(weight.len(), format), |tile, channels| {
         let rows = weight[tile * TILE * n_columns..].chunks(n_columns);
-        channels.iter_mut().zip(rows).for_each(|(channel, row)| *channel = Channel::new(row, format));
+        channels
+            .iter_mut()
+            .zip(rows)
+            .for_each(|(channel, row)| *channel = Channel::new(row, format));
     });
     let mut codes = Vec::with_capacity(weight.len());
     channels.iter().for_each(|channel| codes.extend_from_slice(&channel.codes));

@@ -21,7 +21,8 @@ impl Cone {
     /// The cone of `root`; `order` is a topological order of the graph. Sizes are not followed:
     /// what reads only the shape of a value does not depend on it.
     pub(super) fn new(graph: &Graph, order: &[NodeId], root: ValueId) -> Self {
-        let mut cone = Self { entries: HashMap::from([(root, Entry { dominator: root, depth: 0 })]) };
+        let mut cone =
+            Self { entries: HashMap::from([(root, Entry { dominator: root, depth: 0 })]) };
         for id in order {
             let node = graph.node(*id);
             let Some(dominator) = cone.dominator_of_node(graph, *id) else { continue };

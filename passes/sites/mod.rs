@@ -247,7 +247,8 @@ impl Layout {
 
     /// The sites and attentions of each block, then those outside of all blocks, if any.
     pub fn groups(&self) -> Vec<Group> {
-        let of_block = |b: &Block| Group { sites: b.sites.clone(), attentions: b.attentions.clone() };
+        let of_block =
+            |b: &Block| Group { sites: b.sites.clone(), attentions: b.attentions.clone() };
         let mut groups: Vec<Group> = self.blocks.iter().map(of_block).collect();
         let mut rest = Group {
             sites: self.site_ids().collect(),

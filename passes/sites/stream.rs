@@ -18,13 +18,16 @@ pub(super) struct Stream {
     pub(super) segments: Vec<Vec<NodeId>>,
 }
 
+/// How well a start fits: products that depend on it, length of the chain, size of the table.
+type Rank = (usize, usize, usize);
+
 impl Stream {
     /// Finds the stream. Tables are looked up for positions too, and caches are outputs too: the
     /// embedding is the start that most linear layers depend on, the logits the output with the
     /// longest chain from there; of equal starts that with the longest chain, then with the
     /// largest table counts. `None` if nothing looks like an embedding.
     pub(super) fn find(graph: &Graph, facts: &Facts, order: &[NodeId]) -> Option<Self> {
-        let mut best: Option<((usize, usize, usize), Cone, Vec<ValueId>)> = None;
+        let mut best: Option<(Rank, Cone, Vec<ValueId>)> = None;
         for (root, size) in roots(graph, facts) {
             let cone = Cone::new(graph, order, root);
             let chains = graph.outputs.iter().map(|output| cone.chain(*output));
@@ -65,12 +68,7 @@ fn roots(graph: &Graph, facts: &Facts) -> Vec<(ValueId, usize)> {
     lookups.chain(inputs.map(|input| (*input, 0))).collect()
 }
 
-fn segments(
-    graph: &Graph,
-    order: &[NodeId],
-    cone: &Cone,
-    chain: &[ValueId],
-) -> Vec<Vec<NodeId>> {
+fn segments(graph: &Graph, order: &[NodeId], cone: &Cone, chain: &[ValueId]) -> Vec<Vec<NodeId>> {
     let mut links: HashMap<ValueId, usize> =
         chain.iter().enumerate().map(|(i, value)| (*value, i)).collect();
     let needed = chain.last().map(|logits| upstream(graph, *logits)).unwrap_or_default();

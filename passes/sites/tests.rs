@@ -99,7 +99,8 @@ fn products_that_are_no_linear_layers_are_reported() {
     let mut model = TinyDecoder::default().build(1);
     let x = Layout::new(&model).unwrap().sites[0].input;
     let graph = &mut model.graph;
-    let turned = graph.add_op("t", Node::new("Transpose", vec![Some(x)]).with("perm", vec![0i64, 2, 1]));
+    let turned =
+        graph.add_op("t", Node::new("Transpose", vec![Some(x)]).with("perm", vec![0i64, 2, 1]));
     let product = graph.add_op("scores", Node::new("MatMul", vec![Some(x), Some(turned)]));
     let double = graph.add_constant("double", Tensor::from_vec(&[48, 1], vec![1.0f64; 48]));
     let cast = Node::new("Cast", vec![Some(x)]).with("to", 11i64);

@@ -139,7 +139,12 @@ impl Builder {
         self.graph.add_op(name, Node::new(op_type, inputs))
     }
 
-    fn constant(&mut self, name: &str, shape: &[usize], element: impl FnMut(usize) -> f32) -> ValueId {
+    fn constant(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        element: impl FnMut(usize) -> f32,
+    ) -> ValueId {
         let data = (0..shape.iter().product()).map(element).collect();
         self.graph.add_constant(name, Tensor::from_vec(shape, data))
     }

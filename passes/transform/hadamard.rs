@@ -25,11 +25,11 @@ pub fn hadamard(n: usize) -> Option<Matrix> {
         0 => None,
         1 => Some(Matrix::identity(1)),
         2 => Some(Matrix::from_fn(2, 2, |i, j| if i + j == 2 { -1.0 } else { 1.0 })),
-        _ if n % 4 != 0 => None,
+        _ if !n.is_multiple_of(4) => None,
         _ if n.is_power_of_two() => product(2, n / 2),
-        _ => paley_first(n).or_else(|| paley_second(n)).or_else(|| {
-            divisors(n).filter(|d| (2..n).contains(d)).find_map(|d| product(d, n / d))
-        }),
+        _ => paley_first(n)
+            .or_else(|| paley_second(n))
+            .or_else(|| divisors(n).filter(|d| (2..n).contains(d)).find_map(|d| product(d, n / d))),
     }
 }
 
@@ -54,7 +54,7 @@ fn paley_first(n: usize) -> Option<Matrix> {
 /// symmetric conference matrix C gives C ⊗ [1 1; 1 −1] + I ⊗ [1 −1; −1 −1].
 fn paley_second(n: usize) -> Option<Matrix> {
     let q = (n / 2).checked_sub(1)?;
-    let character = (n % 2 == 0 && q % 4 == 1 && is_prime(q)).then(|| quadratic_character(q))?;
+    let character = (n.is_multiple_of(2) && q % 4 == 1 && is_prime(q)).then(|| quadratic_character(q))?;
     let conference = |i: usize, j: usize| match (i, j) {
         _ if i == j => 0.0,
         (0, _) | (_, 0) => 1.0,

@@ -78,7 +78,9 @@ mod tests {
     #[test]
     fn sizes_are_those_of_flatquant() {
         let known = [(576, (24, 24)), (1536, (32, 48)), (4096, (64, 64)), (11008, (86, 128))];
-        for (n, sizes) in known.into_iter().chain([(14336, (112, 128)), (48, (6, 8)), (80, (8, 10))]) {
+        for (n, sizes) in
+            known.into_iter().chain([(14336, (112, 128)), (48, (6, 8)), (80, (8, 10))])
+        {
             assert_eq!(kronecker_sizes(n), sizes, "{n}");
         }
     }

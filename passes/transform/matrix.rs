@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn kronecker_products_multiply_factor_by_factor() {
-        let matrix = |seed: usize| Matrix::from_fn(3, 3, |i, j| ((seed + i * 5 + j * 7) % 11) as f64);
+        let matrix =
+            |seed: usize| Matrix::from_fn(3, 3, |i, j| ((seed + i * 5 + j * 7) % 11) as f64);
         let (a, b, c, d) = (matrix(1), matrix(2), matrix(3), matrix(4));
         let product = a.kronecker(&b).times(&c.kronecker(&d));
         assert_eq!(product, a.times(&c).kronecker(&b.times(&d)));

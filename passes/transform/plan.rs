@@ -140,10 +140,7 @@ impl Planner<'_> {
                 let or_identity = |matrix: &Option<Matrix>, n| {
                     matrix.clone().unwrap_or_else(|| Matrix::identity(n))
                 };
-                (
-                    or_identity(across, attention.q_heads),
-                    or_identity(within, attention.v_head_size),
-                )
+                (or_identity(across, attention.q_heads), or_identity(within, attention.v_head_size))
             }
         };
         if left.n_rows() * right.n_rows() != site.channels {

@@ -58,7 +58,8 @@ impl Makers {
         let name = |value| model.graph.value(value).name.clone();
         let past = |pair: &super::CachePair| Some(pair.n_positions(given.get(&name(pair.past))?));
         let past = roles.caches.iter().find_map(past).unwrap_or(0);
-        let empty = roles.caches.iter().filter_map(|pair| Some((name(pair.past), pair.empty(batch)?)));
+        let empty =
+            roles.caches.iter().filter_map(|pair| Some((name(pair.past), pair.empty(batch)?)));
         let extent = Extent { batch, past, length, logits_from: 0 };
         Some(Self { empty: empty.collect(), names, extent })
     }
@@ -88,8 +89,10 @@ fn to_tensor(name: &str, array: NpyArray) -> Result<Tensor, DecoderError> {
         NpyType::F32 => DataType::F32,
         NpyType::F64 => DataType::F64,
     };
-    Tensor::new(dtype, array.shape, array.bytes.into())
-        .map_err(|error| DecoderError::Array { name: name.into(), problem: format!("is damaged: {error}") })
+    Tensor::new(dtype, array.shape, array.bytes.into()).map_err(|error| DecoderError::Array {
+        name: name.into(),
+        problem: format!("is damaged: {error}"),
+    })
 }
 
 fn to_array(name: &str, tensor: &Tensor) -> Result<NpyArray, DecoderError> {

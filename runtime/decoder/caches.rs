@@ -42,7 +42,8 @@ impl CachePair {
         let link = link.ok_or_else(|| DecoderError::NoPresent(name.clone()))?;
         let (mine, theirs) = (facts.get(past), facts.get(link.present));
         let size = |axis: usize| {
-            let known = |fact: &planish_kernels::Fact| fact.dim(axis as i64).and_then(Dim::as_usize);
+            let known =
+                |fact: &planish_kernels::Fact| fact.dim(axis as i64).and_then(Dim::as_usize);
             known(&mine).or_else(|| known(&theirs)).or_else(|| link.head_size.filter(|_| axis == 3))
         };
         let mut sizes = vec![None; 4];
@@ -107,7 +108,8 @@ fn follow(graph: &Graph, past: ValueId) -> Option<Link> {
 /// The head size of `GroupQueryAttention` by its rotary table, where every channel is rotated or
 /// the rotary size is not given.
 fn head_size(graph: &Graph, node: &planish_ir::Node) -> Option<usize> {
-    let table = node.input(7).filter(|_| node.domain == MICROSOFT).and_then(|v| graph.constant(v))?;
+    let table =
+        node.input(7).filter(|_| node.domain == MICROSOFT).and_then(|v| graph.constant(v))?;
     let half = table.shape().get(1)?;
     (node.int("rotary_embedding_dim", 0) == 0).then_some(half * 2)
 }

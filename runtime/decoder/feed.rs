@@ -21,7 +21,10 @@ enum Source {
     /// Ones, up to the end of the run.
     Mask,
     /// `[sequence]` or `[batch or 1, sequence]`.
-    Positions { rank: usize, one_row: bool },
+    Positions {
+        rank: usize,
+        one_row: bool,
+    },
     PastLength,
     LogitsFrom,
     Fixed(Tensor),
@@ -118,7 +121,8 @@ fn positions(input: &IoInfo) -> Source {
 fn blank(input: &IoInfo) -> Result<Tensor, DecoderError> {
     let sizes = input.shape.iter().flatten().map(|d| d.as_usize().unwrap_or(1));
     let (shape, dtype) = (sizes.collect::<Vec<_>>(), input.dtype.unwrap_or(DataType::F32));
-    let n_bytes = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).and_then(|n| dtype.n_bytes(n));
+    let n_bytes =
+        shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).and_then(|n| dtype.n_bytes(n));
     let bytes = vec![0u8; n_bytes.unwrap_or(0)];
     Tensor::new(dtype, shape, bytes.into())
         .map_err(|_| DecoderError::UnknownInput(input.name.clone()))

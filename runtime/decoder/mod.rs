@@ -21,7 +21,9 @@ pub use collect::collect_stats;
 pub use error::DecoderError;
 pub use roles::Roles;
 
-use crate::engine::{CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session};
+use crate::engine::{
+    CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session,
+};
 use crate::model::check_ids;
 use crate::{LanguageModel, Logits, LogitsOut, MemoryUse, ModelError};
 use feed::{Extent, Feed, FeedNames};
@@ -99,11 +101,15 @@ impl Decoder {
             selects = select_positions(&mut model, roles.logits)? > 0;
             lower(&mut model, LowerOptions { cache: true, no_padding: true }, &mut manager)?;
         }
-        let is_left = |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
+        let is_left =
+            |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
         let carried: Vec<_> = caches.into_iter().filter(|(past, ..)| is_left(past)).collect();
         let compile_options = CompileOptions {
             outputs: Some(vec![logits]),
-            carried: carried.iter().map(|(past, present, _)| (past.clone(), present.clone())).collect(),
+            carried: carried
+                .iter()
+                .map(|(past, present, _)| (past.clone(), present.clone()))
+                .collect(),
             profile: options.profile,
         };
         let executable = engine.compile(&model, &compile_options)?;
@@ -149,7 +155,9 @@ impl Decoder {
         check_ids(ids, self.options.batch, self.vocab)?;
         let needed = self.n_past + ids.len() / self.options.batch;
         match self.max_positions {
-            Some(capacity) if needed > capacity => Err(ModelError::ContextFull { needed, capacity }),
+            Some(capacity) if needed > capacity => {
+                Err(ModelError::ContextFull { needed, capacity })
+            }
             _ => Ok(()),
         }
     }
@@ -230,9 +238,8 @@ impl FeedNames {
 
 /// Caches with the names of their inputs and outputs, which lowering keeps or removes.
 fn named_caches(graph: &Graph, roles: &Roles) -> Vec<(String, String, CachePair)> {
-    let named = |pair: &CachePair| {
-        (name_of(graph, pair.past), name_of(graph, pair.present), pair.clone())
-    };
+    let named =
+        |pair: &CachePair| (name_of(graph, pair.past), name_of(graph, pair.present), pair.clone());
     roles.caches.iter().map(named).collect()
 }
 

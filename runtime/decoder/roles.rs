@@ -37,7 +37,8 @@ impl Roles {
     pub fn find(model: &Model) -> Result<Self, DecoderError> {
         let facts = infer_leniently(model)?;
         let graph = &model.graph;
-        let tokens = find_tokens(graph, &facts).ok_or(DecoderError::Missing("input of token ids"))?;
+        let tokens =
+            find_tokens(graph, &facts).ok_or(DecoderError::Missing("input of token ids"))?;
         let caches = CachePair::find_all(graph, &facts)?;
         let mut others: Vec<ValueId> = graph
             .inputs
@@ -51,7 +52,8 @@ impl Roles {
         if let Some(unknown) = others.first() {
             return Err(DecoderError::UnknownInput(graph.value(*unknown).name.clone()));
         }
-        let logits = find_logits(graph, &facts, &caches).ok_or(DecoderError::Missing("output of logits"))?;
+        let logits =
+            find_logits(graph, &facts, &caches).ok_or(DecoderError::Missing("output of logits"))?;
         let vocab = facts.get(logits).dim(-1).and_then(Dim::as_usize).ok_or_else(|| {
             let name = graph.value(logits).name.clone();
             DecoderError::UnknownSize { what: "size of the vocabulary", name }
@@ -68,7 +70,8 @@ fn take(values: &mut Vec<ValueId>, is_wanted: impl Fn(ValueId) -> bool) -> Optio
 
 /// The integer input that selects rows of the largest table.
 fn find_tokens(graph: &Graph, facts: &Facts) -> Option<ValueId> {
-    let score = |v: &ValueId| (largest_table(graph, facts, *v), graph.value(*v).name == "input_ids");
+    let score =
+        |v: &ValueId| (largest_table(graph, facts, *v), graph.value(*v).name == "input_ids");
     let is_integer = |v: &ValueId| facts.get(*v).dtype.is_some_and(DataType::is_integer);
     let best = graph.inputs.iter().copied().filter(is_integer).max_by_key(score)?;
     (largest_table(graph, facts, best) > 0).then_some(best)
@@ -76,12 +79,14 @@ fn find_tokens(graph: &Graph, facts: &Facts) -> Option<ValueId> {
 
 /// Elements of the largest table that `indices` selects from; 0 if there is none.
 fn largest_table(graph: &Graph, facts: &Facts, indices: ValueId) -> i64 {
-    let tables = aliases(graph, indices).into_iter().flat_map(|v| graph.users(v)).map(|(id, at)| {
-        let node = graph.node(id);
-        let selects = at == 1 && (node.is("Gather") || node.is_of(MICROSOFT, "GatherBlockQuantized"));
-        let shape = node.input(0).filter(|_| selects).and_then(|v| facts.get(v).shape);
-        shape.map_or(0, |s| s.iter().map(|d| d.as_const().unwrap_or(1)).product())
-    });
+    let tables =
+        aliases(graph, indices).into_iter().flat_map(|v| graph.users(v)).map(|(id, at)| {
+            let node = graph.node(id);
+            let selects =
+                at == 1 && (node.is("Gather") || node.is_of(MICROSOFT, "GatherBlockQuantized"));
+            let shape = node.input(0).filter(|_| selects).and_then(|v| facts.get(v).shape);
+            shape.map_or(0, |s| s.iter().map(|d| d.as_const().unwrap_or(1)).product())
+        });
     tables.max().unwrap_or(0)
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
+use planish_passes::quantize::{Method, QuantizeOptions, quantize};
 
 use super::*;
 use crate::engine::cpu::CpuEngine;
@@ -137,7 +138,9 @@ fn sequences_of_a_batch_do_not_see_each_other() {
             let prefill = pair.forward(&both, Logits::All).unwrap();
             let step = pair.forward(&steps, Logits::Last).unwrap();
             let mut single = open(model, options);
-            for (row, (ids, next)) in [(&expected.ids, steps[0]), (&other, steps[1])].into_iter().enumerate() {
+            for (row, (ids, next)) in
+                [(&expected.ids, steps[0]), (&other, steps[1])].into_iter().enumerate()
+            {
                 single.reset();
                 let alone = single.forward(ids, Logits::All).unwrap();
                 let n = alone.data.len();
@@ -177,6 +180,63 @@ fn learned_positions_bound_the_context() {
     }
 }
 
+/// A canonical model quantised to `bits`.
+fn quantized(model: &Model, bits: &str, method: Method) -> Model {
+    let mut model = model.clone();
+    canonicalize::canonicalize(&mut model, &mut PassManager::new()).unwrap();
+    let bits = bits.parse().unwrap();
+    let options = QuantizeOptions { bits, method, ..QuantizeOptions::default() };
+    quantize(&mut model, &options, None, &mut |_| {}).unwrap();
+    model
+}
+
+#[test]
+fn a_packed_cache_and_fused_steps_give_what_the_quantised_graph_gives() {
+    // A code that falls to the other side of a half moves the logits, the more the fewer bits.
+    for (bits, method, tolerance) in
+        [("w8a8kv8", Method::Rtn, 0.005), ("w4a4kv4", Method::Hadamard, 0.03)]
+    {
+        for_each_model(Mode::Lowered, |name, model, options, expected| {
+            let model = quantized(model, bits, method);
+            let as_it_is = DecoderOptions { mode: Mode::AsImported, ..options };
+            let (mut plain, mut lowered) = (open(&model, as_it_is), open(&model, options));
+            assert!(lowered.empty.is_empty(), "{name}: all caches are in place");
+            assert!(lowered.summary().steps < plain.summary().steps);
+            for (ids, want) in [(&expected.ids, Logits::All), (&expected.step_ids, Logits::Last)] {
+                let plain = plain.forward(ids, want).unwrap();
+                let lowered = lowered.forward(ids, want).unwrap();
+                assert_close(&format!("{name}, {bits}"), &lowered.data, &plain.data, tolerance);
+            }
+            assert!(lowered.memory().cache < plain.memory().cache);
+        });
+    }
+}
+
+/// SmolLM2's exports, where they were fetched.
+fn fetched_models() -> Vec<PathBuf> {
+    let cache = planish_models::default_cache_dir().map(|dir| dir.join("smollm2"));
+    let folders = cache.into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+    let mut folders: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+    folders.retain(|folder| folder.join("model.onnx.data").is_file());
+    folders.sort();
+    folders
+}
+
+#[test]
+fn a_real_model_gives_the_logits_of_onnx_runtime() {
+    let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/smollm2/expected.npz");
+    let expected = Expected::read(&expected);
+    assert_eq!((expected.ids.len(), expected.logits.len()), (5, 5 * 49152));
+    for folder in fetched_models() {
+        let name = folder.to_string_lossy().into_owned();
+        for mode in [Mode::AsImported, Mode::Lowered] {
+            let mut decoder =
+                open(&read(&folder), DecoderOptions { mode, ..DecoderOptions::default() });
+            check_logits(&name, &mut decoder, &expected);
+        }
+    }
+}
+
 fn ids_array(ids: &[u32], batch: usize) -> NpyArray {
     let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
     NpyArray::from_i64(&[batch, ids.len() / batch], &ids)
@@ -193,7 +253,8 @@ fn a_run_on_arrays_makes_what_follows_from_the_tokens() {
         assert_close(name, &logits.to_f32().unwrap(), &expected.logits, TOLERANCE);
         // The outputs are the caches of the next run.
         let past = |n: &String| n.replace("present", "past_key_values");
-        let caches = outputs.iter().filter(|(n, _)| n != "logits").map(|(n, a)| (past(n), a.clone()));
+        let caches =
+            outputs.iter().filter(|(n, _)| n != "logits").map(|(n, a)| (past(n), a.clone()));
         let mut inputs: Vec<_> = caches.collect();
         inputs.push(("input_ids".to_owned(), ids_array(&expected.step_ids, 1)));
         let outputs = forward_arrays(model, &engine, inputs).unwrap();

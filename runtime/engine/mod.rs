@@ -119,7 +119,8 @@ impl IoInfo {
     pub fn check(&self, tensor: &Tensor) -> Result<(), EngineError> {
         let fits_type = self.dtype.is_none_or(|dtype| dtype == tensor.dtype());
         let fits_shape = self.shape.as_ref().is_none_or(|shape| {
-            let fits = |(dim, size): (&Dim, &usize)| dim.as_const().is_none_or(|d| d == *size as i64);
+            let fits =
+                |(dim, size): (&Dim, &usize)| dim.as_const().is_none_or(|d| d == *size as i64);
             shape.len() == tensor.shape().len() && shape.iter().zip(tensor.shape()).all(fits)
         });
         if fits_type && fits_shape {

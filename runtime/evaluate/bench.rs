@@ -48,20 +48,41 @@ pub fn bench(model: &mut dyn LanguageModel, options: BenchOptions) -> Result<Spe
             return Err(EvalError::NothingToTime(what));
         }
     }
-    pass(model, options.prefill.min(32), 1)?;
-    let repeats = 0..options.repeats.max(1);
-    let times: Vec<[Duration; 2]> =
-        repeats.map(|_| pass(model, options.prefill, options.decode)).collect::<Result<_, _>>()?;
-    let rate = |index: usize, tokens: usize| {
-        let time = median(times.iter().map(|time| time[index]).collect());
-        (tokens * model.batch()) as f64 / time.as_secs_f64().max(1e-9)
-    };
+    pass(model, options.prefill.min(32), 1, Logits::Last)?;
+    let times = (0..options.repeats.max(1))
+        .map(|_| pass(model, options.prefill, options.decode, Logits::Last))
+        .collect::<Result<Vec<_>, _>>()?;
+    let of = |index: usize| times.iter().map(|time| time[index]).collect();
     Ok(Speed {
-        prefill_tokens_per_s: rate(0, options.prefill),
-        decode_tokens_per_s: rate(1, options.decode),
+        prefill_tokens_per_s: rate(model, options.prefill, of(0)),
+        decode_tokens_per_s: rate(model, options.decode, of(1)),
         batch: model.batch(),
         memory: model.memory(),
     })
+}
+
+/// Tokens of the prompt per second, the median, if the logits of every position are wanted:
+/// [`bench`] asks for those of the last one alone, as generation does.
+///
+/// # Errors
+/// As [`bench`].
+pub fn bench_all_logits(
+    model: &mut dyn LanguageModel,
+    options: BenchOptions,
+) -> Result<f64, EvalError> {
+    if options.prefill == 0 {
+        return Err(EvalError::NothingToTime("prefill"));
+    }
+    pass(model, options.prefill.min(32), 0, Logits::All)?;
+    let times = (0..options.repeats.max(1))
+        .map(|_| Ok(pass(model, options.prefill, 0, Logits::All)?[0]))
+        .collect::<Result<_, EvalError>>()?;
+    Ok(rate(model, options.prefill, times))
+}
+
+/// Tokens per second where each sequence got `tokens` in the median of `times`.
+fn rate(model: &dyn LanguageModel, tokens: usize, times: Vec<Duration>) -> f64 {
+    (tokens * model.batch()) as f64 / median(times).as_secs_f64().max(1e-9)
 }
 
 /// Feeds a prompt of `prefill` tokens, then `decode` single ones; returns the times of both.
@@ -69,6 +90,7 @@ fn pass(
     model: &mut dyn LanguageModel,
     prefill: usize,
     decode: usize,
+    want: Logits,
 ) -> Result<[Duration; 2], EvalError> {
     let (vocab, batch) = (model.vocab_size() as u64, model.batch());
     let mut random = SplitMix64::new(0);
@@ -76,7 +98,7 @@ fn pass(
     model.reset();
     let prompt = ids(prefill);
     let start = Instant::now();
-    model.forward(&prompt, Logits::Last)?;
+    model.forward(&prompt, want)?;
     let prefilled = start.elapsed();
     let start = Instant::now();
     for _ in 0..decode {
@@ -107,8 +129,18 @@ mod tests {
     }
 
     #[test]
+    fn prompts_alone_are_fed_for_all_logits() {
+        let mut model = Bigram::new(10, |_, _| 0.0);
+        let options = BenchOptions { prefill: 40, decode: 2, repeats: 2 };
+        assert!(bench_all_logits(&mut model, options).unwrap() > 0.0);
+        assert_eq!(model.calls, [32, 40, 40]);
+    }
+
+    #[test]
     fn nothing_cannot_be_timed() {
         let mut model = Bigram::new(10, |_, _| 0.0);
+        let options = BenchOptions { prefill: 0, ..BenchOptions::default() };
+        assert!(bench_all_logits(&mut model, options).is_err());
         let options = BenchOptions { decode: 0, ..BenchOptions::default() };
         let error = bench(&mut model, options).unwrap_err().to_string();
         assert_eq!(error, "the number of tokens to decode is 0, but at least 1 is needed");

@@ -8,7 +8,7 @@ mod rss;
 mod score;
 mod windows;
 
-pub use bench::{BenchOptions, Speed, bench};
+pub use bench::{BenchOptions, Speed, bench, bench_all_logits};
 pub use compare::{Comparison, compare};
 pub use error::EvalError;
 pub use perplexity::{Perplexity, perplexity};

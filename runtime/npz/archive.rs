@@ -1,6 +1,6 @@
 //! Reading and writing the zip around the arrays.
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -9,6 +9,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::array::NpyArray;
 use super::header;
+use super::sink::Sink;
 
 /// Why an `.npz` file could not be read or written.
 #[derive(Debug, Error)]
@@ -108,13 +109,13 @@ fn row_major(bytes: &[u8], size: usize, shape: &[usize]) -> Vec<u8> {
     out
 }
 
-/// Writes named arrays as an uncompressed `.npz` file, replacing the file at `path`.
+/// Writes named arrays as an uncompressed `.npz` file. A file at `path` is replaced when the new
+/// one is whole; if it does not come to that, nothing changes.
 ///
 /// # Errors
 /// [`NpzError`]; an array whose bytes do not fit its shape is refused.
 pub fn write_npz(path: &Path, arrays: &[(String, NpyArray)]) -> Result<(), NpzError> {
     let io = |source| NpzError::Io { action: "write", path: path.into(), source };
-    let zip = |source| NpzError::Archive { path: path.into(), source };
     for (name, array) in arrays {
         check_len(array).map_err(|problem| NpzError::Array {
             path: path.into(),
@@ -122,17 +123,34 @@ pub fn write_npz(path: &Path, arrays: &[(String, NpyArray)]) -> Result<(), NpzEr
             problem,
         })?;
     }
-    let mut writer = ZipWriter::new(BufWriter::new(File::create(path).map_err(io)?));
+    // What a link leads to is replaced, and a device is written to, not replaced.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if target.exists() && !target.is_file() {
+        return write_archive(&target, arrays).map_err(io);
+    }
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written =
+        write_archive(&temporary, arrays).and_then(|()| std::fs::rename(&temporary, &target));
+    if written.is_err() {
+        // Nothing can be done about a file that can't be removed either.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.map_err(io)
+}
+
+fn write_archive(path: &Path, arrays: &[(String, NpyArray)]) -> io::Result<()> {
+    let mut writer = ZipWriter::new(Sink::new(BufWriter::new(File::create(path)?)));
     for (name, array) in arrays {
         let large = array.bytes.len() >= u32::MAX as usize / 2;
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(large);
-        writer.start_file(format!("{name}.npy"), options).map_err(zip)?;
-        writer.write_all(&header::write(array.dtype, &array.shape)).map_err(io)?;
-        writer.write_all(&array.bytes).map_err(io)?;
+        writer.start_file(format!("{name}.npy"), options)?;
+        writer.write_all(&header::write(array.dtype, &array.shape))?;
+        writer.write_all(&array.bytes)?;
     }
-    writer.finish().map_err(zip)?.flush().map_err(io)
+    writer.finish()?.finish()
 }
 
 fn check_len(array: &NpyArray) -> Result<(), String> {
@@ -191,6 +209,20 @@ mod tests {
         let path = folder.path().join("a.npz");
         write_npz(&path, &arrays).unwrap();
         assert_eq!(read_npz(&path).unwrap(), arrays);
+    }
+
+    #[test]
+    fn a_file_is_replaced_by_a_whole_one_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npz");
+        let array = |n: i64| [("x".to_owned(), NpyArray::from_i64(&[1], &[n]))];
+        write_npz(&path, &array(1)).unwrap();
+        write_npz(&path, &array(2)).unwrap();
+        assert_eq!(read_npz(&path).unwrap(), array(2));
+        assert!(write_npz(folder.path(), &array(3)).is_err());
+        assert!(write_npz(&path.join("b.npz"), &array(3)).is_err());
+        assert_eq!(read_npz(&path).unwrap(), array(2));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod archive;
 mod array;
 mod header;
+mod sink;
 
 pub use archive::{NpzError, read_npz, write_npz};
 pub use array::{NpyArray, NpyType};

@@ -1,9 +1,11 @@
 //! What the command line asks for, as plain functions over plain requests.
 mod error;
+mod finite;
 mod inspect;
 mod model;
 mod output_folder;
 mod quantize;
+mod staging;
 
 pub use error::{AppError, check_readable};
 pub use inspect::{InspectReport, LeftAloneReport, Recognised, ValueReport, inspect};

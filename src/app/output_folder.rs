@@ -3,6 +3,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::AppError;
+use super::staging::Staging;
 
 /// Files that travel with a model: tokenizer, templates, configs.
 const COMPANIONS: [&str; 13] = [
@@ -23,9 +24,10 @@ const COMPANIONS: [&str; 13] = [
 
 /// A folder that is filled beside its target and renamed at the end; dropped before that, it
 /// leaves nothing behind.
+#[derive(Debug)]
 pub(super) struct OutputFolder {
     target: PathBuf,
-    staging: Option<PathBuf>,
+    staging: Staging,
 }
 
 impl OutputFolder {
@@ -34,10 +36,6 @@ impl OutputFolder {
     /// # Errors
     /// If `target` exists, or no folder can be made beside it.
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
-        if target.symlink_metadata().is_ok() {
-            let path = target.display();
-            return Err(AppError::Input(format!("the output folder {path} exists already")));
-        }
         let name = target.file_name().ok_or_else(|| {
             AppError::Input(format!("{} can't be an output folder", target.display()))
         })?;
@@ -45,35 +43,34 @@ impl OutputFolder {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let staging = parent.join(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
-        fs::create_dir_all(parent).map_err(|source| unwritable(parent, source))?;
-        if staging.exists() {
-            fs::remove_dir_all(&staging).map_err(|source| unwritable(&staging, source))?;
-        }
-        fs::create_dir(&staging).map_err(|source| unwritable(&staging, source))?;
-        Ok(Self { target: target.to_owned(), staging: Some(staging) })
+        // Without a slash at the end, which would hide a file of that name.
+        let target = target.with_file_name(name);
+        refuse_existing(&target)?;
+        let staging =
+            Staging::create(parent, name).map_err(|source| unwritable(&target, source))?;
+        Ok(Self { target, staging })
     }
 
     /// Where to write.
     pub(super) fn path(&self) -> &Path {
-        self.staging.as_deref().unwrap_or(&self.target)
+        self.staging.path()
     }
 
-    /// Copies what travels with the model at `source` (a folder). Returns the names copied.
+    /// Copies what travels with a model from the first of `sources` (folders) that has it.
+    /// Links are followed.
     ///
     /// # Errors
     /// If a file can't be copied.
-    pub(super) fn copy_companions(&self, source: &Path) -> Result<Vec<&'static str>, AppError> {
-        let mut copied = Vec::new();
+    pub(super) fn copy_companions(&self, sources: &[&Path]) -> Result<(), AppError> {
         for name in COMPANIONS {
-            let from = source.join(name);
-            if from.is_file() {
-                let to = self.path().join(name);
-                fs::copy(&from, &to).map_err(|source| unwritable(&to, source))?;
-                copied.push(name);
+            let mut candidates = sources.iter().map(|folder| folder.join(name));
+            if let Some(from) = candidates.find(|path| path.is_file()) {
+                let cannot =
+                    |source| AppError::failed(format!("cannot copy {}", from.display()), source);
+                fs::copy(&from, self.path().join(name)).map_err(cannot)?;
             }
         }
-        Ok(copied)
+        Ok(())
     }
 
     /// Writes a small file.
@@ -89,25 +86,18 @@ impl OutputFolder {
     ///
     /// # Errors
     /// If the target came into being meanwhile, or the folder can't be renamed.
-    pub(super) fn finish(mut self) -> Result<(), AppError> {
-        if self.target.symlink_metadata().is_ok() {
-            let path = self.target.display();
-            return Err(AppError::Input(format!("the output folder {path} exists already")));
-        }
-        if let Some(staging) = &self.staging {
-            fs::rename(staging, &self.target).map_err(|source| unwritable(&self.target, source))?;
-        }
-        self.staging = None;
-        Ok(())
+    pub(super) fn finish(self) -> Result<(), AppError> {
+        refuse_existing(&self.target)?;
+        let Self { target, staging } = self;
+        staging.rename(&target).map_err(|source| unwritable(&target, source))
     }
 }
 
-impl Drop for OutputFolder {
-    fn drop(&mut self) {
-        if let Some(staging) = self.staging.take() {
-            // Nothing can be done about a folder that can't be removed either.
-            let _ = fs::remove_dir_all(staging);
-        }
+fn refuse_existing(target: &Path) -> Result<(), AppError> {
+    let path = target.display();
+    match target.symlink_metadata() {
+        Ok(_) => Err(AppError::Input(format!("the output folder {path} exists already"))),
+        Err(_) => Ok(()),
     }
 }
 
@@ -136,7 +126,7 @@ mod tests {
         fs::write(parent.path().join("tokenizer.json"), "{}").unwrap();
         let target = parent.path().join("deep/out");
         let folder = OutputFolder::create(&target).unwrap();
-        assert_eq!(folder.copy_companions(parent.path()).unwrap(), ["tokenizer.json"]);
+        folder.copy_companions(&[parent.path()]).unwrap();
         folder.finish().unwrap();
         assert!(target.join("tokenizer.json").is_file());
         assert_eq!(fs::read_dir(parent.path().join("deep")).unwrap().count(), 1);
@@ -147,5 +137,30 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let error = OutputFolder::create(parent.path()).err().unwrap();
         assert!(error.to_string().contains("exists already"), "{error}");
+    }
+
+    #[test]
+    fn companions_come_from_the_first_folder_that_has_them() {
+        let parent = tempfile::tempdir().unwrap();
+        let (inner, target) = (parent.path().join("onnx"), parent.path().join("out"));
+        fs::create_dir(&inner).unwrap();
+        fs::write(parent.path().join("tokenizer.json"), "outer").unwrap();
+        fs::write(parent.path().join("config.json"), "outer").unwrap();
+        fs::write(inner.join("config.json"), "inner").unwrap();
+        fs::write(inner.join("genai_config.json"), "of another graph").unwrap();
+        let folder = OutputFolder::create(&target).unwrap();
+        folder.copy_companions(&[&inner, parent.path()]).unwrap();
+        folder.finish().unwrap();
+        let text = |name: &str| fs::read_to_string(target.join(name)).unwrap_or_default();
+        assert_eq!((text("tokenizer.json"), text("config.json")), ("outer".into(), "inner".into()));
+        assert!(!target.join("genai_config.json").exists());
+    }
+
+    #[test]
+    fn a_slash_at_the_end_does_not_hide_a_file() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("out"), "mine").unwrap();
+        let error = OutputFolder::create(&parent.path().join("out/")).unwrap_err();
+        assert!(error.to_string().ends_with("out exists already"), "{error}");
     }
 }

@@ -10,12 +10,13 @@ use planish_passes::emit::{EMITTED_OPSET, lower_for_opset};
 use planish_passes::quantize::{self, BitWidths, CalibrationStats, QuantizeOptions};
 use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
-use planish_runtime::decoder::collect_stats;
-use planish_runtime::text::TextTokenizer;
+use planish_runtime::decoder::{Roles, collect_stats};
+use planish_runtime::text::{TextTokenizer, TokenizerConfig, text_folder};
 use serde::Serialize;
 
 use super::error::{AppError, check_readable};
-use super::model::{OpenOptions, read};
+use super::finite::check_weights;
+use super::model::{OpenOptions, engine, read};
 use super::output_folder::OutputFolder;
 
 /// Tokens of a calibration window.
@@ -118,15 +119,18 @@ pub fn quantize(
     progress: &mut dyn FnMut(Stage<'_>),
 ) -> Result<QuantizeReport, AppError> {
     let start = Instant::now();
-    check_readable(&request.model)?;
+    check_request(request)?;
     let folder = OutputFolder::create(&request.output)?;
     progress(Stage { name: "import", done: 0, total: 1 });
     let (mut model, file) = read(&request.model)?;
     refuse_quantized(&model, &file)?;
+    check_weights(&model, &file)?;
+    let ids = calibration_ids(request, &file)?;
     let mut manager = PassManager::new().with_dump_dir(request.dump_ir.clone());
-    let cannot = |error: PassError| AppError::failed(format!("cannot compile {}", file.display()), error);
+    let cannot =
+        |error: PassError| AppError::failed(format!("cannot compile {}", file.display()), error);
     canonicalize(&mut model, &mut manager).map_err(cannot)?;
-    let stats = calibrate(request, &model, &file, progress)?;
+    let stats = calibrate(request, &model, &file, ids, progress)?;
     let options = options(request);
     let mut on_progress = |step: planish_passes::quantize::Progress| {
         progress(Stage { name: "quantise", done: step.done as u64, total: step.total as u64 });
@@ -136,8 +140,7 @@ pub fn quantize(
     manager.dump(&model, "quantize").map_err(cannot)?;
     progress(Stage { name: "write", done: 0, total: 1 });
     emit(&mut model, &folder)?;
-    let source = file.parent().unwrap_or(Path::new("."));
-    folder.copy_companions(source)?;
+    copy_companions(&file, &folder)?;
     let report = QuantizeReport {
         output: request.output.clone(),
         layers: report.n_linears,
@@ -177,45 +180,72 @@ fn options(request: &QuantizeRequest) -> QuantizeOptions {
     }
 }
 
-/// Runs the calibration text through the model, if the method wants to know its activations.
-fn calibrate(
-    request: &QuantizeRequest,
-    model: &Model,
-    file: &Path,
-    progress: &mut dyn FnMut(Stage<'_>),
-) -> Result<Option<CalibrationStats>, AppError> {
-    if request.method != Method::Smoothquant {
-        return Ok(None);
+/// What can be said before the model is read.
+fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
+    check_readable(&request.model)?;
+    request.calibration.as_deref().map_or(Ok(()), check_readable)?;
+    engine(&request.open)?;
+    if request.method == Method::Smoothquant && request.calibration.is_none() {
+        let message = "the method smoothquant needs a text: give --calibration FILE.txt";
+        return Err(AppError::Input(message.into()));
     }
-    let text = request.calibration.as_deref().ok_or_else(|| {
-        AppError::Input("the method smoothquant needs a text: give --calibration FILE.txt".into())
-    })?;
-    check_readable(text)?;
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        AppError::failed(format!("cannot calibrate {}", file.display()), error)
+    Ok(())
+}
+
+/// The calibration text as tokens, if the method wants to know the model's activations.
+fn calibration_ids(
+    request: &QuantizeRequest,
+    file: &Path,
+) -> Result<Option<Calibration>, AppError> {
+    let Some(text) =
+        request.calibration.as_deref().filter(|_| request.method == Method::Smoothquant)
+    else {
+        return Ok(None);
     };
-    let engine = super::model::engine(&request.open)?;
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let tokenizer = TextTokenizer::load(folder)
-        .map_err(|error| AppError::failed("cannot load the tokenizer", error))?;
+    let failed = |error| AppError::failed("cannot load the tokenizer", error);
+    let tokenizer =
+        text_folder(file).and_then(|folder| TextTokenizer::load(&folder)).map_err(failed)?;
     let contents = std::fs::read_to_string(text)
         .map_err(|error| AppError::failed(format!("cannot read {}", text.display()), error))?;
     let ids = tokenizer
         .encode(&contents, false)
-        .map_err(|error| AppError::failed("cannot tokenise the calibration text", error))?;
-    let windows: Vec<&[u32]> = ids.chunks_exact(CALIBRATION_WINDOW).take(CALIBRATION_WINDOWS).collect();
-    if windows.is_empty() {
+        .map_err(|error| AppError::failed(format!("cannot tokenise {}", text.display()), error))?;
+    if ids.len() < CALIBRATION_WINDOW {
+        let (path, n) = (text.display(), ids.len());
         return Err(AppError::Input(format!(
-            "{} has {} tokens; calibration needs at least {CALIBRATION_WINDOW}",
-            text.display(),
-            ids.len()
+            "{path} has {n} tokens, but calibration needs at least {CALIBRATION_WINDOW}"
         )));
     }
+    Ok(Some(Calibration { tokenizer, ids }))
+}
+
+/// A calibration text.
+struct Calibration {
+    tokenizer: TextTokenizer,
+    ids: Vec<u32>,
+}
+
+/// Runs the calibration text, if there is one, through the model.
+fn calibrate(
+    request: &QuantizeRequest,
+    model: &Model,
+    file: &Path,
+    calibration: Option<Calibration>,
+    progress: &mut dyn FnMut(Stage<'_>),
+) -> Result<Option<CalibrationStats>, AppError> {
+    let Some(Calibration { tokenizer, ids }) = calibration else { return Ok(None) };
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        AppError::failed(format!("cannot calibrate {}", file.display()), error)
+    };
+    let roles = Roles::find(model).map_err(|error| failed(error.into()))?;
+    tokenizer.check_vocab(roles.vocab).map_err(|error| failed(error.into()))?;
+    let windows: Vec<&[u32]> =
+        ids.chunks_exact(CALIBRATION_WINDOW).take(CALIBRATION_WINDOWS).collect();
     let layout = Layout::new(model).map_err(|error| failed(error.into()))?;
     let mut on_window = |done: usize| {
         progress(Stage { name: "calibrate", done: done as u64, total: windows.len() as u64 });
     };
-    collect_stats(model, &layout, &engine, &windows, &mut on_window)
+    collect_stats(model, &layout, &engine(&request.open)?, &windows, &mut on_window)
         .map(Some)
         .map_err(|error| failed(error.into()))
 }
@@ -236,6 +266,24 @@ fn emit(model: &mut Model, folder: &OutputFolder) -> Result<(), AppError> {
     let written = planish_onnx::read_model(&path).map_err(|error| failed(error.into()))?;
     planish_kernels::infer::infer(&written).map_err(|error| failed(error.into()))?;
     Ok(())
+}
+
+/// Copies the files that travel with the model, which may lie one folder up. Not among them is
+/// `genai_config.json`, as it describes the graph of before: what it alone says about the end of
+/// a text goes into a `generation_config.json`.
+fn copy_companions(file: &Path, folder: &OutputFolder) -> Result<(), AppError> {
+    let own = file.parent().unwrap_or(Path::new(""));
+    let of_text = text_folder(file).unwrap_or_else(|_| own.to_owned());
+    folder.copy_companions(&[own, &of_text])?;
+    let end_ids =
+        |path: &Path| TokenizerConfig::load(path).map(|config| config.eos_ids).unwrap_or_default();
+    let before = end_ids(&of_text);
+    let has_own = folder.path().join("generation_config.json").exists();
+    if has_own || before.is_empty() || end_ids(folder.path()) == before {
+        return Ok(());
+    }
+    let config = serde_json::json!({ "eos_token_id": before });
+    folder.write("generation_config.json", config.to_string().as_bytes())
 }
 
 /// `planish.json`: how the folder was made.

@@ -4,7 +4,7 @@ use std::path::Path;
 use anyhow::Context;
 use planish::app::{OpenOptions, check_readable, open_model};
 use planish_runtime::LanguageModel;
-use planish_runtime::evaluate::tokenize;
+use planish_runtime::evaluate::{EvalError, EvalOptions, tokenize};
 use planish_runtime::text::{TextTokenizer, text_folder};
 
 /// Loads the tokenizer that belongs to a model.
@@ -29,4 +29,14 @@ pub(super) fn tokenize_file(path: &Path, tokenizer: &TextTokenizer) -> anyhow::R
     let read = || format!("cannot read {}", path.display());
     let text = std::fs::read_to_string(path).with_context(read)?;
     tokenize(tokenizer, &text).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Checks that the tokens of the text in `path` fill a window.
+pub(super) fn check_length(path: &Path, ids: &[u32], options: EvalOptions) -> anyhow::Result<()> {
+    match options.count_windows(ids.len()) {
+        Err(error @ (EvalError::EmptyText | EvalError::TooShort { .. })) => {
+            Err(error).with_context(|| format!("cannot use {}", path.display()))
+        }
+        result => Ok(result.map(|_| ())?),
+    }
 }

@@ -6,7 +6,7 @@ use planish_runtime::evaluate::{Comparison, compare};
 use serde::Serialize;
 
 use super::Global;
-use super::common::{load_tokenizer, open_checked, tokenize_file};
+use super::common::{check_length, load_tokenizer, open_checked, tokenize_file};
 use super::output::{print_json, print_table};
 use super::progress::Bar;
 
@@ -75,7 +75,7 @@ pub(super) fn execute(args: CompareArgs, global: &Global) -> anyhow::Result<()> 
     let tokenizer = load_tokenizer(&args.reference)?;
     let ids = tokenize_file(&args.text, &tokenizer)?;
     let options = global.eval_options(args.context, args.windows);
-    options.count_windows(ids.len())?;
+    check_length(&args.text, &ids, options)?;
     let open = global.open_options(1);
     let mut reference = open_checked(&args.reference, &open, &tokenizer)?;
     let mut candidate = open_checked(&args.candidate, &open, &tokenizer)?;

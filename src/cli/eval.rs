@@ -6,7 +6,7 @@ use planish_runtime::evaluate::{EvalOptions, peak_rss_bytes, perplexity};
 use serde::Serialize;
 
 use super::Global;
-use super::common::{load_tokenizer, open_checked, tokenize_file};
+use super::common::{check_length, load_tokenizer, open_checked, tokenize_file};
 use super::output::{mebibytes, print_json, print_table};
 use super::progress::Bar;
 
@@ -55,7 +55,7 @@ pub(super) fn execute(args: EvalArgs, global: &Global) -> anyhow::Result<()> {
     let tokenizer = load_tokenizer(&args.model)?;
     let ids = tokenize_file(&args.text, &tokenizer)?;
     let options = global.eval_options(args.context, args.windows);
-    options.count_windows(ids.len())?;
+    check_length(&args.text, &ids, options)?;
     let mut model = open_checked(&args.model, &global.open_options(1), &tokenizer)?;
 
     let bar = Bar::new();

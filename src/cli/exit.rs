@@ -57,7 +57,20 @@ fn judge(error: &anyhow::Error) -> (u8, Option<String>) {
     if let Some(AppError::Internal(what)) = error.downcast_ref() {
         return (BUG, Some(bug(what)));
     }
-    (BAD_INPUT, Some(format!("error: {}", one_line(&format!("{error:#}")))))
+    (BAD_INPUT, Some(format!("error: {}", one_line(&sentence(error)))))
+}
+
+/// An error and its causes. Some errors tell their cause themselves: it is not said twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if sentence.is_empty() {
+            sentence = cause;
+        } else if !sentence.ends_with(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
 }
 
 #[cfg(test)]
@@ -70,6 +83,13 @@ mod tests {
     fn errors_are_one_line_with_their_causes() {
         let error = anyhow::anyhow!("no such\nthing").context("cannot read a.txt");
         assert_eq!(judge(&error), (1, Some("error: cannot read a.txt: no such thing".into())));
+    }
+
+    #[test]
+    fn a_cause_is_not_said_twice() {
+        let error =
+            anyhow::anyhow!("disk full").context("cannot write: disk full").context("a.txt");
+        assert_eq!(sentence(&error), "a.txt: cannot write: disk full");
     }
 
     #[test]

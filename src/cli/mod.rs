@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod quantize;
 mod run;
+mod signals;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -79,6 +80,7 @@ enum Command {
 /// Runs the program; wrong usage ends the process with code 2, as clap does it.
 pub fn main() -> ExitCode {
     exit::report_panics();
+    signals::survive_file_size_limit();
     let Cli { command, global } = Cli::parse();
     log::init(global.verbose);
     exit::code(dispatch(command, &global))

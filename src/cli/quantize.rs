@@ -72,9 +72,6 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         lm_head_bits: args.lm_head_bits,
         dump_ir: args.dump_ir,
     };
-    // Loading the model takes long: look for the small file first.
-    app::check_readable(&request.model)?;
-    request.calibration.as_deref().map_or(Ok(()), app::check_readable)?;
     let bar = Bar::new();
     let report =
         app::quantize(&request, &mut |stage| bar.show(stage.name, stage.done, stage.total))?;

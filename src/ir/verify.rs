@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::graph::{Slot, Vertex};
-use crate::{Graph, Model, NodeId, ValueId};
+use crate::{Dim, Graph, Model, NodeId, ValueId};
 
 /// What is wrong with a graph.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -128,15 +128,19 @@ fn check_values(graph: &Graph) -> Result<(), String> {
             _ => return Err(format!("two nodes write the value \"{}\"", value.name)),
         }
         if let (Some(tensor), Some(ty)) = (&value.constant, value.ty.as_tensor()) {
-            let declared = ty.shape.iter().flatten().map(|d| d.as_usize());
-            let agrees = ty.shape.is_none()
-                || declared.map(Option::unwrap_or_default).eq(tensor.shape().iter().copied());
+            let agrees = ty.shape.as_ref().is_none_or(|shape| fits(shape, tensor.shape()));
             if !agrees || ty.dtype.is_some_and(|d| d != tensor.dtype()) {
                 return Err(format!("the initializer \"{}\" is not of its type", value.name));
             }
         }
     }
     Ok(())
+}
+
+/// Whether sizes are what is declared; symbols stand for any size.
+fn fits(declared: &[Dim], sizes: &[usize]) -> bool {
+    let fits = |(d, size): (&Dim, &usize)| d.as_const().is_none_or(|_| d.as_usize() == Some(*size));
+    declared.len() == sizes.len() && declared.iter().zip(sizes).all(fits)
 }
 
 fn check_captures(outer: &Graph, inner: &Graph) -> Result<(), String> {
@@ -152,7 +156,7 @@ fn check_captures(outer: &Graph, inner: &Graph) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Node, Tensor, ValueType};
+    use crate::{DataType, Node, Tensor, ValueType};
 
     fn model() -> (Model, ValueId) {
         let mut graph = Graph::new("g");
@@ -193,5 +197,19 @@ mod tests {
         model.graph.set_input(node, 1, Some(c));
         model.graph.value_mut(c).constant = Some(Tensor::scalar(1i64));
         assert!(verify(&model).unwrap_err().problem.contains("not of its type"));
+    }
+
+    #[test]
+    fn a_default_may_have_any_size_for_a_symbol() {
+        let (mut model, _) = model();
+        let x = model.graph.inputs[0];
+        model.graph.value_mut(x).constant = Some(Tensor::from_vec(&[2, 3], vec![0.0f32; 6]));
+        let mut declare = |dims: &[&str]| {
+            let shape = dims.iter().map(|d| Dim::parse(d)).collect();
+            model.graph.value_mut(x).ty = ValueType::tensor(DataType::F32, shape);
+            verify(&model).is_ok()
+        };
+        assert!(declare(&["batch", "3"]) && declare(&["n", "n + 1"]) && declare(&["2", "3"]));
+        assert!(!declare(&["batch", "4"]) && !declare(&["batch"]) && !declare(&["0", "3"]));
     }
 }

@@ -75,7 +75,7 @@ fn run(
         && (q.batch, k.batch) == (k.batch, v.batch)
         && (k.heads, k.seq) == (v.heads, v.seq)
         && k.heads > 0
-        && q.heads % k.heads == 0;
+        && q.heads.is_multiple_of(k.heads);
     if !fits {
         return Ok(None);
     }

@@ -26,7 +26,7 @@ impl Kernel for Concat {
         let shapes: Vec<&[usize]> = tensors.iter().map(|t| t.shape()).collect();
         let (axis, shape) = joined(&self.0.op(), &shapes)?;
         let dtype = tensors[0].dtype();
-        let is_plain = dtype.bits() % 8 == 0 && dtype.bits() > 0;
+        let is_plain = dtype.bits() > 0 && dtype.bits().is_multiple_of(8);
         if !is_plain || tensors.iter().any(|t| t.dtype() != dtype) {
             return self.0.run(inputs);
         }

@@ -19,6 +19,9 @@ pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>
     let spec = Spec::new(op, |i| optional(inputs, i).is_some())?;
     let dtype = required(inputs, 0)?.dtype();
     let [mut q, mut k, v] = split(&spec, inputs)?;
+    if [(k.batch, k.seq), (v.batch, v.seq)] != [(q.batch, q.seq); 2] {
+        return Err(OpError::shape("queries, keys and values have other batches or lengths"));
+    }
     let lengths = Lengths::new(inputs, q.batch, q.seq)?;
     if spec.rotary {
         let read = |i| Dense::read(required(inputs, i)?);

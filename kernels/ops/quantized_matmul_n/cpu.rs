@@ -12,6 +12,9 @@ use crate::ops::quantized_matmul::cpu::check;
 use crate::ops::support::{packed, rows};
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
+/// Rows computed at a time: their products stay in the second-level cache.
+const ROWS: usize = 96;
+
 struct QuantizedMatMulN {
     weight: PackedWeights,
     /// Columns of each product.
@@ -89,15 +92,10 @@ impl Kernel for QuantizedMatMulN {
         let (codes, a_scale) = (required(inputs, 0)?, required(inputs, 1)?);
         check(codes, a_scale, self.weight.k())?;
         let (data, scales) = (codes.as_slice::<i8>()?, a_scale.as_slice::<f32>()?);
-        let shape = rows::with_last(codes, self.weight.n());
-        let all = rows::f32_output(context, shape, |y| {
-            let (pool, isa) = (context.pool, Isa::best());
-            qgemm(pool, isa, &data, &scales, &self.weight, None, y, false);
-        })?;
-        if scales.len() == 1 {
-            return self.slices(codes, &all);
+        match scales.len() {
+            1 => self.one_row(context, codes, &data, &scales),
+            _ => self.rows(context, codes, &data, &scales),
         }
-        self.copies(context, codes, &all)
     }
 
     fn owns_input(&self, index: usize) -> bool {
@@ -119,8 +117,23 @@ impl QuantizedMatMulN {
         })
     }
 
-    /// The outputs of a single row are parts of it.
-    fn slices(&self, codes: &Tensor, all: &Tensor) -> Result<Vec<Tensor>, OpError> {
+    /// All products of some rows, side by side.
+    fn multiply(&self, context: &CpuContext, codes: &[i8], scales: &[f32], all: &mut [f32]) {
+        qgemm(context.pool, Isa::best(), codes, scales, &self.weight, None, all, false);
+    }
+
+    /// The outputs of a single row are parts of one buffer.
+    fn one_row(
+        &self,
+        context: &CpuContext,
+        codes: &Tensor,
+        data: &[i8],
+        scales: &[f32],
+    ) -> Result<Vec<Tensor>, OpError> {
+        let shape = rows::with_last(codes, self.weight.n());
+        let all = rows::f32_output(context, shape, |all| {
+            self.multiply(context, data, scales, all);
+        })?;
         let part = |(start, n): (usize, usize)| {
             let bytes = all.bytes().slice(4 * start..4 * (start + n));
             Ok(Tensor::new(DataType::F32, rows::with_last(codes, n), bytes)?)
@@ -128,24 +141,47 @@ impl QuantizedMatMulN {
         self.starts().map(part).collect()
     }
 
-    /// The outputs of several rows, copied apart.
-    fn copies(
+    /// The outputs of several rows are copied apart, a few rows at a time so that they are still
+    /// in the cache.
+    fn rows(
         &self,
         context: &CpuContext,
         codes: &Tensor,
-        all: &Tensor,
+        data: &[i8],
+        scales: &[f32],
     ) -> Result<Vec<Tensor>, OpError> {
-        let (data, width) = (all.as_slice::<f32>()?, self.weight.n());
-        let part = |(start, n): (usize, usize)| {
-            rows::f32_output(context, rows::with_last(codes, n), |y| {
-                for_each_part(context, y, n, |first, part| {
-                    for (i, row) in part.chunks_exact_mut(n.max(1)).enumerate() {
-                        let from = (first / n.max(1) + i) * width + start;
-                        row.copy_from_slice(&data[from..from + n]);
-                    }
-                });
-            })
-        };
-        self.starts().map(part).collect()
+        let (k, width) = (self.weight.k(), self.weight.n());
+        let mut outputs: Vec<_> =
+            self.columns.iter().map(|n| context.f32s(scales.len() * n)).collect();
+        let mut scratch = context.f32s(ROWS.min(scales.len()) * width);
+        for (i, scales) in scales.chunks(ROWS).enumerate() {
+            let (first, n_rows) = (i * ROWS, scales.len());
+            let all = &mut scratch.as_mut::<f32>()[..n_rows * width];
+            self.multiply(context, &data[first * k..(first + n_rows) * k], scales, all);
+            for (output, (start, n)) in outputs.iter_mut().zip(self.starts()) {
+                let output = &mut output.as_mut::<f32>()[first * n..(first + n_rows) * n];
+                copy_columns(context, all, width, start, n, output);
+            }
+        }
+        let tensor =
+            |(buffer, n): (_, &usize)| context.f32_tensor(buffer, rows::with_last(codes, *n));
+        outputs.into_iter().zip(&self.columns).map(tensor).collect()
     }
+}
+
+/// Copies columns `start..start + n` of rows of `width` to `output`.
+fn copy_columns(
+    context: &CpuContext,
+    all: &[f32],
+    width: usize,
+    start: usize,
+    n: usize,
+    output: &mut [f32],
+) {
+    for_each_part(context, output, n, |first, part| {
+        for (i, row) in part.chunks_exact_mut(n.max(1)).enumerate() {
+            let from = (first / n.max(1) + i) * width + start;
+            row.copy_from_slice(&all[from..from + n]);
+        }
+    });
 }

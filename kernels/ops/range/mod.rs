@@ -18,8 +18,8 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let [start, limit, delta] = [required(inputs, 0)?, required(inputs, 1)?, required(inputs, 2)?];
     let dtype = common_dtype(&[start, limit, delta])?;
     let scalar = |fact: &Fact| fact.dims.as_ref()?.first().cloned();
-    let bounds = (scalar(start), scalar(limit), scalar(delta).and_then(|d| d.as_const()));
-    if let (Some(start), Some(limit), Some(delta @ (..0 | 1..))) = bounds {
+    let step = scalar(delta).and_then(|d| d.as_const()).filter(|step| *step != 0);
+    if let (Some(start), Some(limit), Some(delta)) = (scalar(start), scalar(limit), step) {
         let length = length(&start, &limit, delta);
         let elements = length
             .as_usize()

@@ -8,13 +8,13 @@ use crate::ops::common::fallback::Fallback;
 use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
 
 mod flatten;
-mod reshape;
 mod squeeze;
+mod target;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Reshape", reshape::infer, eval).with_cpu(cpu),
+    OpDef::new("Reshape", target::infer, eval).with_cpu(cpu),
     OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu),
     OpDef::new("Squeeze", squeeze::infer_squeeze, eval).with_cpu(cpu),
     OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval).with_cpu(cpu),
@@ -24,7 +24,7 @@ pub(super) static OPS: &[OpDef] = &[
 fn target(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<usize>, OpError> {
     let shape = required(inputs, 0)?.shape();
     match op.node.op_type.as_str() {
-        "Reshape" => reshape::target(op, inputs, shape),
+        "Reshape" => target::target(op, inputs, shape),
         "Flatten" => flatten::target(op, shape),
         "Squeeze" => squeeze::squeezed(op, inputs, shape),
         _ => squeeze::unsqueezed(op, inputs, shape),

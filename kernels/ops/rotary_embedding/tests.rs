@@ -8,7 +8,7 @@ use crate::ops::support::testing::*;
 
 /// Caches of 16 positions for heads of 4 channels.
 fn caches() -> (Tensor, Tensor) {
-    let angle = |i: usize| (i / 2) as f32 * if i % 2 == 0 { 1.0 } else { 0.01 };
+    let angle = |i: usize| (i / 2) as f32 * [1.0, 0.01][i % 2];
     let cache =
         |f: fn(f32) -> f32| Tensor::from_vec(&[16, 2], (0..32).map(|i| f(angle(i))).collect());
     (cache(f32::cos), cache(f32::sin))

@@ -37,7 +37,7 @@ pub(in crate::ops) fn attend(
         && (q.batch, k.batch) == (k.batch, v.batch)
         && (k.heads, k.seq) == (v.heads, v.seq)
         && k.heads > 0
-        && q.heads % k.heads == 0;
+        && q.heads.is_multiple_of(k.heads);
     if !fits {
         return Err(OpError::shape("queries, keys and values do not go together"));
     }

@@ -7,7 +7,10 @@ use planish_kernels::infer::Facts;
 use super::norm_quantize::norm_inputs;
 use crate::pass::{PassContext, PassError};
 
-pub(super) fn fuse_add_norm(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn fuse_add_norm(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
     let facts = context.infer(model)?;
     let norms: Vec<NodeId> = model.graph.node_ids().collect();
     let n_rewrites = norms.into_iter().filter(|id| fuse(model, &facts, *id).is_some()).count();

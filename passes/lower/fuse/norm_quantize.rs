@@ -8,7 +8,10 @@ use crate::pass::{PassContext, PassError};
 /// `epsilon` of RMSNormalization where a node does not give it.
 const EPSILON: f32 = 1e-5;
 
-pub(super) fn fuse_norm_quantize(model: &mut Model, _: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn fuse_norm_quantize(
+    model: &mut Model,
+    _: &mut PassContext,
+) -> Result<usize, PassError> {
     let graph = &mut model.graph;
     let mut n_rewrites = 0;
     for quantizer in Quantizer::find_all(graph) {

@@ -32,7 +32,13 @@ impl Quantizer {
     }
 
     /// Puts `op_type`, which reads `inputs` and the factors, in the place of quantiser and source.
-    pub fn fuse(self, graph: &mut Graph, op_type: &str, inputs: [ValueId; 2], epsilon: Option<f32>) {
+    pub fn fuse(
+        self,
+        graph: &mut Graph,
+        op_type: &str,
+        inputs: [ValueId; 2],
+        epsilon: Option<f32>,
+    ) {
         let mut fused = graph.node(self.id).clone();
         fused.op_type = op_type.to_owned();
         fused.inputs = inputs.into_iter().map(Some).chain(self.factors).collect();

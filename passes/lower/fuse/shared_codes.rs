@@ -7,7 +7,10 @@ use planish_kernels::DOMAIN;
 
 use crate::pass::{PassContext, PassError};
 
-pub(super) fn fuse_shared_codes(model: &mut Model, _: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn fuse_shared_codes(
+    model: &mut Model,
+    _: &mut PassContext,
+) -> Result<usize, PassError> {
     let graph = &mut model.graph;
     let mut groups: BTreeMap<(ValueId, ValueId, i64), Vec<NodeId>> = BTreeMap::new();
     for id in graph.node_ids() {

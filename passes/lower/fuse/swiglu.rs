@@ -7,7 +7,10 @@ use crate::pass::{PassContext, PassError};
 use crate::pattern::{Match, any, op};
 use crate::rule::{Rewriter, Rule, apply};
 
-pub(super) fn fuse_swiglu(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn fuse_swiglu(
+    model: &mut Model,
+    context: &mut PassContext,
+) -> Result<usize, PassError> {
     let pattern = || op("Swish", [any("gate")]).named("swish") * any("up");
     apply(model, context, &[Rule { name: "swiglu", pattern, replace: fuse }])
 }

@@ -6,7 +6,10 @@ use planish_kernels::DOMAIN;
 use super::quantizer::Quantizer;
 use crate::pass::{PassContext, PassError};
 
-pub(super) fn fuse_swiglu_quantize(model: &mut Model, _: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn fuse_swiglu_quantize(
+    model: &mut Model,
+    _: &mut PassContext,
+) -> Result<usize, PassError> {
     let graph = &mut model.graph;
     let mut n_rewrites = 0;
     for quantizer in Quantizer::find_all(graph) {

@@ -50,7 +50,8 @@ impl Constants {
         pool: &ThreadPool,
     ) -> Result<bool, OpError> {
         let node = view.node;
-        let is_constant = |(id, t): (&Option<ValueId>, &Option<Tensor>)| id.is_none() || t.is_some();
+        let is_constant =
+            |(id, t): (&Option<ValueId>, &Option<Tensor>)| id.is_none() || t.is_some();
         if !node.inputs.iter().zip(inputs).all(is_constant) || !is_worthwhile(node, inputs, facts) {
             return Ok(false);
         }

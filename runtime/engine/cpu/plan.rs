@@ -65,9 +65,7 @@ impl Action {
                 }
                 kernel.run(context, &tensors[..inputs.len()])
             }
-            Self::Fast(kernel) => {
-                kernel.run(context, &inputs.iter().map(read).collect::<Vec<_>>())
-            }
+            Self::Fast(kernel) => kernel.run(context, &inputs.iter().map(read).collect::<Vec<_>>()),
             Self::Reference { eval, node, opset } => {
                 let tensors: Vec<_> = inputs.iter().map(|slot| read(slot).cloned()).collect();
                 eval(&OpNode { node, opset: *opset }, &tensors)

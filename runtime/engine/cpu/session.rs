@@ -89,7 +89,8 @@ impl CpuSession {
             let tensor = self.slots[*slot as usize].clone();
             tensor.ok_or_else(|| EngineError::NoOutput(info.name.clone()))
         };
-        let outputs = plan.output_slots.iter().zip(&plan.outputs).map(read).collect::<Result<_, _>>();
+        let outputs =
+            plan.output_slots.iter().zip(&plan.outputs).map(read).collect::<Result<_, _>>();
         let outputs: Vec<Tensor> = outputs?;
         for (input, output) in &plan.carried {
             self.slots[*input as usize] = self.slots[*output as usize].clone();
@@ -163,8 +164,8 @@ impl Session for CpuSession {
 
     fn profile(&self) -> Option<Profile> {
         let steps = self.plan.steps.iter().zip(&self.times);
-        self.plan
-            .profile
-            .then(|| Profile::of_steps(steps.map(|(step, (n, nanos))| (step.op.as_str(), *n, *nanos))))
+        self.plan.profile.then(|| {
+            Profile::of_steps(steps.map(|(step, (n, nanos))| (step.op.as_str(), *n, *nanos)))
+        })
     }
 }

@@ -45,7 +45,8 @@ fn values_are_shared_and_dropped_when_read_for_the_last_time() {
         let c = op(graph, "Add", &[a, b]);
         output(graph, "y", c);
     });
-    let plan = Compiler::new(&model, &ThreadPool::new(1)).unwrap().compile(&CompileOptions::default());
+    let plan =
+        Compiler::new(&model, &ThreadPool::new(1)).unwrap().compile(&CompileOptions::default());
     let plan = plan.unwrap();
     let frees: Vec<usize> = plan.steps.iter().map(|step| step.frees.len()).collect();
     assert_eq!(frees, [0, 1, 2], "x after the product, a and b after the sum");
@@ -98,7 +99,8 @@ fn names_that_do_not_exist_are_errors() {
     let outputs = CompileOptions { outputs: Some(vec!["q".into()]), ..CompileOptions::default() };
     let error = compile(&model, &outputs).err().unwrap();
     assert_eq!(error.to_string(), "the graph has no output \"q\"");
-    let carried = CompileOptions { carried: vec![("q".into(), "y".into())], ..CompileOptions::default() };
+    let carried =
+        CompileOptions { carried: vec![("q".into(), "y".into())], ..CompileOptions::default() };
     let error = compile(&model, &carried).err().unwrap();
     assert_eq!(error.to_string(), "the graph has no input \"q\"");
 }
@@ -194,4 +196,46 @@ fn time_is_measured_on_request() {
     session.run(&[vector(&[1.])]).unwrap();
     let profile = session.profile().unwrap();
     assert_eq!((profile.ops[0].op.as_str(), profile.ops[0].count), ("Add", 2));
+}
+
+/// `y = attention(x, x, x) + w`, with a cache.
+fn attention() -> Model {
+    let mut model = Model { graph: Graph::new("g"), ..Model::default() };
+    model.set_opset("", 23);
+    model.set_opset(planish_kernels::DOMAIN, 1);
+    let graph = &mut model.graph;
+    let shape = ["b", "s", "4"].map(Dim::parse).to_vec();
+    let x = graph.new_value("x", ValueType::tensor(DataType::F32, shape));
+    graph.inputs.push(x);
+    let w = input(graph, "w");
+    let node = Node::new("CachedAttention", vec![Some(x); 3])
+        .with_domain(planish_kernels::DOMAIN)
+        .with("q_num_heads", 1i64)
+        .with("kv_num_heads", 1i64);
+    let y = graph.add_op("attended", node);
+    let y = op(graph, "Add", &[y, w]);
+    output(graph, "y", y);
+    model
+}
+
+#[test]
+fn rolling_back_takes_what_a_failed_run_put_into_the_caches() {
+    let executable = compile(&attention(), &CompileOptions::default()).unwrap();
+    let row = |x: f32| Tensor::from_vec(&[1, 1, 4], vec![x, 0.5, -x, 1.0]);
+    let (good, bad) = (vector(&[0.0]), vector(&[0.0; 3]));
+    let (mut session, mut clean) = (executable.session(), executable.session());
+    session.run(&[row(1.0), good.clone()]).unwrap();
+    clean.run(&[row(1.0), good.clone()]).unwrap();
+    let bytes = session.cache_bytes();
+    session.mark();
+    session.run(&[row(9.0), bad]).unwrap_err();
+    assert!(session.cache_bytes() > bytes);
+    session.rollback();
+    assert_eq!(session.cache_bytes(), bytes);
+    let after = session.run(&[row(2.0), good.clone()]).unwrap();
+    assert_eq!(after, clean.run(&[row(2.0), good.clone()]).unwrap());
+    session.reset(&[]);
+    assert_eq!(session.cache_bytes(), 0);
+    session.rollback();
+    assert_eq!(session.cache_bytes(), 0, "a mark from before the reset adds nothing");
 }

@@ -1,9 +1,13 @@
 //! Developer commands: `cargo xtask <command>`.
 
+mod bench;
 mod check;
+mod demo;
 mod fetch_model;
+mod planish;
 mod process;
 mod python;
+mod table;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,15 +26,30 @@ struct Arguments {
 enum Command {
     FetchModel(fetch_model::Arguments),
     Check(check::Arguments),
+    Demo(demo::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::FetchModel(arguments) => fetch_model::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 
 /// Prints the command, runs it, and fails unless it succeeds.
 pub fn run(command: &mut Command) -> Result<()> {
@@ -15,6 +16,25 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("`{line}` failed ({status})");
     }
     Ok(())
+}
+
+/// Prints the command, runs it, and returns what it writes to stdout; fails unless it succeeds.
+pub fn read(command: &mut Command) -> Result<Vec<u8>> {
+    announce(command);
+    let line = line(command);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed ({})", output.status);
+    }
+    Ok(output.stdout)
+}
+
+/// As [`read`], for a command that writes one JSON value.
+pub fn read_json<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
+    let bytes = read(command)?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("`{}` did not write what it should", line(command)))
 }
 
 /// Prints the command as a shell would show it.
@@ -44,6 +64,17 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = run(&mut Command::new("no-such-program")).unwrap_err().to_string();
         assert_eq!(error, "cannot run `no-such-program`");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn output_is_read_as_json() {
+        let numbers: Vec<u8> = read_json(Command::new("echo").arg("[1, 2]")).unwrap();
+        assert_eq!(numbers, [1, 2]);
+        let error = read_json::<Vec<u8>>(Command::new("echo").arg("1 2")).unwrap_err().to_string();
+        assert_eq!(error, "`echo 1 2` did not write what it should");
+        let error = read(&mut Command::new("false")).unwrap_err().to_string();
+        assert_eq!(error, "`false` failed (exit status: 1)");
     }
 
     #[cfg(unix)]

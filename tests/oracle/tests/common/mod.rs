@@ -65,7 +65,7 @@ pub fn assert_close(name: &str, expected: &Logits, actual: &Logits) {
     }
 }
 
-/// Whether tract's words tell the same, but for the numbers that it gives to nodes.
+/// Panics unless tract refuses the model `name` and says `reason`.
 pub fn assert_refused(name: &str, reason: &str, result: &Result<Logits, String>) {
     match result {
         Ok(_) => panic!("{name}: tract runs it, and must no longer be listed as refusing it"),

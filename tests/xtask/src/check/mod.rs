@@ -5,14 +5,14 @@ mod summary;
 mod text_rules;
 mod tidy;
 
-use std::env;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use planish_models::{Exporter, default_cache_dir};
 
+use crate::workspace::cargo;
 use crate::{fetch_model, process, python, workspace};
 
 /// Check formatting, lints and house rules, then run all tests.
@@ -50,11 +50,4 @@ fn test(root: &Path) -> Result<ExitCode> {
     let mut tests = cargo(root);
     tests.args(["test", "--workspace", "--no-fail-fast"]).env("PLANISH_PYTHON_ORACLE", oracle);
     summary::run_tests(&mut tests)
-}
-
-/// The cargo that runs this binary, in the workspace.
-fn cargo(root: &Path) -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    cargo.current_dir(root);
-    cargo
 }

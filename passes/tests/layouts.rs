@@ -1,0 +1,115 @@
+//! Blocks, sites and transforms of the exports in `models/`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use planish_ir::{DataType, Model, Tensor, ValueId};
+use planish_models::Exporter;
+use planish_passes::PassManager;
+use planish_passes::canonicalize::canonicalize;
+use planish_passes::interpret::Interpreter;
+use planish_passes::quantize::{Method, QuantizeOptions, transforms_of};
+use planish_passes::sites::{Layout, SiteRole};
+use planish_passes::transform::insert_transforms;
+
+fn canonical(path: &Path) -> Model {
+    let mut model = planish_onnx::read_model(path).unwrap();
+    canonicalize(&mut model, &mut PassManager::new()).unwrap();
+    model
+}
+
+/// Blocks, parts of each site of the first block, and whether scales merge everywhere.
+fn summary(layout: &Layout) -> (usize, Vec<usize>, bool) {
+    let sites = layout.blocks[0].sites.iter().map(|id| layout.site(*id));
+    let parts = sites.map(|site| site.n_parts).collect();
+    let merges = layout.sites.iter().all(|site| site.role != SiteRole::Other);
+    (layout.blocks.len(), parts, merges)
+}
+
+#[test]
+fn every_smollm2_export_has_the_same_layout() {
+    for exporter in Exporter::ALL {
+        let cache = planish_models::default_cache_dir().unwrap();
+        let folder = planish_models::fetch(exporter, &cache, &mut |_| {}).unwrap();
+        let layout = Layout::new(&canonical(&folder.join("model.onnx"))).unwrap();
+        assert_eq!(summary(&layout), (30, vec![3, 1, 2, 1], true), "{exporter}:\n{layout}");
+        assert!(layout.groups().len() == 30 && layout.attentions.len() == 30, "{exporter}");
+        assert!(layout.head.as_ref().is_some_and(|head| head.is_tied()), "{exporter}:\n{layout}");
+        let names: Vec<&str> = layout.left_alone.iter().map(|left| left.reason.as_str()).collect();
+        let are_tables = names.iter().all(|reason| {
+            ["its left side is a constant", "both inputs are activations"].contains(reason)
+        });
+        assert!(names.len() < 2 && are_tables, "{exporter}: {names:?}");
+    }
+}
+
+#[test]
+fn the_tiny_models_have_the_layout_of_their_architecture() {
+    for tiny in planish_models::tiny_models() {
+        let layout = Layout::new(&canonical(&tiny.dir.join("model.onnx"))).unwrap();
+        let (parts, merges) = match tiny.arch.as_str() {
+            "gpt2" => (vec![3, 1, 1, 1], false),
+            _ => (vec![3, 1, 2, 1], true),
+        };
+        assert_eq!(summary(&layout), (2, parts, merges), "{}:\n{layout}", tiny.name);
+        assert!(layout.head.is_some(), "{}:\n{layout}", tiny.name);
+        let heads_can_turn = layout.attentions.iter().all(|a| a.head_transform.is_ok());
+        assert!(heads_can_turn && layout.attentions.len() == 2, "{}:\n{layout}", tiny.name);
+    }
+}
+
+/// The logits of a short prompt on an empty cache, by the operators' reference forms.
+fn logits(model: &Model) -> Vec<f32> {
+    const SEQUENCE: usize = 4;
+    let graph = &model.graph;
+    let tensor = |input: &ValueId| {
+        let value = graph.value(*input);
+        let name = value.name.as_str();
+        if value.dtype() == Some(DataType::F32) {
+            let size = |axis: usize| value.shape().unwrap()[axis].as_usize();
+            let heads = size(1).unwrap();
+            let channels = size(3).or(head_size(model, *input)).unwrap();
+            return Tensor::from_vec(&[1, heads, 0, channels], Vec::<f32>::new());
+        }
+        let element = |i: usize| match name {
+            "input_ids" => 3 + 11 * i as i64,
+            "position_ids" => i as i64,
+            _ => 1,
+        };
+        Tensor::from_vec(&[1, SEQUENCE], (0..SEQUENCE).map(element).collect())
+    };
+    let known: HashMap<ValueId, Tensor> = graph.inputs.iter().map(|v| (*v, tensor(v))).collect();
+    let opset = |domain: &str| model.opset(domain).unwrap_or(1);
+    let mut interpreter = Interpreter::new(graph, &opset, known);
+    for node in graph.topological_order().unwrap() {
+        for output in graph.node(node).outputs.iter().flatten() {
+            interpreter.value(*output).unwrap();
+        }
+    }
+    interpreter.value(graph.outputs[0]).unwrap().to_f32_vec().unwrap()
+}
+
+/// Where the export leaves the head size open: what the attention that reads the cache has.
+fn head_size(model: &Model, cache: ValueId) -> Option<usize> {
+    let (reader, _) = model.graph.users(cache).first().copied()?;
+    let layout = Layout::new(model).ok()?;
+    let attention = layout.attentions.iter().find(|attention| attention.node == reader)?;
+    Some(attention.head_size)
+}
+
+#[test]
+fn transforms_leave_the_logits_of_the_tiny_models_alone() {
+    for tiny in planish_models::tiny_models() {
+        let mut model = canonical(&tiny.dir.join("model.onnx"));
+        let before = logits(&model);
+        let layout = Layout::new(&model).unwrap();
+        let options = QuantizeOptions { method: Method::Orthogonal, ..QuantizeOptions::default() };
+        let set = transforms_of(&model.graph, &layout, &options, None).unwrap();
+        insert_transforms(&mut model, &layout, &set).unwrap();
+        let after = logits(&model);
+        let largest = before.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let pairs = before.iter().zip(&after);
+        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
+        assert!(before != after && difference < 1e-4, "{}: {difference}", tiny.name);
+    }
+}

@@ -1,0 +1,44 @@
+//! Weights that are no numbers.
+use planish_ir::Tensor;
+
+use crate::graphs::first_linear;
+use crate::support::Bench;
+
+/// Spoils one element of the weight of the first linear layer; returns its name.
+fn spoil(bench: &Bench, element: f32) -> String {
+    let mut name = String::new();
+    bench.edit(|model| {
+        let linear = first_linear(&model.graph);
+        let weight = model.graph.node(linear).input(1).unwrap();
+        let value = model.graph.value_mut(weight);
+        let tensor = value.constant.take().unwrap();
+        let mut data = tensor.to_f32_vec().unwrap();
+        data[1234] = element;
+        value.constant = Some(Tensor::from_vec(tensor.shape(), data));
+        name = value.name.clone();
+    });
+    name
+}
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let cases =
+        [(f32::NAN, "not a number"), (f32::INFINITY, "infinite"), (f32::NEG_INFINITY, "infinite")];
+    for (element, what) in cases {
+        let bench = Bench::new();
+        let name = spoil(&bench, element);
+        let parts = ["m/model.onnx", &format!("the weight \"{name}\""), what];
+        for method in ["rtn", "hadamard", "orthogonal"] {
+            bench.refuses(&format!("quantize m -o out --method {method}"), &parts);
+        }
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_stop_an_evaluation() {
+    let bench = Bench::new();
+    spoil(&bench, f32::NAN);
+    let parts = ["logits at position 0 of window 0 are not finite"];
+    bench.refuses("eval m --text text.txt --context 32", &parts);
+    bench.refuses("compare m m --text text.txt --context 32", &parts);
+}
