@@ -2,7 +2,7 @@
 
 use planish_ir::{DataType, Graph, Node, NodeId, ValueId};
 
-use super::{Bias, LinearLayer};
+use super::{Bias, LinearLayer, PartColumns};
 
 /// Why a node that multiplies matrices is no linear layer; `None` for every other node.
 pub(super) fn reason_against(graph: &Graph, node: &Node) -> Option<String> {
@@ -38,7 +38,8 @@ pub(super) fn linear_layer(graph: &Graph, id: NodeId) -> Option<LinearLayer> {
     let [in_features, out_features] = graph.constant(weight)?.shape()[..] else { return None };
     let bias = find_bias(graph, product, out_features);
     let output = bias.and_then(|b| graph.node(b.node).output(0)).unwrap_or(product);
-    let parts = split_parts(graph, output).unwrap_or_else(|| vec![(output, 0..out_features)]);
+    let parts =
+        split_parts(graph, output, out_features).unwrap_or_else(|| vec![(output, 0..out_features)]);
     let node = id;
     Some(LinearLayer { node, input, weight, in_features, out_features, bias, output, parts })
 }
@@ -53,17 +54,27 @@ fn find_bias(graph: &Graph, product: ValueId, n: usize) -> Option<Bias> {
 }
 
 /// The outputs of a `Split` of the last axis that alone reads `output`, with their columns.
-fn split_parts(graph: &Graph, output: ValueId) -> Option<Vec<super::PartColumns>> {
+fn split_parts(graph: &Graph, output: ValueId, n: usize) -> Option<Vec<PartColumns>> {
     let [(id, 0)] = graph.users(output)[..] else { return None };
     let node = graph.node(id);
     let is_split = node.is("Split") && matches!(node.int("axis", 0), -1 | 2);
-    let sizes = graph.constant(node.input(1).filter(|_| is_split)?)?.to_i64_vec().ok()?;
+    let sizes = is_split.then(|| split_sizes(graph, node, n)).flatten()?;
     let mut parts = Vec::new();
     let mut start = 0usize;
     for (value, size) in node.outputs.iter().zip(sizes) {
-        let end = start + usize::try_from(size).ok()?;
+        let end = start.checked_add(size).filter(|end| *end <= n)?;
         parts.push(((*value)?, start..end));
         start = end;
     }
     (!graph.is_output(output)).then_some(parts)
+}
+
+/// The sizes that a `Split` of `n` columns lists, or equal ones.
+fn split_sizes(graph: &Graph, node: &Node, n: usize) -> Option<Vec<usize>> {
+    if let Some(sizes) = node.input(1) {
+        let sizes = graph.constant(sizes)?.to_i64_vec().ok()?;
+        return sizes.into_iter().map(|size| usize::try_from(size).ok()).collect();
+    }
+    let n_parts = node.outputs.len();
+    (n_parts > 0 && n.is_multiple_of(n_parts)).then(|| vec![n / n_parts; n_parts])
 }

@@ -31,6 +31,9 @@ pub fn forward_arrays(
     if let Some(unknown) = given.keys().find(|name| !is_input(name)) {
         return Err(DecoderError::NoSuchInput(unknown.clone()));
     }
+    for input in executable.inputs() {
+        given.get(&input.name).map_or(Ok(()), |tensor| input.check(tensor))?;
+    }
     let makers = Roles::find(model).ok().and_then(|roles| Makers::new(model, roles, &given));
     let tensor = |input: &IoInfo| {
         let made = || makers.as_ref().and_then(|makers| makers.make(input));

@@ -53,6 +53,9 @@ pub enum NpzError {
 pub fn read_npz(path: &Path) -> Result<Vec<(String, NpyArray)>, NpzError> {
     let io = |source| NpzError::Io { action: "read", path: path.into(), source };
     let zip = |source| NpzError::Archive { path: path.into(), source };
+    if path.is_dir() {
+        return Err(io(io::ErrorKind::IsADirectory.into()));
+    }
     let mut archive =
         ZipArchive::new(BufReader::new(File::open(path).map_err(io)?)).map_err(zip)?;
     let mut arrays = Vec::with_capacity(archive.len());

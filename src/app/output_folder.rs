@@ -36,6 +36,7 @@ impl OutputFolder {
     /// # Errors
     /// If `target` exists, or no folder can be made beside it.
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
+        refuse_existing(target)?;
         let name = target.file_name().ok_or_else(|| {
             AppError::Input(format!("{} can't be an output folder", target.display()))
         })?;

@@ -35,8 +35,10 @@ fn bug(what: &str) -> String {
     format!("this is a bug in planish: {}; please report it", one_line(what))
 }
 
+/// Names in a damaged file may hold anything: nothing of it may steer the terminal.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.replace(char::is_control, "\u{FFFD}")
 }
 
 /// Reports an error, if there is one, and chooses the exit code.
@@ -83,6 +85,11 @@ mod tests {
     fn errors_are_one_line_with_their_causes() {
         let error = anyhow::anyhow!("no such\nthing").context("cannot read a.txt");
         assert_eq!(judge(&error), (1, Some("error: cannot read a.txt: no such thing".into())));
+    }
+
+    #[test]
+    fn control_characters_are_not_passed_on() {
+        assert_eq!(one_line("a\x1b[2J\tb\0"), "a\u{FFFD}[2J b\u{FFFD}");
     }
 
     #[test]

@@ -7,19 +7,19 @@ use planish_runtime::npz::{NpyArray, write_npz};
 
 use crate::support::Bench;
 
-/// The first product with a weight.
-pub fn first_linear(graph: &Graph) -> NodeId {
-    let mut nodes = graph.topological_order().unwrap().into_iter();
-    let is_linear = |node: &Node| {
+/// The products with a weight, in the order in which they run.
+pub fn linears(graph: &Graph) -> Vec<NodeId> {
+    let is_linear = |id: &NodeId| {
+        let node = graph.node(*id);
         let weight = node.input(1).and_then(|weight| graph.constant(weight));
         node.is("MatMul") && weight.is_some_and(|weight| weight.shape().len() == 2)
     };
-    nodes.find(|id| is_linear(graph.node(*id))).unwrap()
+    graph.topological_order().unwrap().into_iter().filter(is_linear).collect()
 }
 
 /// Puts `op` between the first linear layer and its input.
 fn insert(model: &mut Model, op: &str, domain: &str) {
-    let linear = first_linear(&model.graph);
+    let linear = linears(&model.graph)[0];
     let x = model.graph.node(linear).input(0);
     let node = Node::new(op, vec![x]).with_domain(domain).with_name("the_culprit");
     let y = model.graph.add_op("y", node);
@@ -74,7 +74,7 @@ fn shapes_that_contradict_each_other() {
     let bench = Bench::new();
     let mut name = String::new();
     bench.edit(|model| {
-        let linear = first_linear(&model.graph);
+        let linear = linears(&model.graph)[0];
         let node = model.graph.node(linear).clone();
         name = node.name.clone();
         let wrong = Tensor::from_vec(&[7, 64], vec![0.0f32; 7 * 64]);

@@ -1,14 +1,14 @@
 //! Weights that are no numbers.
 use planish_ir::Tensor;
 
-use crate::graphs::first_linear;
+use crate::graphs::linears;
 use crate::support::Bench;
 
-/// Spoils one element of the weight of the first linear layer; returns its name.
-fn spoil(bench: &Bench, element: f32) -> String {
+/// Spoils one element of the weight of a linear layer, counted from 0; returns its name.
+fn spoil(bench: &Bench, layer: usize, element: f32) -> String {
     let mut name = String::new();
     bench.edit(|model| {
-        let linear = first_linear(&model.graph);
+        let linear = linears(&model.graph)[layer];
         let weight = model.graph.node(linear).input(1).unwrap();
         let value = model.graph.value_mut(weight);
         let tensor = value.constant.take().unwrap();
@@ -26,7 +26,7 @@ fn weights_that_are_not_finite_are_named() {
         [(f32::NAN, "not a number"), (f32::INFINITY, "infinite"), (f32::NEG_INFINITY, "infinite")];
     for (element, what) in cases {
         let bench = Bench::new();
-        let name = spoil(&bench, element);
+        let name = spoil(&bench, 0, element);
         let parts = ["m/model.onnx", &format!("the weight \"{name}\""), what];
         for method in ["rtn", "hadamard", "orthogonal"] {
             bench.refuses(&format!("quantize m -o out --method {method}"), &parts);
@@ -37,7 +37,8 @@ fn weights_that_are_not_finite_are_named() {
 #[test]
 fn logits_that_are_not_finite_stop_an_evaluation() {
     let bench = Bench::new();
-    spoil(&bench, f32::NAN);
+    // The last layer of the first block.
+    spoil(&bench, 6, f32::NAN);
     let parts = ["logits at position 0 of window 0 are not finite"];
     bench.refuses("eval m --text text.txt --context 32", &parts);
     bench.refuses("compare m m --text text.txt --context 32", &parts);

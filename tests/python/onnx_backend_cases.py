@@ -121,7 +121,8 @@ def random_cases(writer, ops):
             helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
             for n, v in feeds.items()
         ]
-        graph = helper.make_graph([node], "g", infos, [onnx.ValueInfoProto(name=n) for n in results])
+        declared = [onnx.ValueInfoProto(name=name) for name in results]
+        graph = helper.make_graph([node], "g", infos, declared)
         opsets = [helper.make_opsetid("", 18)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         outputs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feeds)

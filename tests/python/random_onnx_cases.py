@@ -12,7 +12,8 @@ def generate(rng):
 
 def shape(rng, rank=None):
     rank = rng.integers(0, 5) if rank is None else rank
-    return tuple(int(d) for d in rng.choice([0, 1, 2, 3, 4, 5], rank, p=[0.03, 0.2, 0.2, 0.2, 0.2, 0.17]))
+    odds = [0.03, 0.2, 0.2, 0.2, 0.2, 0.17]
+    return tuple(int(d) for d in rng.choice(len(odds), rank, p=odds))
 
 
 def broadcast_to(rng, target):
@@ -54,11 +55,14 @@ def moves(rng):
         rank = len(size)
         x = values(rng, [np.float32, np.int64, np.uint8, bool][rng.integers(0, 4)], size)
         yield "Transpose", {"perm": [int(i) for i in rng.permutation(rank)]}, [x]
-        target = np.array(np.broadcast_shapes(size, shape(rng, 0) + size), np.int64)
-        yield "Expand", {}, [values(rng, np.float32, broadcast_to(rng, size)), target]
+        narrow = values(rng, np.float32, broadcast_to(rng, size))
+        yield "Expand", {}, [narrow, np.array(size, np.int64)]
         axis = int(rng.integers(-rank, rank))
-        others = [values(rng, x.dtype.type, size[: axis % rank] + (int(rng.integers(0, 4)),) + size[axis % rank + 1:])
-                  for _ in range(int(rng.integers(0, 3)))]
+        before, after = size[: axis % rank], size[axis % rank + 1 :]
+        others = [
+            values(rng, x.dtype.type, (*before, int(n), *after))
+            for n in rng.integers(0, 4, rng.integers(0, 3))
+        ]
         yield "Concat", {"axis": axis}, [x, *others]
         if size[axis] > 0:
             indices = rng.integers(-size[axis], size[axis], shape(rng, int(rng.integers(0, 3))))
@@ -86,8 +90,10 @@ def slices(rng):
 
 
 def reductions(rng):
-    for op in ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"]:
+    kinds = ["Mean", "Sum", "Max", "Min", "Prod", "L2", "SumSquare"]
+    for op in ["Reduce" + kind for kind in kinds]:
         for _ in range(10):
             size = tuple(max(d, 1) for d in shape(rng, int(rng.integers(1, 5))))
-            axes = rng.permutation(len(size))[: rng.integers(1, len(size) + 1)].astype(np.int64)
-            yield op, {"keepdims": int(rng.integers(0, 2))}, [values(rng, np.float32, size), axes]
+            axes = rng.permutation(len(size))[: rng.integers(1, len(size) + 1)]
+            x = values(rng, np.float32, size)
+            yield op, {"keepdims": int(rng.integers(0, 2))}, [x, axes.astype(np.int64)]

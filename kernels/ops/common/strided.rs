@@ -118,11 +118,8 @@ fn copy_axes<T: Pod + Send + Sync>(
         }
         [outer @ .., (rows, 1), (columns, step)] if *step > 1 => {
             let matrix = Matrix { rows: *rows, columns: *columns, step: *step as usize };
-            for_each_part(context, out, rows * columns, |start, part| {
-                let first = start / (rows * columns);
-                for (i, block) in part.chunks_mut(rows * columns).enumerate() {
-                    matrix.transpose(source, at(offset, outer, first + i), block);
-                }
+            for_each_part(context, out, *columns, |start, part| {
+                matrix.transpose_rows(source, start / columns, part, |i| at(offset, outer, i));
             });
         }
         [outer @ .., (size, step)] => {
@@ -157,7 +154,7 @@ fn copy_row<T: Pod>(source: &[T], start: isize, step: isize, row: &mut [T]) {
     }
 }
 
-/// A matrix whose columns are contiguous in the source.
+/// Matrices whose columns are contiguous in the source.
 struct Matrix {
     rows: usize,
     columns: usize,
@@ -165,15 +162,36 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn transpose<T: Pod>(&self, source: &[T], start: isize, out: &mut [T]) {
-        let start = start as usize;
-        for r0 in (0..self.rows).step_by(BLOCK) {
-            for c0 in (0..self.columns).step_by(BLOCK) {
-                for r in r0..(r0 + BLOCK).min(self.rows) {
-                    for c in c0..(c0 + BLOCK).min(self.columns) {
-                        out[r * self.columns + c] = source[start + c * self.step + r];
-                    }
-                }
+    /// Writes output rows from number `first` on, counted over all matrices, of which `origin`
+    /// says where each begins.
+    fn transpose_rows<T: Pod>(
+        &self,
+        source: &[T],
+        first: usize,
+        mut out: &mut [T],
+        origin: impl Fn(usize) -> isize,
+    ) {
+        let mut row = first;
+        while !out.is_empty() {
+            let (matrix, within) = (row / self.rows, row % self.rows);
+            let n = (self.rows - within).min(out.len() / self.columns);
+            let (rows, rest) = out.split_at_mut(n * self.columns);
+            let start = origin(matrix) as usize + within;
+            for (i, block) in rows.chunks_mut(BLOCK * self.columns).enumerate() {
+                self.transpose_block(&source[start + i * BLOCK..], block);
+            }
+            row += n;
+            out = rest;
+        }
+    }
+
+    /// Writes up to [`BLOCK`] output rows, of which `source` holds the first at its beginning.
+    fn transpose_block<T: Pod>(&self, source: &[T], out: &mut [T]) {
+        for c0 in (0..self.columns).step_by(BLOCK) {
+            for (r, row) in out.chunks_mut(self.columns).enumerate() {
+                let end = (c0 + BLOCK).min(self.columns);
+                let column = source[c0 * self.step + r..].iter().step_by(self.step);
+                row[c0..end].iter_mut().zip(column).for_each(|(o, x)| *o = *x);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Fast forms for f32, i64 and bool.
 
 use bytemuck::Pod;
+use planish_cpu::{Isa, ThreadPool};
 use planish_ir::{DataType, Tensor};
 
 use super::is_test;
@@ -9,6 +10,11 @@ use crate::kernel::required;
 use crate::ops::common::fallback::Fallback;
 use crate::ops::common::parallel::for_each_part;
 use crate::{CpuContext, Kernel, OpError, OpNode};
+
+/// Where the exponential of the vector functions neither saturates nor rounds to 0.
+const FAST_RANGE: f32 = 80.0;
+/// Elements that are checked together.
+const CHUNK: usize = 256;
 
 pub(super) fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Unary { fallback: Fallback::new(op, super::eval::eval) })))
@@ -55,17 +61,38 @@ fn map<T: Pod + Sync, U: Pod + Send>(
     buffer
 }
 
+/// `fast` on all elements, then `exact` on those beyond its range, NaN among them.
+fn vector(
+    context: &CpuContext,
+    x: &[f32],
+    fast: fn(&ThreadPool, Isa, &[f32], &mut [f32]),
+    exact: fn(f32) -> f32,
+) -> Buffer {
+    let mut buffer = context.f32s(x.len());
+    let out = buffer.as_mut::<f32>();
+    fast(context.pool, Isa::best(), x, out);
+    let is_within = |x: &f32| x.abs() < FAST_RANGE;
+    for (x, out) in x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
+        // Without a branch for each element, so that the usual case is a vector loop.
+        if x.iter().filter(|x| is_within(x)).count() < x.len() {
+            let beyond = x.iter().zip(out).filter(|(x, _)| !is_within(x));
+            beyond.for_each(|(x, out)| *out = exact(*x));
+        }
+    }
+    buffer
+}
+
 fn f32s(context: &CpuContext, op: &OpNode, x: &[f32]) -> Option<Buffer> {
     Some(match op.node.op_type.as_str() {
         "Neg" => map(context, x, |x| -x),
         "Abs" => map(context, x, f32::abs),
         "Sqrt" => map(context, x, f32::sqrt),
         "Reciprocal" => map(context, x, f32::recip),
-        "Exp" => map(context, x, f32::exp),
+        "Exp" => vector(context, x, planish_cpu::exp, f32::exp),
         "Log" => map(context, x, f32::ln),
         "Erf" => map(context, x, |x| super::erf::erf(f64::from(x)) as f32),
-        "Tanh" => map(context, x, f32::tanh),
-        "Sigmoid" => map(context, x, |x| 1.0 / (1.0 + (-x).exp())),
+        "Tanh" => vector(context, x, planish_cpu::tanh, f32::tanh),
+        "Sigmoid" => vector(context, x, planish_cpu::sigmoid, |x| 1.0 / (1.0 + (-x).exp())),
         "Relu" => map(context, x, |x| if x < 0.0 { 0.0 } else { x }),
         "LeakyRelu" => {
             let alpha = op.node.float("alpha", 0.01);

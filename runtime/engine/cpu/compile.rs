@@ -7,7 +7,7 @@ use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::infer::Facts;
 use planish_kernels::{OpDef, OpNode, ops};
 
-use super::constants::{Constants, aligned};
+use super::constants::{Constants, copied};
 use super::plan::{Action, Plan, Slot, Step};
 use super::weight_bytes::WeightBytes;
 use crate::engine::facts::infer_leniently;
@@ -68,6 +68,9 @@ impl<'a> Compiler<'a> {
         let kept = output_slots.iter().copied().chain(carried.iter().flat_map(|(i, o)| [*i, *o]));
         let kept: HashSet<Slot> = kept.chain(self.resident.iter().map(|(slot, _)| *slot)).collect();
         free_after_last_use(&mut self.steps, &kept);
+        if self.bytes.can_leave_file(&self.resident) {
+            self.resident.iter_mut().for_each(|(_, tensor)| *tensor = copied(tensor));
+        }
         Ok(Plan {
             summary: self.summary(),
             inputs: inputs.iter().map(|v| self.io_info(*v)).collect(),
@@ -161,7 +164,8 @@ impl<'a> Compiler<'a> {
         if let Action::Fast(kernel) = &action {
             let is_owned = |index: &usize| kernel.owns_input(*index);
             let owned = (0..node.inputs.len()).filter(is_owned).filter_map(|i| node.input(i));
-            let owned = owned.filter_map(|v| self.constants.get(self.graph, v));
+            let constants = &mut self.constants;
+            let owned = owned.filter_map(|v| constants.get(self.graph, v));
             self.bytes.add_kernel(kernel.weight_bytes(), &owned.collect::<Vec<_>>());
         }
         let (op, node) = (op_name(node), node.describe());
@@ -179,7 +183,7 @@ impl<'a> Compiler<'a> {
         let is_new = !self.slots.contains_key(&value);
         let slot = self.slot(value);
         if let Some(tensor) = self.constants.get(self.graph, value).filter(|_| is_new) {
-            self.resident.push((slot, aligned(tensor)));
+            self.resident.push((slot, tensor));
         }
         slot
     }

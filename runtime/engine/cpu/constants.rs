@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use planish_cpu::ThreadPool;
 use planish_ir::{DataType, Graph, Node, Tensor, ValueId};
 use planish_kernels::buffers::BufferPool;
@@ -13,6 +12,9 @@ use planish_kernels::{CpuContext, OpDef, OpError, OpNode};
 /// much larger than what they come from (a transposed weight is, a dequantised one is not).
 const ALWAYS_FOLDED: usize = 1 << 20;
 
+/// Constants up to this size are copied, so that they do not keep a mapped file in memory.
+pub(super) const SMALL: usize = 64 << 10;
+
 /// The tensors of the values that never change.
 #[derive(Default)]
 pub(super) struct Constants {
@@ -20,13 +22,18 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    /// The constant `value`, if it is one.
-    pub fn get(&self, graph: &Graph, value: ValueId) -> Option<Tensor> {
-        self.tensors.get(&value).or_else(|| graph.constant(value)).cloned()
+    /// The constant `value`, if it is one, aligned for its element type.
+    pub fn get(&mut self, graph: &Graph, value: ValueId) -> Option<Tensor> {
+        if let Some(tensor) = self.tensors.get(&value) {
+            return Some(tensor.clone());
+        }
+        let tensor = aligned(graph.constant(value)?);
+        self.tensors.insert(value, tensor.clone());
+        Some(tensor)
     }
 
     /// The inputs of a node that are constants.
-    pub fn of_inputs(&self, graph: &Graph, node: &Node) -> Vec<Option<Tensor>> {
+    pub fn of_inputs(&mut self, graph: &Graph, node: &Node) -> Vec<Option<Tensor>> {
         node.inputs.iter().map(|input| self.get(graph, (*input)?)).collect()
     }
 
@@ -92,19 +99,24 @@ fn evaluate(
     kernel.run(&mut context, &tensors).or_else(|_| (op.eval)(view, inputs))
 }
 
-/// The tensor with its bytes aligned for its element type, copied only if they are not: the data
-/// in a mapped file may lie anywhere.
-pub(super) fn aligned(tensor: Tensor) -> Tensor {
+/// The tensor with its bytes aligned for its element type, copied only if they are not, or if
+/// they are few: the data in a mapped file may lie anywhere.
+fn aligned(tensor: &Tensor) -> Tensor {
     let size = tensor.dtype().bits().div_ceil(8).max(1);
     let is_aligned = (tensor.bytes().as_ptr() as usize).is_multiple_of(size);
-    if is_aligned || tensor.dtype() == DataType::String {
-        return tensor;
+    if is_aligned && tensor.bytes().len() > SMALL { tensor.clone() } else { copied(tensor) }
+}
+
+/// The tensor in memory of its own.
+pub(super) fn copied(tensor: &Tensor) -> Tensor {
+    if tensor.dtype() == DataType::String {
+        return tensor.clone();
     }
     let pool = BufferPool::new();
     let mut buffer = pool.take(tensor.bytes().len());
     buffer.as_mut::<u8>().copy_from_slice(tensor.bytes());
-    let bytes = Bytes::from_owner(buffer);
-    Tensor::new(tensor.dtype(), tensor.shape().to_vec(), bytes).unwrap_or(tensor)
+    let copy = buffer.into_tensor(tensor.dtype(), tensor.shape().to_vec());
+    copy.unwrap_or_else(|_| tensor.clone())
 }
 
 #[cfg(test)]
@@ -112,21 +124,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_misaligned_data_is_copied() {
-        let bytes = Bytes::from_owner(bytemuck_pair());
-        let odd = Tensor::new(DataType::F32, vec![1], bytes.slice(1..5)).unwrap();
-        let moved = aligned(odd.clone());
-        assert_eq!(moved, odd);
-        assert_ne!(moved.bytes().as_ptr(), odd.bytes().as_ptr());
-        let again = aligned(moved.clone());
-        assert_eq!(again.bytes().as_ptr(), moved.bytes().as_ptr());
-    }
-
-    /// Eight bytes whose address is a multiple of four.
-    fn bytemuck_pair() -> impl AsRef<[u8]> + Send + 'static {
-        let pool = BufferPool::new();
-        let mut buffer = pool.take(8);
-        buffer.as_mut::<u8>().copy_from_slice(&[0, 1, 2, 3, 4, 5, 6, 7]);
-        buffer
+    fn only_misaligned_and_small_data_is_copied() {
+        let bytes = Tensor::from_vec(&[2 * SMALL], vec![7u8; 2 * SMALL]).bytes().clone();
+        let odd = usize::from((bytes.as_ptr() as usize).is_multiple_of(4));
+        for (offset, n) in [(odd, SMALL / 4 + 1), (1 - odd, 16)] {
+            let bytes = bytes.slice(offset..offset + 4 * n);
+            let tensor = Tensor::new(DataType::F32, vec![n], bytes).unwrap();
+            let moved = aligned(&tensor);
+            assert_eq!(moved, tensor);
+            assert_ne!(moved.bytes().as_ptr(), tensor.bytes().as_ptr());
+        }
+        let large = Tensor::from_vec(&[SMALL], vec![0f32; SMALL]);
+        assert_eq!(aligned(&large).bytes().as_ptr(), large.bytes().as_ptr());
     }
 }

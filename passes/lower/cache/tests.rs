@@ -1,4 +1,4 @@
-//! Tests of [`super::lower_caches`] and [`super::super::drop_padding`].
+//! Tests of lowering caches and of dropping padding masks.
 
 use planish_ir::{Tensor, verify};
 

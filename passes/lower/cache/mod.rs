@@ -10,6 +10,9 @@ use super::shape_of_past::PastSizes;
 use crate::canonicalize::{MaskForm, classify_mask};
 use crate::pass::{PassContext, PassError};
 
+#[cfg(test)]
+mod tests;
+
 /// Positions of a cache among the inputs and outputs of `Attention`.
 const PAST: [usize; 2] = [4, 5];
 const PRESENT: [usize; 2] = [1, 2];
@@ -239,7 +242,3 @@ fn as_bool(graph: &mut Graph, mask: ValueId) -> ValueId {
     let to = i64::from(DataType::Bool.to_onnx());
     graph.add_op("key_mask", Node::new("Cast", vec![Some(mask)]).with("to", to))
 }
-
-#[cfg(test)]
-#[path = "cache_tests.rs"]
-mod tests;

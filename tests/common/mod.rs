@@ -1,0 +1,94 @@
+//! What the end-to-end tests share.
+
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use planish::app::{Format, Method, OpenOptions, QuantizeRequest, quantize};
+use planish_runtime::npz::NpyArray;
+
+/// A way to quantise.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe {
+    pub method: Method,
+    pub bits: &'static str,
+    pub group_size: Option<usize>,
+}
+
+impl Recipe {
+    /// With one scale for each output channel.
+    pub const fn new(method: Method, bits: &'static str) -> Self {
+        Self { method, bits, group_size: None }
+    }
+
+    /// What to ask for.
+    pub fn request(self, model: &Path, output: &Path) -> QuantizeRequest {
+        QuantizeRequest {
+            model: model.to_owned(),
+            output: output.to_owned(),
+            method: self.method,
+            bits: self.bits.parse().unwrap(),
+            group_size: self.group_size,
+            calibration: None,
+            format: Format::Fused,
+            seed: 0,
+            open: OpenOptions::default(),
+            clip_search: true,
+            lm_head_bits: 8,
+            dump_ir: None,
+        }
+    }
+
+    /// Quantises the model in the folder `model` into the folder `output`.
+    pub fn quantize(self, model: &Path, output: &Path) {
+        let result = quantize(&self.request(model, output), &mut |_| ());
+        result.unwrap_or_else(|error| panic!("{self:?} of {}: {error}", model.display()));
+    }
+}
+
+/// Quantised forms of the tiny models that are looked at.
+pub const RECIPES: [Recipe; 5] = [
+    Recipe::new(Method::Hadamard, "w4a4kv4"),
+    Recipe::new(Method::Rtn, "w8a8kv8"),
+    Recipe::new(Method::Rtn, "w4a16kv16"),
+    Recipe { method: Method::Rtn, bits: "w4a8kv4", group_size: Some(16) },
+    Recipe::new(Method::Orthogonal, "w8a4kv16"),
+];
+
+/// Runs a script of `tests/python` with ONNX Runtime; returns what it prints.
+pub fn python(script: &str, arguments: &[String]) -> String {
+    let interpreter = std::env::var_os("PLANISH_PYTHON_ORACLE").unwrap_or("python3".into());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let output =
+        Command::new(interpreter).arg(folder.join(script)).args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The SmolLM2 export by optimum, whole.
+pub fn smollm2() -> PathBuf {
+    let cache = planish_models::default_cache_dir().unwrap();
+    planish_models::fetch(planish_models::Exporter::Optimum, &cache, &mut |_| ()).unwrap()
+}
+
+/// The array called `name`.
+pub fn find<'a>(arrays: &'a [(String, NpyArray)], name: &str) -> &'a NpyArray {
+    let found = arrays.iter().find(|(n, _)| n == name);
+    &found.unwrap_or_else(|| panic!("no array {name}")).1
+}
+
+/// Token ids of a row of `i64`.
+pub fn tokens(array: &NpyArray) -> Vec<u32> {
+    array.to_i64().unwrap().into_iter().map(|id| u32::try_from(id).unwrap()).collect()
+}
+
+/// The largest difference, relative to the largest element of `expected`.
+pub fn difference(actual: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(actual.len(), expected.len());
+    assert!(actual.iter().all(|x| x.is_finite()));
+    let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let difference = actual.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    difference / largest.max(f32::MIN_POSITIVE)
+}
