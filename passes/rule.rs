@@ -47,7 +47,8 @@ impl Rewriter<'_> {
     /// An initializer.
     pub fn constant(&mut self, hint: &str, tensor: Tensor) -> ValueId {
         let value = self.graph.add_constant(hint, tensor);
-        let fact = planish_kernels::Fact::of_constant(self.graph.constant(value).expect("just added"));
+        let fact =
+            planish_kernels::Fact::of_constant(self.graph.constant(value).expect("just added"));
         self.facts.set(value, fact);
         value
     }
@@ -65,7 +66,11 @@ const NEAR_MISS: usize = 3;
 ///
 /// # Errors
 /// If shape inference fails.
-pub fn apply(model: &mut Model, context: &mut PassContext, rules: &[Rule]) -> Result<usize, PassError> {
+pub fn apply(
+    model: &mut Model,
+    context: &mut PassContext,
+    rules: &[Rule],
+) -> Result<usize, PassError> {
     let mut n_rewrites = 0;
     loop {
         let sweep = sweep(model, context, rules)?;

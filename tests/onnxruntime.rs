@@ -60,8 +60,10 @@ fn npz(folder: &Path, name: &str) -> Arrays {
 fn check_folder(name: &str, folder: &Path) {
     let mut decoder = open_model(folder, &OpenOptions::default()).unwrap();
     for run in ["prefill", "step"] {
-        let (inputs, theirs) = (npz(folder, &format!("{run}.in.npz")), npz(folder, &format!("{run}.out.npz")));
-        let ours = forward(&folder.join("exposed.onnx"), inputs.clone(), &OpenOptions::default()).unwrap();
+        let (inputs, theirs) =
+            (npz(folder, &format!("{run}.in.npz")), npz(folder, &format!("{run}.out.npz")));
+        let ours =
+            forward(&folder.join("exposed.onnx"), inputs.clone(), &OpenOptions::default()).unwrap();
         let mut given = inputs.clone();
         let f = planish_onnx::read_model(&folder.join("forced.onnx")).unwrap();
         for (name, array) in &theirs {
@@ -73,9 +75,20 @@ fn check_folder(name: &str, folder: &Path) {
         let forced = forward(&folder.join("forced.onnx"), given, &OpenOptions::default()).unwrap();
         let ids = tokens(find(&inputs, "input_ids"));
         let logits = decoder.forward(&ids, Logits::All).unwrap();
-        println!("{name} {run}: {:?} floats {}", Codes::compare(&ours, &theirs), floats(&ours, &theirs));
-        println!("{name} {run} forced: {:?} floats {}", Codes::compare(&forced, &theirs), floats(&forced, &theirs));
-        println!("{name} {run} lowered: {}", difference(&logits.data, &find(&theirs, "logits").to_f32().unwrap()));
+        println!(
+            "{name} {run}: {:?} floats {}",
+            Codes::compare(&ours, &theirs),
+            floats(&ours, &theirs)
+        );
+        println!(
+            "{name} {run} forced: {:?} floats {}",
+            Codes::compare(&forced, &theirs),
+            floats(&forced, &theirs)
+        );
+        println!(
+            "{name} {run} lowered: {}",
+            difference(&logits.data, &find(&theirs, "logits").to_f32().unwrap())
+        );
     }
 }
 
@@ -132,10 +145,14 @@ fn greedy(model: &mut dyn LanguageModel, prompt: &[u32], n: usize) -> Vec<(u32, 
 fn smol() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("w4a4kv4");
-    Recipe::new(Method::Hadamard, std::env::var("BITS").map_or("w4a4kv4", |b| b.leak())).quantize(&smollm2(), &folder);
+    Recipe::new(Method::Hadamard, std::env::var("BITS").map_or("w4a4kv4", |b| b.leak()))
+        .quantize(&smollm2(), &folder);
     let tokenizer = TextTokenizer::load(&folder).unwrap();
     let prompts = std::fs::read_to_string(std::env::var("PROMPTS").unwrap()).unwrap();
-    let prompts: Vec<Vec<u32>> = prompts.lines().map(|p| tokenizer.encode(&p.replace("\\n", "\n"), false).unwrap()).collect();
+    let prompts: Vec<Vec<u32>> = prompts
+        .lines()
+        .map(|p| tokenizer.encode(&p.replace("\\n", "\n"), false).unwrap())
+        .collect();
     let text = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let ids: Vec<i64> = prompts[0].iter().map(|i| i64::from(*i)).collect();
     println!("prompt of {} tokens", ids.len());
@@ -156,6 +173,13 @@ fn smol() {
         let same = ours.iter().zip(&theirs).take_while(|(a, b)| a.0 == **b).count();
         let margin = ours[..same].iter().fold(f32::MAX, |m, a| m.min(a.1));
         let o: Vec<u32> = ours.iter().map(|o| o.0).collect();
-        println!("{} tokens, same {same}, smallest margin {margin}, next {:?} {:?}\n  {:?}\n  {:?}", prompt.len(), ours.get(same), theirs.get(same), tokenizer.decode(&o).unwrap(), tokenizer.decode(&theirs).unwrap());
+        println!(
+            "{} tokens, same {same}, smallest margin {margin}, next {:?} {:?}\n  {:?}\n  {:?}",
+            prompt.len(),
+            ours.get(same),
+            theirs.get(same),
+            tokenizer.decode(&o).unwrap(),
+            tokenizer.decode(&theirs).unwrap()
+        );
     }
 }

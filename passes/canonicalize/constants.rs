@@ -34,7 +34,9 @@ fn tensor_of(attributes: &BTreeMap<String, Attribute>) -> Option<Tensor> {
     Some(match (name.as_str(), value) {
         ("value", Attribute::Tensor(tensor)) => tensor.clone(),
         ("value_int", Attribute::Int(value)) => Tensor::scalar(*value),
-        ("value_ints", Attribute::Ints(values)) => Tensor::from_vec(&[values.len()], values.clone()),
+        ("value_ints", Attribute::Ints(values)) => {
+            Tensor::from_vec(&[values.len()], values.clone())
+        }
         ("value_float", Attribute::Float(value)) => Tensor::scalar(*value),
         ("value_floats", Attribute::Floats(values)) => {
             Tensor::from_vec(&[values.len()], values.clone())

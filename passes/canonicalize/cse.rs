@@ -7,8 +7,14 @@ use planish_ir::{Attribute, Graph, Model, Node, ValueId};
 use crate::pass::{PassContext, PassError};
 
 /// Operators whose results differ from run to run.
-const RANDOM: [&str; 6] =
-    ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"];
+const RANDOM: [&str; 6] = [
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+];
 /// Initializers up to this size are compared by content.
 const MAX_COMPARED: usize = 1024;
 

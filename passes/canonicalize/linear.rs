@@ -44,10 +44,7 @@ fn sole_transpose(graph: &Graph, value: ValueId) -> Option<(String, Tensor)> {
 }
 
 /// A product over one channel, as exporters write `inv_freq · positions`, is an elementwise one.
-fn lift_outer_products(
-    model: &mut Model,
-    context: &mut PassContext,
-) -> Result<usize, PassError> {
+fn lift_outer_products(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
     let facts = context.infer(model)?;
     let graph = &mut model.graph;
     let mut n_rewrites = 0;
@@ -106,7 +103,10 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
     else {
         return Err("an input is absent".into());
     };
-    if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 || node.int("transA", 0) != 0 {
+    if node.float("alpha", 1.0) != 1.0
+        || node.float("beta", 1.0) != 1.0
+        || node.int("transA", 0) != 0
+    {
         return Err("scaled by alpha or beta, or its left side transposed".into());
     }
     let bias = node.input(2).map(|bias| bias_vector(graph, facts, bias)).transpose()?;
@@ -119,7 +119,8 @@ fn lift_gemm(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<(), String>
     let name = graph.value(output).name.clone();
     let mut product = graph.add_op(
         &name,
-        Node::new("MatMul", vec![Some(source.unwrap_or(x)), Some(weight)]).with_name(node.name.clone()),
+        Node::new("MatMul", vec![Some(source.unwrap_or(x)), Some(weight)])
+            .with_name(node.name.clone()),
     );
     if let Some(bias) = bias {
         product = graph.add_op(&name, Node::new("Add", vec![Some(product), Some(bias)]));
@@ -203,8 +204,10 @@ fn reconnect_users(
         }
     }
     if graph.users(old).iter().any(|(user, _)| !is_dead(graph, *user)) || graph.is_output(old) {
-        let flat = graph.add_constant("flat_shape", Tensor::from_vec(&[2], vec![-1i64, channels(facts, old)]));
-        let flattened = graph.add_op("flattened", Node::new("Reshape", vec![Some(product), Some(flat)]));
+        let flat = graph
+            .add_constant("flat_shape", Tensor::from_vec(&[2], vec![-1i64, channels(facts, old)]));
+        let flattened =
+            graph.add_op("flattened", Node::new("Reshape", vec![Some(product), Some(flat)]));
         graph.replace_value(old, flattened);
     }
 }
@@ -241,4 +244,3 @@ pub(super) fn transpose_2d(tensor: &Tensor) -> Option<Tensor> {
     }
     Tensor::new(tensor.dtype(), vec![columns, rows], data.into()).ok()
 }
-

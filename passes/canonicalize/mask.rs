@@ -103,7 +103,9 @@ pub fn classify_mask(
     if !probe.has_cache() {
         if longest > MAX_SQUARE {
             let name = &graph.value(mask).name;
-            return Err(format!("the mask \"{name}\" has a window of up to {longest}, too long to be tried"));
+            return Err(format!(
+                "the mask \"{name}\" has a window of up to {longest}, too long to be tried"
+            ));
         }
         sizes = vec![(2, 3, 0), (1, 7, 0), (1, longest + 3, 0)];
     } else {
@@ -253,7 +255,8 @@ impl<'a> Probe<'a> {
             let size = |d: &Dim| d.eval(&|s| binding.get(s).copied());
             shape.iter().map(|d| size(d).and_then(|n| usize::try_from(n).ok())).collect()
         });
-        let shape = shape.ok_or_else(|| format!("the size of the input \"{name}\" is not known"))?;
+        let shape =
+            shape.ok_or_else(|| format!("the size of the input \"{name}\" is not known"))?;
         let dtype = fact.dtype.ok_or_else(|| format!("the input \"{name}\" has no type"))?;
         let n: usize = shape.iter().product();
         if n > 4 * MAX_PROBED as usize {
@@ -264,7 +267,9 @@ impl<'a> Probe<'a> {
         }
         let bytes = match (n == content.len(), dtype) {
             (true, DataType::Bool) => content.iter().map(|b| *b as u8).collect(),
-            (true, DataType::I32) => content.iter().flat_map(|b| (*b as i32).to_le_bytes()).collect(),
+            (true, DataType::I32) => {
+                content.iter().flat_map(|b| (*b as i32).to_le_bytes()).collect()
+            }
             _ => vec![0u8; dtype.n_bytes(n).unwrap_or(0)],
         };
         Tensor::new(dtype, shape, bytes.into()).map_err(|e| e.to_string())
@@ -313,10 +318,10 @@ fn cone(graph: &Graph, mask: ValueId) -> (Vec<ValueId>, HashSet<planish_ir::Node
 
 /// Binds the one symbol of a dimension, if it is one and is not bound.
 fn bind(binding: &mut HashMap<String, i64>, dim: &Dim, value: i64) {
-    if let [symbol] = &dim.symbols()[..] {
-        if *dim == Dim::symbol(symbol) {
-            binding.entry(symbol.to_string()).or_insert(value);
-        }
+    if let [symbol] = &dim.symbols()[..]
+        && *dim == Dim::symbol(symbol)
+    {
+        binding.entry(symbol.to_string()).or_insert(value);
     }
 }
 

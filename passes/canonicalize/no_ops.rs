@@ -102,10 +102,10 @@ fn drop_empty_parts(graph: &mut Graph, facts: &Facts) -> usize {
         if !node.is("Concat") {
             continue;
         }
-        let is_empty = |v: ValueId| {
-            facts.shape(v).is_some_and(|s| s.iter().any(|d| d.as_const() == Some(0)))
-        };
-        let kept: Vec<_> = node.inputs.iter().flatten().copied().filter(|v| !is_empty(*v)).collect();
+        let is_empty =
+            |v: ValueId| facts.shape(v).is_some_and(|s| s.iter().any(|d| d.as_const() == Some(0)));
+        let kept: Vec<_> =
+            node.inputs.iter().flatten().copied().filter(|v| !is_empty(*v)).collect();
         if kept.is_empty() || kept.len() == node.inputs.len() {
             continue;
         }
@@ -113,10 +113,10 @@ fn drop_empty_parts(graph: &mut Graph, facts: &Facts) -> usize {
         let output = changed.output(0);
         changed.inputs = kept.iter().copied().map(Some).collect();
         graph.add_node(changed).expect("its outputs were just freed");
-        if let ([only], Some(output)) = (&kept[..], output) {
-            if !graph.is_output(output) {
-                graph.replace_value(output, *only);
-            }
+        if let ([only], Some(output)) = (&kept[..], output)
+            && !graph.is_output(output)
+        {
+            graph.replace_value(output, *only);
         }
         n_rewrites += 1;
     }
@@ -145,7 +145,12 @@ fn drop_expands(graph: &mut Graph, facts: &Facts) -> usize {
 }
 
 /// What the `Expand` at an operand starts from, if the result has the same shape without it.
-fn unexpanded(graph: &Graph, facts: &Facts, id: planish_ir::NodeId, index: usize) -> Option<ValueId> {
+fn unexpanded(
+    graph: &Graph,
+    facts: &Facts,
+    id: planish_ir::NodeId,
+    index: usize,
+) -> Option<ValueId> {
     let node = graph.node(id);
     let expand = graph.producer_node(node.input(index)?).filter(|n| n.is("Expand"))?;
     let source = expand.input(0)?;

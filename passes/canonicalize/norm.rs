@@ -21,8 +21,7 @@ pub(super) fn lift_norms(model: &mut Model, context: &mut PassContext) -> Result
 fn rms_norm_pattern() -> Pattern {
     let mean_square = op("ReduceMean", [any("x").pow(2.0)]).named("mean");
     let variance = mean_square + scalar("epsilon");
-    let normalized =
-        one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)]);
+    let normalized = one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)]);
     normalized * constant("weight")
 }
 
@@ -39,8 +38,7 @@ fn layer_norm_pattern() -> Pattern {
     let centred = || any("x") - op("ReduceMean", [any("x")]).named("middle");
     let mean_square = op("ReduceMean", [centred().pow(2.0)]).named("mean");
     let variance = mean_square + scalar("epsilon");
-    let normalized =
-        one_of([centred() / sqrt(variance.clone()), centred() * rsqrt(variance)]);
+    let normalized = one_of([centred() / sqrt(variance.clone()), centred() * rsqrt(variance)]);
     normalized * constant("weight") + constant("bias")
 }
 

@@ -14,9 +14,8 @@ pub(super) fn lift_rotary_embeddings(
     model: &mut Model,
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
-    let rules = [
-        Rule { name: "lift_split_half_rope", pattern: split_half_pattern, replace: split_half },
-    ];
+    let rules =
+        [Rule { name: "lift_split_half_rope", pattern: split_half_pattern, replace: split_half }];
     let n_lifted = apply(model, context, &rules)?;
     Ok(n_lifted + merge_partial(model, context)?)
 }
@@ -117,7 +116,10 @@ fn half_of(rewriter: &mut Rewriter, value: ValueId) -> Option<ValueId> {
     let hint = format!("{}/half", rewriter.name(value));
     let is_unary = ["Cos", "Sin", "Cast"].iter().any(|op| node.is(op));
     let is_scaled = (node.is("Mul") || node.is("Div"))
-        && node.input(1).and_then(|v| rewriter.graph.constant(v)).is_some_and(|t| t.n_elements() == 1);
+        && node
+            .input(1)
+            .and_then(|v| rewriter.graph.constant(v))
+            .is_some_and(|t| t.n_elements() == 1);
     if !is_unary && !is_scaled {
         return None;
     }
@@ -219,7 +221,8 @@ pub(super) fn positions_after(graph: &mut Graph, ids: ValueId, past: ValueId) ->
         let node = Node::new("Shape", vec![Some(value)]).with("start", axis).with("end", axis + 1);
         graph.add_op("size", node)
     };
-    let scalar = |graph: &mut Graph, value| graph.add_op("length", Node::new("Squeeze", vec![Some(value)]));
+    let scalar =
+        |graph: &mut Graph, value| graph.add_op("length", Node::new("Squeeze", vec![Some(value)]));
     let n_past = shape(graph, past, 2);
     let n_new = shape(graph, ids, 1);
     let total = graph.add_op("total", Node::new("Add", vec![Some(n_past), Some(n_new)]));

@@ -67,6 +67,7 @@ fn part(graph: &Graph, facts: &Facts, id: NodeId, rank: i64, width: i64) -> Opti
     if node.input(4).is_some() && one(4)? != 1 {
         return None;
     }
-    let clamp = |bound: i64| (if bound < 0 { bound.saturating_add(width) } else { bound }).clamp(0, width);
+    let clamp =
+        |bound: i64| (if bound < 0 { bound.saturating_add(width) } else { bound }).clamp(0, width);
     Some(Part { start: clamp(one(1)?), end: clamp(one(2)?), output: node.output(0)? })
 }

@@ -8,7 +8,10 @@ use crate::pass::{PassContext, PassError};
 /// Brings a table that is stored for the head alone (`[hidden, vocab]`, transposed for the
 /// embedding's Gather) to the common form: `[vocab, hidden]`, read by Gather and transposed for
 /// the head.
-pub(super) fn share_tied_weights(model: &mut Model, _: &mut PassContext) -> Result<usize, PassError> {
+pub(super) fn share_tied_weights(
+    model: &mut Model,
+    _: &mut PassContext,
+) -> Result<usize, PassError> {
     let graph = &mut model.graph;
     let mut n_rewrites = 0;
     for id in graph.node_ids().collect::<Vec<_>>() {
@@ -45,7 +48,8 @@ fn turn(graph: &mut Graph, stored: ValueId, table: ValueId) -> bool {
     graph.replace_value(table, turned);
     graph.remove_dead();
     if graph.contains_value(stored) && !graph.users(stored).is_empty() {
-        let back = graph.add_op(&name, Node::new("Transpose", vec![Some(turned)]).with("perm", vec![1, 0]));
+        let back = graph
+            .add_op(&name, Node::new("Transpose", vec![Some(turned)]).with("perm", vec![1, 0]));
         graph.replace_value(stored, back);
     }
     graph.remove_dead();

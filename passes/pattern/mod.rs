@@ -83,7 +83,8 @@ pub fn number(value: f32) -> Pattern {
 
 /// The first output of an ONNX operator over these first inputs; further inputs may follow.
 pub fn op<const N: usize>(op_type: &'static str, inputs: [Pattern; N]) -> Pattern {
-    let commutes = N == 2 && matches!(op_type, "Add" | "Mul" | "And" | "Or" | "Equal" | "Max" | "Min");
+    let commutes =
+        N == 2 && matches!(op_type, "Add" | "Mul" | "And" | "Or" | "Equal" | "Max" | "Min");
     Pattern::new(Kind::Op { op_types: vec![op_type], inputs: inputs.into(), commutes })
 }
 

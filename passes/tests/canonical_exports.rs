@@ -56,10 +56,12 @@ fn every_smollm2_export_has_the_same_parts() {
         assert_eq!(count("Swish"), 30, "{exporter}: {counts:?}");
         let n_fused = count("Split");
         assert_eq!(count("MatMul") + 2 * n_fused, 211, "{exporter}: {counts:?}");
-        for gone in ["Softmax", "Where", "IsNaN", "Sigmoid", "Pow", "ReduceMean", "Neg", "GatherND"] {
+        for gone in ["Softmax", "Where", "IsNaN", "Sigmoid", "Pow", "ReduceMean", "Neg", "GatherND"]
+        {
             assert_eq!(count(gone), 0, "{exporter} still has {gone}: {counts:?}");
         }
-        let causal = model.graph.node_ids().filter(|id| model.graph.node(*id).int("is_causal", 0) == 1);
+        let causal =
+            model.graph.node_ids().filter(|id| model.graph.node(*id).int("is_causal", 0) == 1);
         assert_eq!(causal.count(), 30, "{exporter}");
     }
 }
@@ -80,7 +82,8 @@ fn the_tiny_models_are_lifted_whole() {
         assert_eq!(count(norm), n_norms, "{}: {counts:?}", tiny.name);
         let n_rotary = if tiny.arch == "gpt2" { 0 } else { 4 };
         assert_eq!(count("RotaryEmbedding"), n_rotary, "{}: {counts:?}", tiny.name);
-        let activation = if matches!(tiny.arch.as_str(), "gpt2" | "gemma2") { "Gelu" } else { "Swish" };
+        let activation =
+            if matches!(tiny.arch.as_str(), "gpt2" | "gemma2") { "Gelu" } else { "Swish" };
         assert_eq!(count(activation), 2, "{}: {counts:?}", tiny.name);
         for gone in ["Softmax", "Gemm", "IsNaN", "Sigmoid", "Pow", "ReduceMean", "Neg"] {
             assert_eq!(count(gone), 0, "{} still has {gone}: {counts:?}", tiny.name);

@@ -54,7 +54,8 @@ fn paley_first(n: usize) -> Option<Matrix> {
 /// symmetric conference matrix C gives C ⊗ [1 1; 1 −1] + I ⊗ [1 −1; −1 −1].
 fn paley_second(n: usize) -> Option<Matrix> {
     let q = (n / 2).checked_sub(1)?;
-    let character = (n.is_multiple_of(2) && q % 4 == 1 && is_prime(q)).then(|| quadratic_character(q))?;
+    let character =
+        (n.is_multiple_of(2) && q % 4 == 1 && is_prime(q)).then(|| quadratic_character(q))?;
     let conference = |i: usize, j: usize| match (i, j) {
         _ if i == j => 0.0,
         (0, _) | (_, 0) => 1.0,

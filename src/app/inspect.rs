@@ -107,7 +107,8 @@ fn summary(model: &Model, path: PathBuf) -> InspectReport {
         parameters += tensor.n_elements() as u64;
         *weights.entry(tensor.dtype().to_string()).or_default() += tensor.bytes().len() as u64;
     }
-    let domain = |domain: &str| if domain.is_empty() { "ai.onnx".into() } else { domain.to_owned() };
+    let domain =
+        |domain: &str| if domain.is_empty() { "ai.onnx".into() } else { domain.to_owned() };
     InspectReport {
         path,
         producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),

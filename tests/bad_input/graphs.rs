@@ -119,10 +119,12 @@ fn a_graph_that_is_no_decoder() {
     let (ids, graph) = (model.graph.inputs[0], &mut model.graph);
     graph.value_mut(ids).ty = ValueType::tensor(DataType::F32, vec![Dim::from(3usize)]);
     let node = graph.producer(graph.outputs[0]).unwrap().0;
-    graph.replace_node(node, {
-        let outputs = graph.node(node).outputs.clone();
-        Node::new("Neg", vec![Some(ids)]).with_outputs(outputs)
-    });
+    graph
+        .replace_node(node, {
+            let outputs = graph.node(node).outputs.clone();
+            Node::new("Neg", vec![Some(ids)]).with_outputs(outputs)
+        })
+        .unwrap();
     graph.value_mut(graph.outputs[0]).ty = ValueType::Unknown;
     write_model(&model, &bench.path("m/model.onnx"), &WriteOptions::default()).unwrap();
     for line in ["run m --prompt w1", "bench m --prefill 2 --decode 1"] {

@@ -23,8 +23,11 @@ from decoder import Decoder
 
 def roundings(model):
     """Names of the codes of activations, and of keys and values after rounding."""
-    operators = [node for node in model.graph.node if node.domain == "planish"]
-    return [node.output[0] for node in operators if "Quantize" in node.op_type]
+    return [
+        node.output[0]
+        for node in model.graph.node
+        if node.domain == "planish" and node.op_type.endswith(("Quantize", "QuantizeDequantizeHeads"))
+    ]
 
 
 def expose(model, names):

@@ -11,6 +11,7 @@ class Decoder:
     def __init__(self, path):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 2
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.reset()

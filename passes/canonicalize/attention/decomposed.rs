@@ -26,10 +26,7 @@ pub(super) fn parts(graph: &Graph, facts: &Facts, id: NodeId) -> Result<Option<P
 /// softmax(logits), also where rows of NaN (everything masked) are made zero
 fn guarded_softmax() -> Pattern {
     let softmax = op("Softmax", [any("logits")]).named("softmax");
-    one_of([
-        softmax.clone(),
-        op("Where", [op("IsNaN", [softmax.clone()]), number(0.0), softmax]),
-    ])
+    one_of([softmax.clone(), op("Where", [op("IsNaN", [softmax.clone()]), number(0.0), softmax])])
 }
 
 fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Result<(), String> {
@@ -52,9 +49,8 @@ fn scores(
     let pattern = if masked { capped() + any("mask") } else { capped() };
     let found = match_value(graph, &pattern, logits).map_err(|miss| miss.reason)?;
     let mask = found.try_value("mask");
-    let number_of = |name| {
-        found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number)
-    };
+    let number_of =
+        |name| found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number);
     let mut scale = number_of("factor").unwrap_or(1.0) / number_of("divisor").unwrap_or(1.0);
     let q = unscaled(graph, found.value("q"), &mut scale);
     let k_transposed = unscaled(graph, found.value("k_transposed"), &mut scale);

@@ -35,7 +35,12 @@ struct Shared {
     mask: Option<ValueId>,
 }
 
-fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -> Result<(), String> {
+fn lift_one(
+    graph: &mut Graph,
+    facts: &Facts,
+    id: NodeId,
+    shared: &mut Shared,
+) -> Result<(), String> {
     let node = graph.node(id).clone();
     check(&node)?;
     let (q_heads, kv_heads) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
@@ -53,7 +58,9 @@ fn lift_one(graph: &mut Graph, facts: &Facts, id: NodeId, shared: &mut Shared) -
             None => *shared.positions.get_or_insert_with(|| positions_after(graph, ids, past_key)),
         };
         let (cos, sin) = (node.input(7), node.input(8));
-        let (Some(cos), Some(sin)) = (cos, sin) else { return Err("it has no rotary tables".into()) };
+        let (Some(cos), Some(sin)) = (cos, sin) else {
+            return Err("it has no rotary tables".into());
+        };
         let half = facts.get(cos).dim(-1).and_then(|d| d.as_const());
         let width = 2 * half.ok_or("the width of its rotary tables is unknown")?;
         let cos = gather_rows(graph, "cos", cos, positions);

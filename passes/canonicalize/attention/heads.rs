@@ -59,9 +59,7 @@ impl Heads<'_> {
             self.detach(v_present);
             outputs.extend([Some(k_present), Some(v_present)]);
         }
-        self.graph
-            .add_node(node.with_outputs(outputs))
-            .map_err(|error| error.to_string())?;
+        self.graph.add_node(node.with_outputs(outputs)).map_err(|error| error.to_string())?;
         let restored = self.on_own_axis(y, q_heads, v.head_size);
         self.graph.replace_value(output, restored);
         Ok(())
@@ -114,8 +112,8 @@ impl Heads<'_> {
         let repeats = self.facts.get(repeated.output(0)?).dim(2)?.clone();
         let expected_single = [batch.clone(), heads.clone(), one, sequence.clone(), size.clone()];
         let expected = [batch.clone(), heads.mul(&repeats), sequence.clone(), size.clone()];
-        let matches = self.facts.shape(single)? == expected_single
-            && self.facts.shape(value)? == expected;
+        let matches =
+            self.facts.shape(single)? == expected_single && self.facts.shape(value)? == expected;
         matches.then_some(source)
     }
 
@@ -168,7 +166,8 @@ impl Heads<'_> {
     /// `[batch, heads, sequence, size]` for `[batch, sequence, heads · size]`.
     fn on_own_axis(&mut self, value: ValueId, heads: i64, size: i64) -> ValueId {
         let target = self.graph.add_constant("split_heads", int64s(&[0, 0, heads, size]));
-        let split = self.graph.add_op("heads", Node::new("Reshape", vec![Some(value), Some(target)]));
+        let split =
+            self.graph.add_op("heads", Node::new("Reshape", vec![Some(value), Some(target)]));
         let node = Node::new("Transpose", vec![Some(split)]).with("perm", vec![0, 2, 1, 3]);
         self.graph.add_op("heads", node)
     }

@@ -127,7 +127,8 @@ fn comparison(arguments: &Arguments, before: &Measured, after: &Measured) -> Str
         "peak memory".to_owned(),
     ];
     let figures = before.cells().into_iter().zip(after.cells());
-    let rows = names.into_iter().zip(figures).map(|(name, (before, after))| vec![name, before, after]);
+    let rows =
+        names.into_iter().zip(figures).map(|(name, (before, after))| vec![name, before, after]);
     let after = format!("{bits}, {method}");
     markdown(&["SmolLM2-135M-Instruct", &exporter.to_string(), &after], &rows.collect::<Vec<_>>())
 }
@@ -169,7 +170,10 @@ mod tests {
         let model = Measured { bytes: 2_500_000, evaluation, speed };
         let table = comparison(&parse("demo --windows 3"), &model, &model);
         assert!(table.starts_with("| SmolLM2-135M-Instruct "), "{table}");
-        assert!(table.contains("| perplexity (3 windows of 2048 tokens) |         21.29 |"), "{table}");
+        assert!(
+            table.contains("| perplexity (3 windows of 2048 tokens) |         21.29 |"),
+            "{table}"
+        );
         assert!(table.contains("1000.0 tokens/s |"), "{table}");
     }
 }

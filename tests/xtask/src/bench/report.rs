@@ -163,7 +163,8 @@ impl Result {
 
 /// The median of every figure.
 fn medians(rounds: &[Figures]) -> Figures {
-    let of = |figure: fn(&Figures) -> Option<f64>| median(rounds.iter().filter_map(figure).collect());
+    let of =
+        |figure: fn(&Figures) -> Option<f64>| median(rounds.iter().filter_map(figure).collect());
     Figures {
         prefill_all_logits: of(|f| Some(f.prefill_all_logits)).unwrap_or(f64::NAN),
         prefill_last_logits: of(|f| f.prefill_last_logits),
@@ -193,9 +194,11 @@ mod tests {
     fn report() -> Report {
         let mut comparison = Comparison::new("f32", "one export", "the same");
         comparison.rival = [100.0, 400.0, 200.0].map(|speed| figures(speed, None)).into();
-        comparison.ours = [300.0, 250.0, 500.0].map(|speed| figures(speed, Some(speed * 2.0))).into();
+        comparison.ours =
+            [300.0, 250.0, 500.0].map(|speed| figures(speed, Some(speed * 2.0))).into();
         let instruction_sets = vec!["avx2"];
-        let machine = Machine { cpu: "some CPU".into(), instruction_sets, cores: 4, load: Some(0.25) };
+        let machine =
+            Machine { cpu: "some CPU".into(), instruction_sets, cores: 4, load: Some(0.25) };
         Report::new(machine, "1.2.3".into(), 2, &[comparison])
     }
 
