@@ -3,7 +3,6 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, at};
@@ -48,15 +47,6 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::rename(&partial, to).map_err(at(to))
 }
 
-/// Gives `from` the second name `to`, or copies it where the file system has no hard links.
-pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
-    match fs::remove_file(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(to)(error)),
-        _ => {}
-    }
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(at(to))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,15 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn copies_and_links_replace_what_is_there() {
+    fn a_copy_replaces_what_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         fs::write(&from, "new").unwrap();
-        for put in [copy, link] {
-            fs::write(&to, "old").unwrap();
-            put(&from, &to).unwrap();
-            assert_eq!(fs::read_to_string(&to).unwrap(), "new");
-            fs::remove_file(&to).unwrap();
-        }
+        fs::write(&to, "old").unwrap();
+        copy(&from, &to).unwrap();
+        assert_eq!(fs::read_to_string(&to).unwrap(), "new");
     }
 }

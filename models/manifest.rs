@@ -7,7 +7,6 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::error::{Error, Result, at};
-use crate::hash::sha256;
 
 /// The external data file of one exported graph.
 #[derive(Clone, Debug, Deserialize)]
@@ -92,14 +91,6 @@ impl Manifest {
         let starts = self.tensors.iter().map(|tensor| tensor.offset).chain([self.bytes]);
         let ends = [0].into_iter().chain(self.tensors.iter().map(TensorEntry::end));
         ends.zip(starts).map(|(end, start)| end..start).filter(|gap| !gap.is_empty()).collect()
-    }
-
-    /// Hexadecimal SHA-256 that two manifests share exactly when their data files are equal,
-    /// whatever their tensors are called.
-    pub fn data_key(&self) -> String {
-        let place = |tensor: &TensorEntry| format!("{} {}\n", tensor.offset, tensor.sha256);
-        let places: String = self.tensors.iter().map(place).collect();
-        sha256(format!("{}\n{places}", self.bytes).as_bytes())
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -199,17 +190,6 @@ mod tests {
         let manifest = read(&manifest).unwrap();
         assert_eq!(manifest.tensors[0].name, "a");
         assert_eq!(manifest.gaps(), [24..32, 56..64]);
-    }
-
-    #[test]
-    fn the_data_key_ignores_names_and_heeds_places() {
-        let key = |name, offset| {
-            let mut entry = tensor("a", offset);
-            entry["name"] = name;
-            read(&json!({"bytes": 64, "tensors": [entry]})).unwrap().data_key()
-        };
-        assert_eq!(key(json!("x"), 0), key(json!("y"), 0));
-        assert_ne!(key(json!("x"), 0), key(json!("x"), 32));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub struct SiteId(pub usize);
 pub struct AttentionId(pub usize);
 
 /// What a decoder's graph is made of. The ids of values and nodes are those of the model that the
-/// layout was made of; rewriting a linear layer keeps its input and output values.
+/// layout was made of. Rewriting keeps the values that layers read and write, norms and attentions;
+/// the `MatMul` and the weight of a layer may be others afterwards, and their ids in use again.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     /// Linear layers but the head, in topological order.

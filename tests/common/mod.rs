@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use planish::app::{Format, Method, OpenOptions, QuantizeRequest, quantize};
+use planish_passes::quantize::BitWidths;
 use planish_runtime::npz::NpyArray;
 
 /// A way to quantise.
@@ -20,6 +21,11 @@ impl Recipe {
     /// With one scale for each output channel.
     pub const fn new(method: Method, bits: &'static str) -> Self {
         Self { method, bits, group_size: None }
+    }
+
+    /// Bits of keys and values.
+    pub fn kv_bits(self) -> u8 {
+        self.bits.parse::<BitWidths>().unwrap().kv
     }
 
     /// What to ask for.

@@ -8,7 +8,8 @@ A FOLDER has `model.onnx` and `ids.npz` (`ids` [1, n], `step_ids` [1, m]). Besid
 - `forced.onnx`: the same, but what follows a rounding reads a new input, NAME/given, in place of
   its result NAME, so that a code that falls to the other side changes no other code;
 - `prefill.in.npz` and `prefill.out.npz`: the arrays of a run of `exposed.onnx` on `ids` with empty
-  caches; `step.in.npz` and `step.out.npz`: of `step_ids` on the caches of that run.
+  caches, and `prefill.forced.npz`, the inputs of `forced.onnx` with the roundings of that run;
+  `step.*.npz`: the same for `step_ids` on the caches of that run.
 """
 
 import sys
@@ -16,18 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-
 from decoder import Decoder
 
 
 def roundings(model):
     """Names of the codes of activations, and of keys and values after rounding."""
-    return [
-        node.output[0]
-        for node in model.graph.node
-        if node.domain == "planish" and node.op_type.endswith(("Quantize", "QuantizeDequantizeHeads"))
-    ]
+    operators = [node for node in model.graph.node if node.domain == "planish"]
+    ends = ("Quantize", "QuantizeDequantizeHeads")
+    return [node.output[0] for node in operators if node.op_type.endswith(ends)]
 
 
 def expose(model, names):
@@ -60,10 +57,11 @@ def run(folder):
         feeds, results = decoder.run(ids[tokens])
         np.savez(folder / f"{run}.in.npz", **feeds)
         np.savez(folder / f"{run}.out.npz", **results)
+        given = {name + "/given": results[name] for name in names}
+        np.savez(folder / f"{run}.forced.npz", **feeds, **given)
 
 
 def main(folders):
-    ort.set_default_logger_severity(3)
     for folder in folders:
         run(Path(folder))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 
-# Of all tiny models, one of which does not declare it.
+# Of the tiny models, one of which does not declare it.
 HEAD_SIZE = 16
 
 
@@ -11,6 +11,8 @@ class Decoder:
     def __init__(self, path):
         options = ort.SessionOptions()
         options.intra_op_num_threads = 2
+        options.log_severity_level = 3
+        # Else products with dequantised weights round their activations to 8 bits.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.outputs = [output.name for output in self.session.get_outputs()]

@@ -9,7 +9,6 @@ follow it, in the same form.
 import sys
 
 import numpy as np
-
 from decoder import Decoder
 
 

@@ -17,7 +17,7 @@ const MIN_ROWS: usize = 32;
 ///
 /// The integer formats are asymmetric, with one scale and zero point a token and head. With
 /// q = 2^bits − 1, low = min(x)·clip.min and high = max(x)·clip.max over the head's values:
-/// scale = max((high − low) / q, 1e-8), zero = round(−low / scale),
+/// scale = max(high − low, 1e-8) / q, zero = round(−low / scale),
 /// code = clip(round(x / scale) + zero, 0, q), and the value read back is (code − zero)·scale.
 /// All steps are f32, divisions are IEEE ones, and halves round to even.
 #[derive(Clone, Copy, Debug, PartialEq)]

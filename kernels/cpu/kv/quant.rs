@@ -6,8 +6,8 @@ use crate::quantize::Step;
 use crate::shared::SharedMut;
 use crate::simd::{Simd, simd_fn};
 
-/// The smallest scale of a head.
-const SCALE_FLOOR: f32 = 1e-8;
+/// The smallest range of a head.
+const RANGE_FLOOR: f32 = 1e-8;
 /// Values below which heads are not worth another thread.
 const MIN_VALUES: usize = 8_192;
 
@@ -68,7 +68,7 @@ simd_fn! {
         let q = ((1u32 << bits.clamp(2, 8)) - 1) as f32;
         let (low, high) = extrema::<S>(x);
         let (low, high) = (low * clip.min, high * clip.max);
-        let scale = ((high - low) / q).max(SCALE_FLOOR);
+        let scale = (high - low).max(RANGE_FLOOR) / q;
         let zero = (-low / scale).round_ties_even();
         let step = Step::<S>::new(scale, zero, 0.0, q);
         for i in (0..x.len()).step_by(S::LANES) {

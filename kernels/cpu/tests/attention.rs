@@ -24,7 +24,7 @@ fn reference(head: &[f32], format: KvFormat) -> Vec<f32> {
     let q = ((1 << bits) - 1) as f32;
     let low = head.iter().copied().fold(f32::MAX, f32::min) * clip.min;
     let high = head.iter().copied().fold(f32::MIN, f32::max) * clip.max;
-    let scale = ((high - low) / q).max(1e-8);
+    let scale = (high - low).max(1e-8) / q;
     let zero = (-low / scale).round_ties_even();
     let code = |x: f32| ((x / scale).round_ties_even() + zero).clamp(0.0, q);
     head.iter().map(|&x| (code(x) - zero) * scale).collect()

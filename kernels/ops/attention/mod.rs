@@ -28,6 +28,9 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
         let unknown = |_| Fact::new(inputs[0].dtype, None);
         return Ok((0..op.n_outputs()).map(unknown).collect());
     };
+    if facts::optional(inputs, 4).is_some() != facts::optional(inputs, 5).is_some() {
+        return Err(OpError::shape("past_key and past_value are given together or not at all"));
+    }
     let past = match facts::optional(inputs, 4) {
         None => Some(Dim::from(0i64)),
         Some(past) => past.dim(2).cloned(),

@@ -1,7 +1,10 @@
 //! Tests of `Attention`.
 
+use planish_cpu::ThreadPool;
 use planish_ir::{DataType, Tensor};
 
+use crate::CpuContext;
+use crate::buffers::BufferPool;
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
@@ -98,6 +101,25 @@ fn symbolic_shapes_are_exact() {
     assert_eq!(out[0], q);
     assert_eq!(out[1], fact(&["b", "3", "past + s", "64"]));
     assert_eq!(out[1].dtype, Some(DataType::F32));
+}
+
+#[test]
+fn pasts_of_keys_and_values_go_together() {
+    let mut random = Random::new(15);
+    let (x, past, longer) =
+        (random.tensor(&[1, 2, 4, 8]), random.tensor(&[1, 2, 3, 8]), random.tensor(&[1, 2, 5, 8]));
+    let case = case().outputs(3);
+    let mut inputs = present(&[&x, &x, &x]);
+    inputs.extend([None, Some(past), Some(longer)]);
+    let kernel = super::cpu::cpu(&case.view(), &[]).unwrap().unwrap();
+    let (pool, buffers, mut caches) = (ThreadPool::new(1), BufferPool::new(), Vec::new());
+    let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+    let given: Vec<_> = inputs.iter().map(Option::as_ref).collect();
+    let error = kernel.run(&mut context, &given).err().expect("a refusal").to_string();
+    assert!(error.contains("do not go together"), "{error}");
+    let fact = fact(&["b", "2", "s", "8"]);
+    let one = [fact.clone(), fact.clone(), fact.clone(), crate::Fact::absent(), fact];
+    assert!(case.infer(&one).unwrap_err().to_string().contains("past_value"));
 }
 
 /// Random queries, keys and values of both layouts with masks, pasts and caps of all kinds.
