@@ -115,7 +115,7 @@ fn pasts_of_keys_and_values_go_together() {
     let (pool, buffers, mut caches) = (ThreadPool::new(1), BufferPool::new(), Vec::new());
     let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
     let given: Vec<_> = inputs.iter().map(Option::as_ref).collect();
-    let error = kernel.run(&mut context, &given).err().expect("a refusal").to_string();
+    let error = kernel.run(&mut context, &given).expect_err("a refusal").to_string();
     assert!(error.contains("do not go together"), "{error}");
     let fact = fact(&["b", "2", "s", "8"]);
     let one = [fact.clone(), fact.clone(), fact.clone(), crate::Fact::absent(), fact];

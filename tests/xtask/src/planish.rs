@@ -91,11 +91,11 @@ impl Planish {
 /// The executable that cargo's messages, one JSON object a line, tell of.
 fn executable(messages: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executables = messages.filter_map(|message| {
+    let mut executables = messages.filter_map(|message| {
         let is_planish = message["target"]["name"] == "planish";
         message["executable"].as_str().filter(|_| is_planish).map(PathBuf::from)
     });
-    executables.last()
+    executables.next_back()
 }
 
 /// Bytes of all files in a model's folder that ONNX runtimes read.
