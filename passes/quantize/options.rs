@@ -29,7 +29,7 @@ pub struct QuantizeOptions {
     pub method: Method,
     /// Input channels of a linear layer that share a scale; `None`: all of them.
     pub group_size: Option<usize>,
-    /// Whether the range of the weights is shrunk to where they lose least.
+    /// Whether the range of the weights is shrunk to where the squared error is least.
     pub clip_search: bool,
     /// Bits of the head's weights, and of the embedding if it is tied: 8, 16 (left alone), or 4
     /// for a head that is not tied.

@@ -171,7 +171,7 @@ mod tests {
         let table = comparison(&parse("demo --windows 3"), &model, &model);
         assert!(table.starts_with("| SmolLM2-135M-Instruct "), "{table}");
         assert!(
-            table.contains("| perplexity (3 windows of 2048 tokens) |         21.29 |"),
+            table.contains("| perplexity (3 windows of 2048 tokens) |           21.29 |"),
             "{table}"
         );
         assert!(table.contains("1000.0 tokens/s |"), "{table}");
