@@ -1,3 +1,5 @@
+//! Tests of binary.
+
 use planish_ir::{DataType, Tensor};
 
 use crate::Fact;

@@ -1,3 +1,5 @@
+//! Tests of cast.
+
 use planish_ir::{DataType, Tensor};
 
 use crate::ops::common::testing::*;

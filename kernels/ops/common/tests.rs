@@ -1,3 +1,5 @@
+//! Tests of common.
+
 use planish_ir::{DataType, Dim, Tensor};
 
 use super::numbers::Numbers;

@@ -1,3 +1,5 @@
+//! Tests of concat.
+
 use crate::Fact;
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::{Random, fact, present};

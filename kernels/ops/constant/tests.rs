@@ -1,3 +1,5 @@
+//! Tests of constant.
+
 use planish_ir::{Attribute, Tensor};
 
 use crate::ops::common::testing::*;

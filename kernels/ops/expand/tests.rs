@@ -1,3 +1,5 @@
+//! Tests of expand.
+
 use planish_ir::DataType;
 
 use crate::Fact;

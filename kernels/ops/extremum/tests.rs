@@ -1,3 +1,5 @@
+//! Tests of extremum.
+
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::{Case, fact};
 

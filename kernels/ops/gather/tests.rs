@@ -1,3 +1,5 @@
+//! Tests of gather.
+
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::{Random, fact};
 

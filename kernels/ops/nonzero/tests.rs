@@ -1,3 +1,5 @@
+//! Tests of nonzero.
+
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::fact;
 

@@ -1,3 +1,5 @@
+//! Tests of onehot.
+
 use planish_ir::Tensor;
 
 use crate::ops::common::testing::*;

@@ -1,3 +1,5 @@
+//! Tests of reduce.
+
 use crate::Fact;
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::{Case, Random, fact};

@@ -1,3 +1,5 @@
+//! Tests of reshape.
+
 use crate::Fact;
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::{Case, fact};

@@ -1,3 +1,5 @@
+//! Tests of scatter.
+
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::fact;
 

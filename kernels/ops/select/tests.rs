@@ -1,3 +1,5 @@
+//! Tests of select.
+
 use planish_ir::Tensor;
 
 use crate::Fact;

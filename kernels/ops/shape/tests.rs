@@ -1,3 +1,5 @@
+//! Tests of shape.
+
 use crate::Fact;
 use crate::ops::common::testing::*;
 use crate::ops::support::testing::fact;

@@ -1,3 +1,5 @@
+//! Tests of slice.
+
 use planish_ir::Tensor;
 
 use crate::ops::common::testing::*;

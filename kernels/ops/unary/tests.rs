@@ -1,3 +1,5 @@
+//! Tests of unary.
+
 use planish_ir::Tensor;
 
 use super::erf::erf;
