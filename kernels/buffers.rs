@@ -10,7 +10,7 @@ use planish_ir::{DataType, Tensor, TensorError};
 
 /// Alignment of every buffer: a cache line, an AVX-512 register.
 const ALIGNMENT: usize = 64;
-/// Bytes that a pool keeps for reuse at most.
+/// Bytes that a pool keeps for reuse at most, unless it is told otherwise.
 const MAX_KEPT: usize = 64 << 20;
 
 /// Hands out buffers and takes them back when the last tensor over one is dropped, so that a
@@ -20,16 +20,28 @@ pub struct BufferPool {
     free: Arc<Mutex<FreeList>>,
 }
 
-#[derive(Default)]
 struct FreeList {
     by_size: HashMap<usize, Vec<RawBuffer>>,
     kept: usize,
+    max_kept: usize,
+}
+
+impl Default for FreeList {
+    fn default() -> Self {
+        Self { by_size: HashMap::new(), kept: 0, max_kept: MAX_KEPT }
+    }
 }
 
 impl BufferPool {
     /// An empty pool.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty pool that keeps up to `n_bytes` for reuse.
+    pub fn keeping(n_bytes: usize) -> Self {
+        let free = FreeList { max_kept: n_bytes, ..FreeList::default() };
+        Self { free: Arc::new(Mutex::new(free)) }
     }
 
     /// A buffer of at least `n_bytes` whose contents are unspecified (but initialised) bytes.
@@ -97,7 +109,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let Some(raw) = self.raw.take() else { return };
         let mut free = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.kept + raw.size <= MAX_KEPT {
+        if free.kept + raw.size <= free.max_kept {
             free.kept += raw.size;
             free.by_size.entry(raw.size).or_default().push(raw);
         }

@@ -75,7 +75,11 @@ pub fn infer_graph(graph: &Graph, opset: &dyn Fn(&str) -> i64) -> Result<Facts, 
     Ok(facts)
 }
 
-fn infer_node(
+/// Infers one node whose inputs are known, and records what comes out in `facts`.
+///
+/// # Errors
+/// If its inputs contradict each other.
+pub fn infer_node(
     graph: &Graph,
     id: NodeId,
     opset: &dyn Fn(&str) -> i64,

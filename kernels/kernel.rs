@@ -16,9 +16,31 @@ pub struct CpuContext<'a> {
     /// KV caches of the session, one per attention layer and sequence of the batch:
     /// `caches[layer][sequence]`.
     pub caches: &'a mut Vec<Vec<KvCache>>,
+    /// What large f32 matrix products are computed in.
+    pub precision: ProductPrecision,
 }
 
-impl CpuContext<'_> {
+/// What the factors of large f32 matrix products are rounded to; sums are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProductPrecision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// To bfloat16 where the machine multiplies that faster: good enough for training, where the
+    /// rounding of gradients averages out.
+    BF16,
+}
+
+impl<'a> CpuContext<'a> {
+    /// A context that computes in f32.
+    pub fn new(
+        pool: &'a ThreadPool,
+        buffers: &'a BufferPool,
+        caches: &'a mut Vec<Vec<KvCache>>,
+    ) -> Self {
+        Self { pool, buffers, caches, precision: ProductPrecision::F32 }
+    }
+
     /// A buffer for `n` f32.
     pub fn f32s(&self, n: usize) -> Buffer {
         self.buffers.take_for::<f32>(n)

@@ -3,13 +3,15 @@
 
 pub mod buffers;
 pub mod fact;
+pub mod grad;
 pub mod infer;
 pub mod kernel;
 pub mod op;
 pub mod ops;
 
 pub use fact::Fact;
-pub use kernel::{CpuContext, Kernel};
+pub use grad::{GradNode, GradScope};
+pub use kernel::{CpuContext, Kernel, ProductPrecision};
 pub use op::{OpDef, OpError, OpNode};
 
 /// The domain of planish's own operators.

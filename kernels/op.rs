@@ -2,6 +2,7 @@
 
 use planish_ir::{Function, Node, Tensor, TensorError};
 
+use crate::grad::GradFn;
 use crate::{Fact, Kernel};
 
 /// Definition of one operator. Adding one takes a folder under `ops/` and a line in its list.
@@ -18,6 +19,8 @@ pub struct OpDef {
     pub cpu: Option<CpuFn>,
     /// The body in standard operators that goes into emitted files, for planish's own operators.
     pub function: Option<fn() -> Function>,
+    /// The gradient rule; without it nothing can be learned through the operator.
+    pub grad: Option<GradFn>,
 }
 
 /// See [`OpDef::infer`].
@@ -32,7 +35,7 @@ pub type CpuFn = fn(&OpNode, &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>
 impl OpDef {
     /// A definition without fast form and function body.
     pub const fn new(name: &'static str, infer: InferFn, eval: EvalFn) -> Self {
-        Self { domain: "", name, infer, eval, cpu: None, function: None }
+        Self { domain: "", name, infer, eval, cpu: None, function: None, grad: None }
     }
 
     /// In another domain.
@@ -46,6 +49,13 @@ impl OpDef {
     #[must_use]
     pub const fn with_cpu(mut self, cpu: CpuFn) -> Self {
         self.cpu = Some(cpu);
+        self
+    }
+
+    /// With a gradient rule.
+    #[must_use]
+    pub const fn with_grad(mut self, grad: GradFn) -> Self {
+        self.grad = Some(grad);
         self
     }
 

@@ -1,5 +1,6 @@
 //! Passes over the graph: canonicalize, transform, quantize, emit, lower.
 
+pub mod autodiff;
 pub mod canonicalize;
 pub mod emit;
 pub mod interpret;

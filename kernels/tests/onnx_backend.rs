@@ -96,7 +96,7 @@ fn fast_form(
     let pool = ThreadPool::new(2);
     let buffers = BufferPool::new();
     let mut caches = Vec::new();
-    let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+    let mut context = CpuContext::new(&pool, &buffers, &mut caches);
     let is_owned = |i: usize| constants[i].is_some() && kernel.owns_input(i);
     let inputs: Vec<Option<&Tensor>> =
         case.inputs.iter().enumerate().map(|(i, t)| t.as_ref().filter(|_| !is_owned(i))).collect();

@@ -101,7 +101,7 @@ fn run_node(
         if let Some(kernel) = cpu(&view, &constants).unwrap_or_else(fail) {
             let (pool, buffers) = (ThreadPool::new(2), BufferPool::new());
             let mut caches = Vec::new();
-            let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+            let mut context = CpuContext::new(&pool, &buffers, &mut caches);
             let is_resident = |i: usize| constants[i].is_none() || !kernel.owns_input(i);
             let inputs: Vec<Option<&Tensor>> =
                 (0..inputs.len()).map(|i| inputs[i].as_ref().filter(|_| is_resident(i))).collect();

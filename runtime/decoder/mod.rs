@@ -111,6 +111,7 @@ impl Decoder {
                 .map(|(past, present, _)| (past.clone(), present.clone()))
                 .collect(),
             profile: options.profile,
+            ..CompileOptions::default()
         };
         let executable = engine.compile(&model, &compile_options)?;
         drop(model);

@@ -6,6 +6,7 @@ pub(crate) mod facts;
 mod profile;
 
 use planish_ir::{DataType, Dim, Model, Tensor};
+use planish_kernels::ProductPrecision;
 
 pub use error::EngineError;
 pub use profile::{OpTime, Profile};
@@ -40,6 +41,12 @@ pub struct CompileOptions {
     pub carried: Vec<(String, String)>,
     /// Whether sessions measure the time that every node takes.
     pub profile: bool,
+    /// What large f32 matrix products are computed in.
+    pub precision: ProductPrecision,
+    /// Bytes of buffers that a session keeps for reuse at most; nothing means what suits decoding.
+    /// A graph that is run many times on large tensors wants all of its own back: memory that
+    /// goes to the system and comes again is cleared each time.
+    pub keep_bytes: Option<usize>,
 }
 
 /// An input or output of a compiled graph.

@@ -113,7 +113,7 @@ fn pasts_of_keys_and_values_go_together() {
     inputs.extend([None, Some(past), Some(longer)]);
     let kernel = super::cpu::cpu(&case.view(), &[]).unwrap().unwrap();
     let (pool, buffers, mut caches) = (ThreadPool::new(1), BufferPool::new(), Vec::new());
-    let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+    let mut context = CpuContext::new(&pool, &buffers, &mut caches);
     let given: Vec<_> = inputs.iter().map(Option::as_ref).collect();
     let error = kernel.run(&mut context, &given).expect_err("a refusal").to_string();
     assert!(error.contains("do not go together"), "{error}");

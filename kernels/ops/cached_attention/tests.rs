@@ -56,7 +56,7 @@ fn token_by_token_is_the_same_as_all_at_once() {
         let whole = case.eval(&inputs).remove(0);
         let pool = ThreadPool::new(2);
         let (buffers, mut caches) = (BufferPool::new(), Vec::new());
-        let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+        let mut context = CpuContext::new(&pool, &buffers, &mut caches);
         let mut done = 0;
         for next in [4, 5, 6, 9] {
             let part = |t| positions(t, done..next);

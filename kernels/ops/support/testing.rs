@@ -113,7 +113,7 @@ impl Case {
     pub fn try_cpu(&self, inputs: &[Option<Tensor>], constants: &[usize]) -> Option<Vec<Tensor>> {
         let pool = ThreadPool::new(2);
         let (buffers, mut caches) = (BufferPool::new(), Vec::new());
-        let mut context = CpuContext { pool: &pool, buffers: &buffers, caches: &mut caches };
+        let mut context = CpuContext::new(&pool, &buffers, &mut caches);
         self.run_cpu_in(&mut context, inputs, constants)
     }
 

@@ -82,6 +82,8 @@ impl<'a> Compiler<'a> {
             output_slots,
             carried,
             profile: options.profile,
+            precision: options.precision,
+            keep_bytes: options.keep_bytes,
         })
     }
 

@@ -94,7 +94,7 @@ fn evaluate(
         return (op.eval)(view, inputs);
     };
     let (buffers, mut caches) = (BufferPool::new(), Vec::new());
-    let mut context = CpuContext { pool, buffers: &buffers, caches: &mut caches };
+    let mut context = CpuContext::new(pool, &buffers, &mut caches);
     let tensors: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
     kernel.run(&mut context, &tensors).or_else(|_| (op.eval)(view, inputs))
 }

@@ -2,7 +2,7 @@
 
 use planish_ir::{Node, Tensor};
 use planish_kernels::op::EvalFn;
-use planish_kernels::{CpuContext, Kernel, OpError, OpNode};
+use planish_kernels::{CpuContext, Kernel, OpError, OpNode, ProductPrecision};
 
 use crate::engine::{IoInfo, PlanSummary};
 
@@ -45,6 +45,10 @@ pub(super) struct Plan {
     /// Slots of carried inputs and of the outputs that feed them.
     pub carried: Vec<(Slot, Slot)>,
     pub profile: bool,
+    /// See [`crate::engine::CompileOptions::precision`].
+    pub precision: ProductPrecision,
+    /// See [`crate::engine::CompileOptions::keep_bytes`].
+    pub keep_bytes: Option<usize>,
     pub summary: PlanSummary,
 }
 

@@ -38,7 +38,10 @@ impl CpuSession {
             slots[*slot as usize] = Some(tensor.clone());
         }
         let times = if plan.profile { vec![(0, 0); plan.steps.len()] } else { Vec::new() };
-        let buffers = BufferPool::new();
+        let buffers = match plan.keep_bytes {
+            Some(keep) => BufferPool::keeping(keep),
+            None => BufferPool::new(),
+        };
         Self { plan, pool, buffers, slots, caches: Vec::new(), marked: Mark::default(), times }
     }
 
@@ -66,8 +69,8 @@ impl CpuSession {
     }
 
     fn run_step(&mut self, step: &Step) -> Result<(), EngineError> {
-        let mut context =
-            CpuContext { pool: &self.pool, buffers: &self.buffers, caches: &mut self.caches };
+        let mut context = CpuContext::new(&self.pool, &self.buffers, &mut self.caches);
+        context.precision = self.plan.precision;
         let results = step
             .action
             .run(&mut context, &self.slots, &step.inputs)
