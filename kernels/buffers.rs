@@ -74,6 +74,13 @@ fn size_class(n_bytes: usize) -> usize {
     n.div_ceil(step) * step
 }
 
+impl std::fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("BufferPool").field("kept", &free.kept).finish_non_exhaustive()
+    }
+}
+
 /// A buffer on loan from a pool.
 pub struct Buffer {
     raw: Option<RawBuffer>,

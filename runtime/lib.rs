@@ -1,4 +1,5 @@
 //! Running graphs: engines, KV cache, text generation, evaluation.
+pub mod calibrate;
 pub mod decoder;
 pub mod engine;
 pub mod evaluate;

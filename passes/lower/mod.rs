@@ -18,7 +18,7 @@ mod testing;
 use planish_ir::Model;
 use planish_kernels::DOMAIN;
 
-use crate::pass::{Pass, PassError, PassManager};
+use crate::pass::{Pass, PassContext, PassError, PassManager};
 
 pub use last_token::select_positions;
 
@@ -55,6 +55,14 @@ pub fn passes(options: LowerOptions) -> Vec<Pass> {
     ]);
     passes.extend(fuse::passes());
     passes
+}
+
+/// Fuses `Mul(Swish(gate), up)` alone.
+///
+/// # Errors
+/// If shapes contradict each other.
+pub(crate) fn fuse_swiglu(model: &mut Model) -> Result<usize, PassError> {
+    fuse::fuse_swiglu(model, &mut PassContext::default())
 }
 
 /// Lowers `model`, which [`crate::canonicalize`] has been over.

@@ -45,7 +45,7 @@ pub struct Observed {
 
 /// A copy of the model (weights are shared) with one more output for each site: the largest
 /// absolute value of every channel over batch and sequence, f32 `[channels]`. Padded positions
-/// count like the others.
+/// count like the others. Sites that are not in the model, a piece of the layout's, are left out.
 ///
 /// # Errors
 /// If the shapes in the graph contradict each other.
@@ -54,7 +54,9 @@ pub fn observe(model: &Model, layout: &Layout) -> Result<Observed, InferError> {
     let mut model = model.clone();
     let graph = &mut model.graph;
     let mut outputs = Vec::new();
-    for id in layout.site_ids() {
+    let sites: Vec<SiteId> =
+        layout.site_ids().filter(|id| graph.contains_value(layout.site(*id).input)).collect();
+    for id in sites {
         let site = layout.site(id);
         let n_leading = facts.get(site.input).rank().unwrap_or(3).saturating_sub(1) as i64;
         let axes = Tensor::from_vec(&[n_leading as usize], (0..n_leading).collect());

@@ -1,13 +1,12 @@
 //! Collecting what activations range over while a text runs through a model.
 
-use planish_ir::{Model, Tensor};
+use planish_ir::Model;
 use planish_passes::PassManager;
 use planish_passes::lower::{LowerOptions, lower};
 use planish_passes::quantize::{CalibrationStats, observe};
 use planish_passes::sites::Layout;
 
-use super::feed::{Extent, Feed, FeedNames};
-use super::{DecoderError, Roles};
+use super::{DecoderError, Feeds, Roles};
 use crate::engine::{CompileOptions, Engine};
 
 /// Runs windows of token ids, each from an empty cache, through the canonical `model`, and
@@ -24,24 +23,19 @@ pub fn collect_stats(
     progress: &mut dyn FnMut(usize),
 ) -> Result<CalibrationStats, DecoderError> {
     let roles = Roles::find(model)?;
-    let names = FeedNames::new(&model.graph, &roles);
     let mut observed = observe(model, layout)?;
     let outputs = observed.outputs.iter().map(|(_, name)| name.clone()).collect();
     let options = LowerOptions { cache: true, no_padding: true };
     lower(&mut observed.model, options, &mut PassManager::new())?;
     let compile_options = CompileOptions { outputs: Some(outputs), ..CompileOptions::default() };
     let executable = engine.compile(&observed.model, &compile_options)?;
-    let feeds: Result<Vec<Feed>, DecoderError> =
-        executable.inputs().iter().map(|input| Feed::of(input, &names)).collect();
-    let feeds = feeds?;
+    let feeds = Feeds::new(&model.graph, &roles, executable.inputs())?;
     let mut session = executable.session();
     let mut stats = CalibrationStats::default();
     for (done, window) in windows.iter().enumerate() {
         progress(done);
         session.reset(&[]);
-        let extent = Extent { batch: 1, past: 0, length: window.len(), logits_from: 0 };
-        let tensors: Vec<Tensor> = feeds.iter().map(|feed| feed.make(window, extent)).collect();
-        let maxima = session.run(&tensors)?;
+        let maxima = session.run(&feeds.make(&[*window]))?;
         for ((site, name), tensor) in observed.outputs.iter().zip(maxima) {
             stats.update(*site, &tensor).map_err(|error| DecoderError::Array {
                 name: name.clone(),

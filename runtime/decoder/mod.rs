@@ -5,6 +5,7 @@ mod capacity;
 mod collect;
 mod error;
 mod feed;
+mod feeds;
 mod gather;
 mod roles;
 
@@ -19,6 +20,7 @@ pub use arrays::forward_arrays;
 pub use caches::CachePair;
 pub use collect::collect_stats;
 pub use error::DecoderError;
+pub(crate) use feeds::Feeds;
 pub use roles::Roles;
 
 use crate::engine::{

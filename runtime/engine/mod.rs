@@ -7,6 +7,7 @@ mod profile;
 
 use planish_ir::{DataType, Dim, Model, Tensor};
 use planish_kernels::ProductPrecision;
+use planish_kernels::buffers::BufferPool;
 
 pub use error::EngineError;
 pub use profile::{OpTime, Profile};
@@ -43,10 +44,10 @@ pub struct CompileOptions {
     pub profile: bool,
     /// What large f32 matrix products are computed in.
     pub precision: ProductPrecision,
-    /// Bytes of buffers that a session keeps for reuse at most; nothing means what suits decoding.
-    /// A graph that is run many times on large tensors wants all of its own back: memory that
-    /// goes to the system and comes again is cleared each time.
-    pub keep_bytes: Option<usize>,
+    /// Where sessions take the memory of tensors from; nothing gives each a pool of its own that
+    /// keeps what suits decoding. A graph that is run many times on large tensors wants all of
+    /// its memory back: what goes to the system and comes again is cleared each time.
+    pub buffers: Option<BufferPool>,
 }
 
 /// An input or output of a compiled graph.

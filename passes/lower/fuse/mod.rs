@@ -9,10 +9,12 @@ mod swiglu_quantize;
 
 use crate::pass::Pass;
 
+pub(super) use swiglu::fuse_swiglu;
+
 /// The fusing passes, in order.
 pub(super) fn passes() -> Vec<Pass> {
     vec![
-        Pass { name: "fuse_swiglu", run: swiglu::fuse_swiglu },
+        Pass { name: "fuse_swiglu", run: fuse_swiglu },
         // A quantiser takes what leads to it before anything else does.
         Pass { name: "fuse_swiglu_quantize", run: swiglu_quantize::fuse_swiglu_quantize },
         Pass { name: "fuse_norm_quantize", run: norm_quantize::fuse_norm_quantize },

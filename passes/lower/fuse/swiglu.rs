@@ -7,7 +7,7 @@ use crate::pass::{PassContext, PassError};
 use crate::pattern::{Match, any, op};
 use crate::rule::{Rewriter, Rule, apply};
 
-pub(super) fn fuse_swiglu(
+pub(in crate::lower) fn fuse_swiglu(
     model: &mut Model,
     context: &mut PassContext,
 ) -> Result<usize, PassError> {

@@ -83,7 +83,7 @@ impl<'a> Compiler<'a> {
             carried,
             profile: options.profile,
             precision: options.precision,
-            keep_bytes: options.keep_bytes,
+            buffers: options.buffers.clone(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! A compiled graph: steps over numbered slots.
 
 use planish_ir::{Node, Tensor};
+use planish_kernels::buffers::BufferPool;
 use planish_kernels::op::EvalFn;
 use planish_kernels::{CpuContext, Kernel, OpError, OpNode, ProductPrecision};
 
@@ -47,8 +48,8 @@ pub(super) struct Plan {
     pub profile: bool,
     /// See [`crate::engine::CompileOptions::precision`].
     pub precision: ProductPrecision,
-    /// See [`crate::engine::CompileOptions::keep_bytes`].
-    pub keep_bytes: Option<usize>,
+    /// See [`crate::engine::CompileOptions::buffers`].
+    pub buffers: Option<BufferPool>,
     pub summary: PlanSummary,
 }
 

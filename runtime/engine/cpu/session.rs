@@ -38,10 +38,7 @@ impl CpuSession {
             slots[*slot as usize] = Some(tensor.clone());
         }
         let times = if plan.profile { vec![(0, 0); plan.steps.len()] } else { Vec::new() };
-        let buffers = match plan.keep_bytes {
-            Some(keep) => BufferPool::keeping(keep),
-            None => BufferPool::new(),
-        };
+        let buffers = plan.buffers.clone().unwrap_or_default();
         Self { plan, pool, buffers, slots, caches: Vec::new(), marked: Mark::default(), times }
     }
 

@@ -1,0 +1,148 @@
+//! The weight of a linear layer as its transforms and its quantiser leave it.
+
+use std::ops::Range;
+
+use planish_ir::{Node, Tensor, ValueId};
+use planish_kernels::DOMAIN;
+
+use super::{LinearSlots, Writer};
+use crate::calibrate::builder::Builder;
+use crate::calibrate::{CalibrateError, ParameterKind};
+use crate::sites::{LinearId, LinearLayer};
+
+/// What the transforms around a layer change in it; the differentiable counterpart of
+/// `transform::fold::LinearFold`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fold {
+    /// What each row is multiplied by, `[K]`.
+    pub row_scale: Option<ValueId>,
+    /// The inverses L and R of the site's factors and their sizes: rows become (L ⊗ R) · W.
+    pub rows: Option<(Option<ValueId>, Option<ValueId>, (usize, usize))>,
+    /// Changes of output columns, in order.
+    pub columns: Vec<(Range<usize>, ColumnFold)>,
+}
+
+/// A change of some output columns.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ColumnFold {
+    /// Divided by a value each.
+    Divide(ValueId),
+    /// Each run of `size` columns times the matrix.
+    Heads {
+        /// `[size, size]`.
+        matrix: ValueId,
+        /// Columns of a head.
+        size: usize,
+    },
+}
+
+impl Writer<'_> {
+    /// The values of a layer's weight.
+    pub(super) fn weight_of(&self, linear: &LinearLayer) -> Result<Vec<f32>, CalibrateError> {
+        let graph = &self.block.model.graph;
+        let name = || graph.value(linear.weight).name.clone();
+        let tensor = graph.constant(linear.weight);
+        let tensor = tensor.ok_or_else(|| CalibrateError::NotConstant { weight: name() })?;
+        let data = tensor.to_f32_vec();
+        data.map_err(|error| CalibrateError::Weight { weight: name(), error })
+    }
+
+    /// Lets the layer read its weight (and bias) through folds and quantiser.
+    pub(super) fn write_linear(&mut self, id: LinearId) -> Result<(), CalibrateError> {
+        let linear = self.block.layout.linear(id).clone();
+        let mut slots = LinearSlots::default();
+        let mut weight = linear.weight;
+        if self.options.weights && self.options.bits.quantizes_weights() {
+            let shape = [linear.in_features, linear.out_features];
+            let start = Tensor::from_vec(&shape, self.weight_of(&linear)?);
+            let (slot, value) = self.builder.parameter("weight", ParameterKind::Weight, start);
+            (slots.weight, weight) = (Some(slot), value);
+        }
+        let fold = self.folds.get(&id).cloned().unwrap_or_default();
+        weight = fold_weight(&mut self.builder, weight, &linear, &fold);
+        if self.options.bits.quantizes_weights() {
+            weight = self.round_weight(weight, &linear, &mut slots)?;
+        }
+        self.builder.graph.set_input(linear.node, 1, Some(weight));
+        if let Some(bias) = linear.bias.filter(|_| !fold.columns.is_empty()) {
+            let n = linear.out_features;
+            let folded = fold_columns(&mut self.builder, bias.value, 1, n, &fold.columns);
+            let flat = self.builder.reshape(folded, &[n as i64]);
+            self.builder.graph.set_input(bias.node, bias.index, Some(flat));
+        }
+        self.linears.insert(id, slots);
+        Ok(())
+    }
+
+    fn round_weight(
+        &mut self,
+        weight: ValueId,
+        linear: &LinearLayer,
+        slots: &mut LinearSlots,
+    ) -> Result<ValueId, CalibrateError> {
+        let (k, n) = (linear.in_features, linear.out_features);
+        let shape = match self.options.group_size {
+            None => vec![n],
+            Some(size) if size > 0 && k.is_multiple_of(size) => vec![k / size, n],
+            Some(group_size) => {
+                let layer = self.graph().node(linear.node).describe();
+                return Err(CalibrateError::GroupSize { layer, channels: k, group_size });
+            }
+        };
+        let (clip, ratios) = self.add_clip("weight_clip", &shape);
+        slots.clip = Some(clip);
+        let inputs = vec![Some(weight), Some(ratios[0]), Some(ratios[1])];
+        let node = Node::new("FakeQuantizeColumns", inputs)
+            .with_domain(DOMAIN)
+            .with("bits", i64::from(self.options.bits.weights))
+            .with("block_size", self.options.group_size.unwrap_or(0) as i64);
+        Ok(self.builder.node("weight_rounded", node))
+    }
+}
+
+/// The weight `[K, N]` after its folds.
+fn fold_weight(
+    builder: &mut Builder,
+    mut weight: ValueId,
+    linear: &LinearLayer,
+    fold: &Fold,
+) -> ValueId {
+    let (k, n) = (linear.in_features, linear.out_features);
+    if let Some(scale) = fold.row_scale {
+        let column = builder.reshape(scale, &[k as i64, 1]);
+        weight = builder.op("Mul", &[weight, column]);
+    }
+    if let Some((left, right, (n1, n2))) = fold.rows {
+        let (n1, n2, n) = (n1 as i64, n2 as i64, n as i64);
+        if let Some(left) = left {
+            let wide = builder.reshape(weight, &[n1, n2 * n]);
+            weight = builder.op("MatMul", &[left, wide]);
+        }
+        if let Some(right) = right {
+            let by_block = builder.reshape(weight, &[n1, n2, n]);
+            weight = builder.op("MatMul", &[right, by_block]);
+        }
+        weight = builder.reshape(weight, &[n1 * n2, n]);
+    }
+    fold_columns(builder, weight, k, n, &fold.columns)
+}
+
+fn fold_columns(
+    builder: &mut Builder,
+    mut value: ValueId,
+    n_rows: usize,
+    n_columns: usize,
+    folds: &[(Range<usize>, ColumnFold)],
+) -> ValueId {
+    for (columns, fold) in folds {
+        value = builder.on_columns(value, n_columns, columns.clone(), |builder, part| match fold {
+            ColumnFold::Divide(scale) => builder.op("Div", &[part, *scale]),
+            ColumnFold::Heads { matrix, size } => {
+                let heads = builder.reshape(part, &[-1, *size as i64]);
+                let product = builder.op("MatMul", &[heads, *matrix]);
+                builder.reshape(product, &[n_rows as i64, columns.len() as i64])
+            }
+        });
+    }
+    value
+}

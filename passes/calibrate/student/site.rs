@@ -1,0 +1,192 @@
+//! Scales, transforms and quantisers of a site's activation.
+
+use planish_ir::{Node, Tensor, ValueId};
+use planish_kernels::DOMAIN;
+
+use super::linear::ColumnFold;
+use super::options::CLIP_START;
+use super::{ClipSlots, MatrixSlots, Writer};
+use crate::calibrate::{CalibrateError, ParameterKind};
+use crate::sites::{Site, SiteId, SiteRole};
+use crate::transform::kronecker_sizes;
+
+/// Floor of the ranges that scales start from, so that a dead channel gives no infinite scale.
+const MIN_RANGE: f64 = 1e-5;
+
+impl Writer<'_> {
+    fn site(&self, id: SiteId) -> &Site {
+        self.block.layout.site(id)
+    }
+
+    /// Whether anything at the sites is rounded.
+    pub(super) fn rounds_sites(&self) -> bool {
+        self.options.bits.quantizes_weights() || self.options.bits.quantizes_activations()
+    }
+
+    /// The scale c: the layer before is divided by it, the rows of the site's layers multiplied.
+    pub(super) fn add_scale(&mut self, id: SiteId) -> Result<(), CalibrateError> {
+        let site = self.site(id).clone();
+        if !self.options.scales || !self.rounds_sites() {
+            return Ok(());
+        }
+        let takes_scale = matches!(site.role, SiteRole::Norm { .. } | SiteRole::GatedMlp { .. });
+        if !takes_scale {
+            return Ok(());
+        }
+        let start = self.scale_start(id)?;
+        let start = Tensor::from_vec(&[site.channels], start);
+        let (slot, log) = self.builder.parameter("scale_log", ParameterKind::Scale, start);
+        self.sites.entry(id).or_default().scale = Some(slot);
+        let scale = self.builder.op("Exp", &[log]);
+        match &site.role {
+            SiteRole::Norm { node } => {
+                let n_inputs = self.graph().node(*node).inputs.len();
+                for index in 1..n_inputs {
+                    let Some(value) = self.graph().node(*node).input(index) else { continue };
+                    let divided = self.builder.op("Div", &[value, scale]);
+                    self.builder.graph.set_input(*node, index, Some(divided));
+                }
+            }
+            SiteRole::GatedMlp { up } => {
+                let fold = self.folds.entry(up.linear).or_default();
+                fold.columns.push((up.columns.clone(), ColumnFold::Divide(scale)));
+            }
+            SiteRole::AttentionOutput { .. } | SiteRole::Other => {}
+        }
+        for linear in &site.linears {
+            self.folds.entry(*linear).or_default().row_scale = Some(scale);
+        }
+        Ok(())
+    }
+
+    /// ln c of FlatQuant's start, c_j = max|X_j|^α / max|W_j|^(1−α) with the geometric mean 1;
+    /// zeros where the activations were not measured.
+    fn scale_start(&self, id: SiteId) -> Result<Vec<f32>, CalibrateError> {
+        let site = self.site(id);
+        let Some(ranges) = self.initial.channel_max.get(id.0).filter(|r| !r.is_empty()) else {
+            return Ok(vec![0.0; site.channels]);
+        };
+        let mut weights = vec![0.0f64; site.channels];
+        for linear in &site.linears {
+            let linear = self.block.layout.linear(*linear);
+            let weight = self.weight_of(linear)?;
+            for (range, row) in weights.iter_mut().zip(weight.chunks(linear.out_features)) {
+                *range = row.iter().fold(*range, |max, x| max.max(f64::from(x.abs())));
+            }
+        }
+        let alpha = self.initial.alpha;
+        let logs: Vec<f64> = ranges
+            .iter()
+            .zip(&weights)
+            .map(|(x, w)| {
+                let (x, w) = (f64::from(*x).max(MIN_RANGE), w.max(MIN_RANGE));
+                alpha * x.ln() - (1.0 - alpha) * w.ln()
+            })
+            .collect();
+        let mean = logs.iter().sum::<f64>() / logs.len().max(1) as f64;
+        Ok(logs.iter().map(|log| (log - mean) as f32).collect())
+    }
+
+    /// The site's matrix, and what it changes in the layers around it.
+    pub(super) fn add_matrix(&mut self, id: SiteId) -> Result<(), CalibrateError> {
+        let site = self.site(id).clone();
+        let on_cache = self.options.bits.quantizes_kv();
+        if let SiteRole::AttentionOutput { attention, value } = &site.role {
+            let attention = self.block.layout.attention(*attention).clone();
+            let at_site = self.rounds_sites();
+            let takes_across = at_site && self.options.online && attention.q_heads > 1;
+            let across = takes_across.then(|| self.add_rotation("p_o", attention.q_heads));
+            let takes_within = at_site || on_cache;
+            let within = takes_within.then(|| self.add_rotation("p_v", attention.v_head_size));
+            if let Some((_, matrix)) = within {
+                let fold = self.folds.entry(value.linear).or_default();
+                let size = attention.v_head_size;
+                fold.columns.push((value.columns.clone(), ColumnFold::Heads { matrix, size }));
+            }
+            let slots = |p: Option<(_, ValueId)>| p.map(|(slot, _)| slot);
+            self.sites.entry(id).or_default().matrix =
+                MatrixSlots::Heads { across: slots(across), within: slots(within) };
+            let sizes = (attention.q_heads, attention.v_head_size);
+            self.fold_rows(&site, across.map(|p| p.1), within.map(|p| p.1), sizes);
+        } else if self.rounds_sites() && self.options.online {
+            let sizes = kronecker_sizes(site.channels);
+            let left = self.add_rotation("p_1", sizes.0);
+            let right = self.add_rotation("p_2", sizes.1);
+            self.sites.entry(id).or_default().matrix =
+                MatrixSlots::Kronecker { left: left.0, right: right.0 };
+            self.fold_rows(&site, Some(left.1), Some(right.1), sizes);
+        }
+        Ok(())
+    }
+
+    fn add_rotation(&mut self, hint: &str, n: usize) -> (crate::calibrate::ParameterId, ValueId) {
+        let start = self.initial.rotation(n).to_tensor();
+        self.builder.parameter(hint, ParameterKind::Matrix, start)
+    }
+
+    fn fold_rows(
+        &mut self,
+        site: &Site,
+        left: Option<ValueId>,
+        right: Option<ValueId>,
+        sizes: (usize, usize),
+    ) {
+        if left.is_none() && right.is_none() {
+            return;
+        }
+        let left = left.map(|p| self.builder.inverse(p));
+        let right = right.map(|p| self.builder.inverse(p));
+        for linear in &site.linears {
+            self.folds.entry(*linear).or_default().rows = Some((left, right, sizes));
+        }
+    }
+
+    /// Transforms and rounds what the site's layers read.
+    pub(super) fn write_site(&mut self, id: SiteId) {
+        let site = self.site(id).clone();
+        let slots = self.sites.get(&id).copied().unwrap_or_default();
+        let online = match slots.matrix {
+            MatrixSlots::Identity => None,
+            MatrixSlots::Kronecker { left, right } => Some(("Transform", vec![left, right])),
+            MatrixSlots::Heads { across, .. } => across.map(|p| ("TransformLeft", vec![p])),
+        };
+        let mut x = site.input;
+        if let Some((op_type, matrices)) = online {
+            let mut inputs = vec![Some(x)];
+            inputs.extend(matrices.iter().map(|p| Some(self.input_of(*p))));
+            x = self.builder.node("transformed", Node::new(op_type, inputs).with_domain(DOMAIN));
+        }
+        if self.options.bits.quantizes_activations() {
+            let (clip, inputs) = self.add_clip("activation_clip", &[1]);
+            self.sites.entry(id).or_default().clip = Some(clip);
+            let node = Node::new("FakeQuantizeRows", vec![Some(x), Some(inputs[0]), Some(inputs[1])])
+                .with_domain(DOMAIN)
+                .with("bits", i64::from(self.options.bits.activations));
+            x = self.builder.node("rounded", node);
+        }
+        for linear in &site.linears {
+            let node = self.block.layout.linear(*linear).node;
+            self.builder.graph.set_input(node, 0, Some(x));
+        }
+    }
+
+    /// Two clipping parameters and their ratios: max, min.
+    pub(super) fn add_clip(&mut self, hint: &str, shape: &[usize]) -> (ClipSlots, [ValueId; 2]) {
+        let n = shape.iter().product();
+        let mut add = |suffix: &str| {
+            let start = Tensor::from_vec(shape, vec![CLIP_START; n]);
+            let name = format!("{hint}_{suffix}");
+            let (slot, raw) = self.builder.parameter(&name, ParameterKind::Clip, start);
+            (slot, self.builder.op("Sigmoid", &[raw]))
+        };
+        let (max, min) = (add("max"), add("min"));
+        (ClipSlots { max: max.0, min: min.0 }, [max.1, min.1])
+    }
+
+    /// The graph input of a parameter.
+    pub(super) fn input_of(&self, id: crate::calibrate::ParameterId) -> ValueId {
+        let graph = self.graph();
+        let n_own = graph.inputs.len() - self.builder.parameters.len();
+        graph.inputs[n_own + id.0]
+    }
+}

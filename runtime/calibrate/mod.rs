@@ -1,0 +1,34 @@
+//! Learned calibration: running text through a model's blocks and learning transforms, clipping
+//! and weights from it.
+//!
+//! [`Calibration::run`] is the story: what the blocks read is captured once; then block after
+//! block is cut out, given parameters, and learned so that it gives what it gives in full
+//! precision (FlatQuant, arXiv 2410.09426); each finished block is kept on disk.
+
+mod adamw;
+mod batches;
+mod block;
+mod capture;
+mod end_to_end;
+mod error;
+mod learner;
+mod pipeline;
+mod recipe;
+mod runner;
+mod states;
+mod store;
+
+pub use error::CalibrationError;
+pub use pipeline::{Calibration, CalibrationProgress, Outcome};
+pub use recipe::{BlockInput, BlockRecipe, EndToEndRecipe, Rates, Recipe};
+pub use store::{Finished, Store};
+
+use planish_ir::Tensor;
+
+/// The elements of a tensor of floats; `what` names it in a message.
+fn floats(tensor: &Tensor, what: &str) -> Result<Vec<f32>, CalibrationError> {
+    tensor.to_f32_vec().map_err(|error| CalibrationError::Value {
+        value: what.to_owned(),
+        problem: error.to_string(),
+    })
+}

@@ -1,0 +1,285 @@
+//! Learning all blocks of a model, one after the other.
+
+use std::collections::HashMap;
+
+use planish_cpu::ThreadPool;
+use planish_ir::{Model, Tensor};
+use planish_kernels::ProductPrecision;
+use planish_passes::calibrate::{BlockModel, Initial, LearnedBlock, Student, StudentOptions, cut_block, cut_tail};
+use planish_passes::quantize::observe;
+use planish_passes::sites::Layout;
+
+use super::block::{Lesson, learn_block};
+use super::capture::capture;
+use super::end_to_end::{Corpus, EndToEnd};
+use super::learner::Learner;
+use super::recipe::{BlockInput, Recipe};
+use super::runner::{Runner, pool_of_steps};
+use super::states::States;
+use super::store::{Finished, Store};
+use super::CalibrationError;
+use crate::engine::Engine;
+
+/// A calibration to be done.
+pub struct Calibration<'a> {
+    /// What runs the graphs.
+    pub engine: &'a dyn Engine,
+    /// Threads for everything else.
+    pub pool: &'a ThreadPool,
+    /// The canonical model.
+    pub model: &'a Model,
+    /// Its layout.
+    pub layout: &'a Layout,
+    /// What is put into the blocks.
+    pub options: &'a StudentOptions,
+    /// How much is learned.
+    pub recipe: &'a Recipe,
+    /// The calibration text.
+    pub ids: &'a [u32],
+    /// Seed of starting matrices and of the order of windows.
+    pub seed: u64,
+    /// Where finished blocks are kept; nothing keeps none.
+    pub store: Option<&'a Store>,
+}
+
+/// How far a calibration has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CalibrationProgress {
+    /// The block under way, from 0; `n_blocks` when all learn together.
+    pub block: usize,
+    /// Blocks in all.
+    pub n_blocks: usize,
+    /// Steps of the block that are done.
+    pub step: usize,
+    /// Steps of a block.
+    pub n_steps: usize,
+    /// The loss of the last step.
+    pub loss: f32,
+}
+
+/// A block under calibration.
+pub(super) struct Pupil {
+    pub student: Student,
+    pub learner: Learner,
+}
+
+/// What came of a calibration.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Transforms, clipping and weights of every block.
+    pub blocks: Vec<LearnedBlock>,
+    /// The loss of every step of every block: the mean squared error of its output.
+    pub losses: Vec<Vec<f32>>,
+    /// The KL divergence per token of every step of the last stage.
+    pub divergences: Vec<f32>,
+}
+
+impl Calibration<'_> {
+    /// Learns all blocks.
+    ///
+    /// # Errors
+    /// If the text is too short, a block can't be cut out, differentiated or run, or the store
+    /// can't be used.
+    pub fn run(
+        &self,
+        progress: &mut dyn FnMut(CalibrationProgress),
+    ) -> Result<Outcome, CalibrationError> {
+        let recipe = &self.recipe.blocks;
+        let n_blocks = self.layout.blocks.len();
+        let blocks: Vec<BlockModel> = (0..n_blocks)
+            .map(|i| cut_block(self.model, self.layout, i))
+            .collect::<Result<_, _>>()?;
+        let windows = self.windows()?;
+        let captured = capture(self.engine, self.model, &blocks, &windows, recipe.batch)?;
+        let outside = &captured.outside;
+        let (mut teacher, mut pupils, mut losses) = (captured.states.clone(), Vec::new(), Vec::new());
+        let mut own = (recipe.input == BlockInput::Quantized).then(|| teacher.clone());
+        for (index, block) in blocks.iter().enumerate() {
+            let (targets, channel_max) = self.teach(block, &teacher, outside)?;
+            let mut pupil = self.pupil(index, block, channel_max)?;
+            let lesson = Lesson {
+                block: index,
+                inputs: own.as_ref().unwrap_or(&teacher),
+                targets: &targets,
+                outside,
+                seed: self.seed.wrapping_add(1000 + index as u64),
+            };
+            losses.push(self.learn(&mut pupil, &lesson, n_blocks, progress)?);
+            if let Some(states) = own.as_mut().filter(|_| index + 1 < n_blocks) {
+                self.advance(&pupil, states, outside)?;
+            }
+            pupils.push(pupil);
+            teacher = targets;
+        }
+        drop(own);
+        let corpus =
+            Corpus { first: &captured.states, last: &teacher, seed: self.seed.wrapping_add(9000) };
+        let divergences = self.learn_together(&mut pupils, &corpus, outside, progress)?;
+        let learned =
+            pupils.iter().map(|pupil| LearnedBlock::new(&pupil.student, &pupil.learner.tensors()));
+        Ok(Outcome { blocks: learned.collect::<Result<_, _>>()?, losses, divergences })
+    }
+
+    /// A block with its parameters at their start.
+    fn pupil(
+        &self,
+        index: usize,
+        block: &BlockModel,
+        channel_max: Vec<Vec<f32>>,
+    ) -> Result<Pupil, CalibrationError> {
+        let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
+        initial.channel_max = channel_max;
+        let student = Student::new(block, self.options, &mut initial)?;
+        let learner = Learner::new(&student.parameters)?;
+        Ok(Pupil { student, learner })
+    }
+
+    /// The last stage, if the recipe has it.
+    fn learn_together(
+        &self,
+        pupils: &mut [Pupil],
+        corpus: &Corpus<'_>,
+        outside: &HashMap<String, Tensor>,
+        progress: &mut dyn FnMut(CalibrationProgress),
+    ) -> Result<Vec<f32>, CalibrationError> {
+        let recipe = self.recipe.end_to_end;
+        if recipe.steps == 0 {
+            return Ok(Vec::new());
+        }
+        let n_blocks = pupils.len();
+        let name = |block: usize| format!("end_to_end_{block:04}");
+        let before = self.restore_all(pupils, &name)?;
+        if let Some(losses) = before {
+            return Ok(losses);
+        }
+        let tail = cut_tail(self.model, self.layout)?;
+        let mut whole =
+            EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
+        let losses = whole.learn(pupils, corpus, &mut |step, loss| {
+            let (block, n_steps) = (n_blocks, recipe.steps);
+            progress(CalibrationProgress { block, n_blocks, step, n_steps, loss });
+        })?;
+        // In reverse, so that the first file says that all are there.
+        for (block, pupil) in pupils.iter().enumerate().rev() {
+            self.save(&name(block), pupil, &losses)?;
+        }
+        Ok(losses)
+    }
+
+    /// Takes over what the last stage learned before; nothing if it was not finished.
+    fn restore_all(
+        &self,
+        pupils: &mut [Pupil],
+        name: &dyn Fn(usize) -> String,
+    ) -> Result<Option<Vec<f32>>, CalibrationError> {
+        let Some(store) = self.store else { return Ok(None) };
+        let Some(first) = store.load(&name(0))? else { return Ok(None) };
+        for (block, pupil) in pupils.iter_mut().enumerate() {
+            let finished = store.load(&name(block))?;
+            if !finished.is_some_and(|f| pupil.learner.restore(&f.values)) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(first.losses))
+    }
+
+    fn save(&self, name: &str, pupil: &Pupil, losses: &[f32]) -> Result<(), CalibrationError> {
+        let Some(store) = self.store else { return Ok(()) };
+        let values = pupil.learner.parameters().iter().map(|p| p.values().to_vec()).collect();
+        store.save(name, &Finished { values, losses: losses.to_vec() })
+    }
+
+    /// The windows of the text, as many as the recipe says and the text has, a whole number of
+    /// batches.
+    fn windows(&self) -> Result<Vec<&[u32]>, CalibrationError> {
+        let recipe = &self.recipe.blocks;
+        let mut windows: Vec<&[u32]> =
+            self.ids.chunks_exact(recipe.length).take(recipe.windows).collect();
+        windows.truncate(windows.len() / recipe.batch * recipe.batch);
+        if windows.is_empty() {
+            let (tokens, batch, length) = (self.ids.len(), recipe.batch, recipe.length);
+            return Err(CalibrationError::TooShort { tokens, batch, length });
+        }
+        Ok(windows)
+    }
+
+    /// What the block gives in full precision, and the largest values that its sites read.
+    fn teach(
+        &self,
+        block: &BlockModel,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<(States, Vec<Vec<f32>>), CalibrationError> {
+        let observed = observe(&block.model, &block.layout)?;
+        let mut runner =
+            Runner::new(self.engine, &observed.model, ProductPrecision::F32, outside, pool_of_steps())?;
+        let input = &block.model.graph.value(block.input).name;
+        let mut targets = inputs.empty_like();
+        let mut channel_max = vec![Vec::new(); block.layout.sites.len()];
+        let batch = self.recipe.blocks.batch;
+        for first in (0..inputs.n_windows()).step_by(batch) {
+            let windows: Vec<usize> = (first..first + batch).collect();
+            let x = inputs.batch(&windows);
+            let mut outputs = runner.run(&|name| (name == input).then(|| x.clone()))?.into_iter();
+            let y = outputs.next().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
+            targets.push(&y);
+            for ((site, _), maxima) in observed.outputs.iter().zip(outputs) {
+                let maxima = maxima.to_f32_vec().unwrap_or_default();
+                let largest: &mut Vec<f32> = &mut channel_max[site.0];
+                largest.resize(maxima.len(), 0.0);
+                largest.iter_mut().zip(maxima).for_each(|(max, x)| *max = max.max(x));
+            }
+        }
+        Ok((targets, channel_max))
+    }
+
+    /// Learns a block, or takes over what was learned before.
+    fn learn(
+        &self,
+        pupil: &mut Pupil,
+        lesson: &Lesson<'_>,
+        n_blocks: usize,
+        progress: &mut dyn FnMut(CalibrationProgress),
+    ) -> Result<Vec<f32>, CalibrationError> {
+        let name = format!("block_{:04}", lesson.block);
+        let n_steps = self.recipe.blocks.steps;
+        let mut report = |step, loss| {
+            progress(CalibrationProgress { block: lesson.block, n_blocks, step, n_steps, loss });
+        };
+        let before = self.store.map_or(Ok(None), |store| store.load(&name))?;
+        if let Some(finished) = before.filter(|f| pupil.learner.restore(&f.values)) {
+            report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
+            return Ok(finished.losses);
+        }
+        let Pupil { student, learner } = pupil;
+        let recipe = &self.recipe.blocks;
+        let losses =
+            learn_block(self.engine, self.pool, student, learner, recipe, lesson, &mut report)?;
+        self.save(&name, pupil, &losses)?;
+        Ok(losses)
+    }
+
+    /// Replaces the states by what the quantised block makes of them.
+    fn advance(
+        &self,
+        pupil: &Pupil,
+        states: &mut States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<(), CalibrationError> {
+        let graph = &pupil.student.model.graph;
+        let input = &graph.value(pupil.student.input).name;
+        let mut runner =
+            Runner::new(self.engine, &pupil.student.model, ProductPrecision::BF16, outside, pool_of_steps())?;
+        let batch = self.recipe.blocks.batch;
+        for first in (0..states.n_windows()).step_by(batch) {
+            let windows: Vec<usize> = (first..first + batch).collect();
+            let x = states.batch(&windows);
+            let outputs = runner.run(&|name| {
+                if name == input { Some(x.clone()) } else { pupil.learner.tensor(name) }
+            })?;
+            let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
+            states.replace(&windows, &y);
+        }
+        Ok(())
+    }
+}
