@@ -2,17 +2,22 @@
 
 use planish_ir::{DataType, Dim, Graph, Node, Tensor, ValueId, ValueType};
 
-use super::{Parameter, ParameterId, ParameterKind};
+use super::{GradualMask, Parameter, ParameterId, ParameterKind};
 
 /// The graph of a student in the making.
 pub(super) struct Builder<'a> {
     pub graph: &'a mut Graph,
     pub parameters: Vec<Parameter>,
+    /// Masks of matrices and their graph inputs, which stand before the parameters.
+    masks: Vec<(GradualMask, ValueId)>,
+    /// Graph inputs before the first parameter.
+    n_first: usize,
 }
 
 impl<'a> Builder<'a> {
     pub fn new(graph: &'a mut Graph) -> Self {
-        Self { graph, parameters: Vec::new() }
+        let n_first = graph.inputs.len();
+        Self { graph, parameters: Vec::new(), masks: Vec::new(), n_first }
     }
 
     /// A new parameter: its id and the graph input.
@@ -29,6 +34,29 @@ impl<'a> Builder<'a> {
         let id = ParameterId(self.parameters.len());
         self.parameters.push(Parameter { name, kind, initial });
         (id, value)
+    }
+
+    /// The graph input of a parameter.
+    pub fn input_of(&self, id: ParameterId) -> ValueId {
+        self.graph.inputs[self.n_first + id.0]
+    }
+
+    /// The graph input that masks matrices of `n` rows.
+    pub fn mask(&mut self, n: usize) -> ValueId {
+        if let Some((_, value)) = self.masks.iter().find(|(mask, _)| mask.n == n) {
+            return *value;
+        }
+        let ty = ValueType::tensor(DataType::F32, vec![Dim::from(n); 2]);
+        let value = self.graph.new_value(&format!("gradual_mask_{n}"), ty);
+        self.graph.inputs.insert(self.n_first, value);
+        self.n_first += 1;
+        self.masks.push((GradualMask { name: self.graph.value(value).name.clone(), n }, value));
+        value
+    }
+
+    /// The masks that were asked for.
+    pub fn finish(self) -> (Vec<Parameter>, Vec<GradualMask>) {
+        (self.parameters, self.masks.into_iter().map(|(mask, _)| mask).collect())
     }
 
     /// Adds a node with one output.

@@ -2,20 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use planish_ir::{Tensor, TensorError};
+use planish_ir::{Model, Tensor, TensorError};
 
 use super::{CalibrateError, ClipSlots, MatrixSlots, ParameterId, Student};
-use crate::sites::{AttentionId, LinearId, SiteId};
+use crate::sites::{AttentionId, Layout, LinearId, SiteId};
+use crate::quantize::{Calibration, Clip, QuantizeError, WeightClip, replace_weight};
 use crate::transform::{Matrix, SiteMatrix, SiteTransform};
-
-/// The ratios that the extremes of what is quantised are multiplied by.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Clip {
-    /// Of the largest value, 0 to 1.
-    pub max: f32,
-    /// Of the smallest value, 0 to 1.
-    pub min: f32,
-}
 
 /// What was learned at a site.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,9 +23,8 @@ pub struct LearnedSite {
 pub struct LearnedLinear {
     /// The weight before its transforms, f32 `[K, N]`, where it was learned.
     pub weight: Option<Tensor>,
-    /// Clipping ratios of the largest and of the smallest weights, `[N]` or `[K / group_size, N]`
-    /// each.
-    pub clip: Option<(Vec<f32>, Vec<f32>)>,
+    /// Clipping of the weight after its transforms.
+    pub clip: Option<WeightClip>,
 }
 
 /// What was learned at an attention.
@@ -92,6 +83,49 @@ impl LearnedBlock {
     }
 }
 
+impl LearnedBlock {
+    /// Puts transforms and clipping where [`crate::quantize::quantize_with`] looks for them.
+    pub fn add_to(&self, calibration: &mut Calibration) {
+        let Calibration { transforms, clips, .. } = calibration;
+        for (id, site) in &self.sites {
+            *entry(&mut transforms.sites, id.0) = site.transform.clone();
+            *entry(&mut clips.activations, id.0) = site.clip;
+        }
+        for (id, linear) in &self.linears {
+            entry(&mut clips.weights, id.0).clone_from(&linear.clip);
+        }
+        for (id, attention) in &self.attentions {
+            entry(&mut transforms.heads, id.0).clone_from(&attention.matrix);
+            *entry(&mut clips.keys, id.0) = attention.key_clip;
+            *entry(&mut clips.values, id.0) = attention.value_clip;
+        }
+    }
+
+    /// Puts learned weights in the place of those of the canonical model.
+    ///
+    /// # Errors
+    /// If a layer is not where the layout says.
+    pub fn replace_weights(
+        &self,
+        model: &mut Model,
+        layout: &mut Layout,
+    ) -> Result<(), QuantizeError> {
+        for (id, linear) in &self.linears {
+            if let Some(weight) = &linear.weight {
+                replace_weight(model, layout, *id, weight.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entry<T: Clone + Default>(list: &mut Vec<T>, index: usize) -> &mut T {
+    if list.len() <= index {
+        list.resize(index + 1, T::default());
+    }
+    &mut list[index]
+}
+
 /// Reads parameters.
 struct Reader<'a> {
     student: &'a Student,
@@ -110,7 +144,10 @@ impl Reader<'_> {
     fn matrix(&self, id: ParameterId) -> Result<Matrix, CalibrateError> {
         let data = self.floats(id)?;
         let n = data.len().isqrt();
-        Ok(Matrix::from_fn(n, n, |i, j| f64::from(data[i * n + j])))
+        // In the end, all bands of a gradual mask are open.
+        let beside = f64::from(self.student.gradual.unwrap_or(1.0));
+        let factor = |i, j| if i == j { 1.0 } else { beside };
+        Ok(Matrix::from_fn(n, n, |i, j| factor(i, j) * f64::from(data[i * n + j])))
     }
 
     fn site_matrix(&self, slots: MatrixSlots) -> Result<SiteMatrix, CalibrateError> {
@@ -126,13 +163,14 @@ impl Reader<'_> {
         })
     }
 
-    fn ratios(&self, clip: ClipSlots) -> Result<(Vec<f32>, Vec<f32>), CalibrateError> {
+    fn ratios(&self, clip: ClipSlots) -> Result<WeightClip, CalibrateError> {
         let sigmoid = |values: Vec<f32>| values.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
-        Ok((sigmoid(self.floats(clip.max)?), sigmoid(self.floats(clip.min)?)))
+        let (max, min) = (self.floats(clip.max)?, self.floats(clip.min)?);
+        Ok(WeightClip { max: sigmoid(max), min: sigmoid(min) })
     }
 
     fn clip(&self, clip: ClipSlots) -> Result<Clip, CalibrateError> {
-        let (max, min) = self.ratios(clip)?;
+        let WeightClip { max, min } = self.ratios(clip)?;
         let first = |values: Vec<f32>| values.first().copied().unwrap_or(1.0);
         Ok(Clip { max: first(max), min: first(min) })
     }

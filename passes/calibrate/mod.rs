@@ -10,6 +10,7 @@
 mod builder;
 mod cut;
 mod error;
+mod gradual;
 mod learned;
 mod objective;
 mod parameter;
@@ -21,7 +22,8 @@ mod tests;
 
 pub use cut::{BlockModel, cut_block, cut_tail};
 pub use error::CalibrateError;
-pub use learned::{Clip, LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
+pub use gradual::GradualMask;
+pub use learned::{LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
 pub use objective::{Objective, Target};
 pub use parameter::{Parameter, ParameterId, ParameterKind};
 pub use tail::Divergence;

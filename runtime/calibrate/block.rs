@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use planish_cpu::ThreadPool;
 use planish_ir::Tensor;
 use planish_kernels::ProductPrecision;
-use planish_passes::calibrate::{Objective, Student, Target};
+use planish_passes::calibrate::{GradualMask, Objective, Student, Target};
 
 use super::batches::Batches;
 use super::learner::Learner;
@@ -52,10 +52,11 @@ pub fn learn_block(
     for step in 0..recipe.steps {
         let windows = batches.take();
         let (x, y) = (lesson.inputs.batch(windows), lesson.targets.batch(windows));
+        let masks = masks(student, step as f32 / recipe.steps as f32);
         let outputs = runner.run(&|name| match name {
             _ if name == input => Some(x.clone()),
             _ if name == objective.target => Some(y.clone()),
-            _ => learner.tensor(name),
+            _ => masks.get(name).cloned().or_else(|| learner.tensor(name)),
         })?;
         let mut outputs = outputs.into_iter();
         let loss = scalar(outputs.next().as_ref())?;
@@ -65,11 +66,21 @@ pub fn learn_block(
         let gradients: Vec<Option<Tensor>> =
             objective.gradients.iter().map(|g| g.as_ref().and_then(|_| outputs.next())).collect();
         learner.step(pool, &recipe.rates, cosine(step, recipe.steps), &gradients)?;
+        if let Some(stability) = student.gradual {
+            learner.keep_dominant(stability);
+        }
         losses.push(loss);
         progress(step + 1, loss);
     }
     learner.forget_moments();
     Ok(losses)
+}
+
+/// The gradual masks of a student when `progress` of its learning is done.
+pub fn masks(student: &Student, progress: f32) -> HashMap<String, Tensor> {
+    let Some(stability) = student.gradual else { return HashMap::new() };
+    let tensor = |n: usize| Tensor::from_vec(&[n, n], GradualMask::at(n, stability, progress));
+    student.masks.iter().map(|mask| (mask.name.clone(), tensor(mask.n))).collect()
 }
 
 fn scalar(tensor: Option<&Tensor>) -> Result<f32, CalibrationError> {

@@ -12,6 +12,7 @@ use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{BlockModel, Divergence, Objective, Target};
 
 use super::batches::Batches;
+use super::block::masks;
 use super::pipeline::Pupil;
 use super::recipe::{EndToEndRecipe, cosine};
 use super::runner::{Runner, pool_of_steps};
@@ -28,6 +29,7 @@ struct Trainer {
     backward: Runner,
     input: String,
     objective: Objective,
+    masks: HashMap<String, Tensor>,
 }
 
 /// The quantised model under calibration as a whole.
@@ -71,7 +73,8 @@ impl<'a> EndToEnd<'a> {
             };
             let input = student.model.graph.value(student.input).name.clone();
             let (forward, backward) = (new(&student.model)?, new(&objective.model)?);
-            Ok::<_, CalibrationError>(Trainer { forward, backward, input, objective })
+            let masks = masks(student, 1.0);
+            Ok::<_, CalibrationError>(Trainer { forward, backward, input, objective, masks })
         });
         let trainers = trainers.collect::<Result<_, _>>()?;
         let divergence = Divergence::new(tail)?;
@@ -118,7 +121,7 @@ impl<'a> EndToEnd<'a> {
             let x = &states[states.len() - 1];
             let outputs = trainer.forward.run(&|name| match name {
                 _ if *name == trainer.input => Some(x.clone()),
-                _ => pupil.learner.tensor(name),
+                _ => trainer_tensor(pupil, &trainer.masks, name),
             })?;
             states.push(first(outputs, "a block's output")?);
         }
@@ -126,11 +129,11 @@ impl<'a> EndToEnd<'a> {
         let (loss, mut gradient) = self.divergence(&last, &corpus.last.batch(windows))?;
         let blocks = self.trainers.iter_mut().zip(pupils).zip(&states);
         for ((trainer, pupil), x) in blocks.rev() {
-            let Trainer { backward, input, objective, .. } = trainer;
+            let Trainer { backward, input, objective, masks, .. } = trainer;
             let outputs = backward.run(&|name| match name {
                 _ if name == input => Some(x.clone()),
                 _ if name == objective.target => Some(gradient.clone()),
-                _ => pupil.learner.tensor(name),
+                _ => trainer_tensor(pupil, masks, name),
             })?;
             let mut outputs = outputs.into_iter();
             let gradients: Vec<Option<Tensor>> = objective
@@ -139,6 +142,9 @@ impl<'a> EndToEnd<'a> {
                 .map(|g| g.as_ref().and_then(|_| outputs.next()))
                 .collect();
             pupil.learner.step(self.pool, &self.recipe.rates, factor, &gradients)?;
+            if let Some(stability) = pupil.student.gradual {
+                pupil.learner.keep_dominant(stability);
+            }
             gradient = first(outputs.collect(), "the gradient of a block's input")?;
         }
         Ok(loss)
@@ -174,6 +180,14 @@ impl<'a> EndToEnd<'a> {
         gradient.iter_mut().for_each(|g| *g *= scale);
         Ok((sum as f32 * scale, Tensor::from_vec(&shape, gradient)))
     }
+}
+
+fn trainer_tensor(
+    pupil: &Pupil,
+    masks: &HashMap<String, Tensor>,
+    name: &str,
+) -> Option<Tensor> {
+    masks.get(name).cloned().or_else(|| pupil.learner.tensor(name))
 }
 
 fn first(outputs: Vec<Tensor>, what: &str) -> Result<Tensor, CalibrationError> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use planish_kernels::infer::InferError;
 use planish_passes::calibrate::CalibrateError;
+use planish_passes::quantize::QuantizeError;
 
 use crate::decoder::DecoderError;
 use crate::engine::EngineError;
@@ -42,6 +43,9 @@ pub enum CalibrationError {
     /// Shapes that contradict each other.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// A block that can't be quantised.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

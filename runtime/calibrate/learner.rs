@@ -2,7 +2,7 @@
 
 use planish_cpu::ThreadPool;
 use planish_ir::Tensor;
-use planish_passes::calibrate::{Parameter, ParameterKind};
+use planish_passes::calibrate::{GradualMask, Parameter, ParameterKind};
 
 use super::CalibrationError;
 use super::adamw::Moments;
@@ -97,6 +97,13 @@ impl Learner {
             moments.step(pool, rate, &mut parameter.values, &data);
         }
         Ok(())
+    }
+
+    /// Keeps all matrices strictly diagonally dominant under a gradual mask.
+    pub fn keep_dominant(&mut self, stability: f32) {
+        for parameter in self.parameters.iter_mut().filter(|p| p.kind == ParameterKind::Matrix) {
+            GradualMask::keep_dominant(&mut parameter.values, parameter.shape[0], stability);
+        }
     }
 
     /// Forgets the moments: what follows is another optimisation.

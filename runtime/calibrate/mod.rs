@@ -11,7 +11,9 @@ mod block;
 mod capture;
 mod end_to_end;
 mod error;
+mod fingerprint;
 mod learner;
+mod own_text;
 mod pipeline;
 mod recipe;
 mod runner;
@@ -19,6 +21,8 @@ mod states;
 mod store;
 
 pub use error::CalibrationError;
+pub use fingerprint::fingerprint;
+pub use own_text::write_own_text;
 pub use pipeline::{Calibration, CalibrationProgress, Outcome};
 pub use recipe::{BlockInput, BlockRecipe, EndToEndRecipe, Rates, Recipe};
 pub use store::{Finished, Store};

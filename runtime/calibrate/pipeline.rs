@@ -6,10 +6,10 @@ use planish_cpu::ThreadPool;
 use planish_ir::{Model, Tensor};
 use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{BlockModel, Initial, LearnedBlock, Student, StudentOptions, cut_block, cut_tail};
-use planish_passes::quantize::observe;
+use planish_passes::quantize::{Hessians, QuantizeError, add_gram, observe};
 use planish_passes::sites::Layout;
 
-use super::block::{Lesson, learn_block};
+use super::block::{Lesson, learn_block, masks};
 use super::capture::capture;
 use super::end_to_end::{Corpus, EndToEnd};
 use super::learner::Learner;
@@ -38,6 +38,8 @@ pub struct Calibration<'a> {
     pub ids: &'a [u32],
     /// Seed of starting matrices and of the order of windows.
     pub seed: u64,
+    /// Whether the Hessians of the sites are collected, for GPTQ.
+    pub hessians: bool,
     /// Where finished blocks are kept; nothing keeps none.
     pub store: Option<&'a Store>,
 }
@@ -63,11 +65,9 @@ pub(super) struct Pupil {
     pub learner: Learner,
 }
 
-/// What came of a calibration.
+/// How a calibration went.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Transforms, clipping and weights of every block.
-    pub blocks: Vec<LearnedBlock>,
     /// The loss of every step of every block: the mean squared error of its output.
     pub losses: Vec<Vec<f32>>,
     /// The KL divergence per token of every step of the last stage.
@@ -75,7 +75,8 @@ pub struct Outcome {
 }
 
 impl Calibration<'_> {
-    /// Learns all blocks.
+    /// Learns all blocks, then calls `finished` for each, in order, with its number, what was
+    /// learned, and the Hessians of its sites if they were asked for.
     ///
     /// # Errors
     /// If the text is too short, a block can't be cut out, differentiated or run, or the store
@@ -83,6 +84,7 @@ impl Calibration<'_> {
     pub fn run(
         &self,
         progress: &mut dyn FnMut(CalibrationProgress),
+        finished: &mut dyn FnMut(usize, LearnedBlock, Hessians) -> Result<(), QuantizeError>,
     ) -> Result<Outcome, CalibrationError> {
         let recipe = &self.recipe.blocks;
         let n_blocks = self.layout.blocks.len();
@@ -106,7 +108,7 @@ impl Calibration<'_> {
             };
             losses.push(self.learn(&mut pupil, &lesson, n_blocks, progress)?);
             if let Some(states) = own.as_mut().filter(|_| index + 1 < n_blocks) {
-                self.advance(&pupil, states, outside)?;
+                self.advance(&pupil, &pupil.student.model, states, outside, &mut |_| Ok(()))?;
             }
             pupils.push(pupil);
             teacher = targets;
@@ -115,9 +117,45 @@ impl Calibration<'_> {
         let corpus =
             Corpus { first: &captured.states, last: &teacher, seed: self.seed.wrapping_add(9000) };
         let divergences = self.learn_together(&mut pupils, &corpus, outside, progress)?;
-        let learned =
-            pupils.iter().map(|pupil| LearnedBlock::new(&pupil.student, &pupil.learner.tensors()));
-        Ok(Outcome { blocks: learned.collect::<Result<_, _>>()?, losses, divergences })
+        let mut states = captured.states;
+        for (index, pupil) in pupils.iter().enumerate() {
+            let learned = LearnedBlock::new(&pupil.student, &pupil.learner.tensors())?;
+            let hessians = match self.hessians {
+                true => self.hessians_of(pupil, &mut states, outside)?,
+                false => Hessians::default(),
+            };
+            finished(index, learned, hessians)?;
+        }
+        Ok(Outcome { losses, divergences })
+    }
+
+    /// Σ xᵀx of what the layers of each site of a quantised block read, for the states that the
+    /// quantised blocks before it give; the states are replaced by what it gives.
+    fn hessians_of(
+        &self,
+        pupil: &Pupil,
+        states: &mut States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<Hessians, CalibrationError> {
+        let mut model = pupil.student.model.clone();
+        let mut sites = Vec::new();
+        for (site, reading) in &pupil.student.readings {
+            let channels = self.layout.site(*site).channels;
+            let gram = add_gram(&mut model.graph, *reading, channels, "gram");
+            model.graph.outputs.push(gram);
+            sites.push(*site);
+        }
+        let mut hessians = Hessians::default();
+        self.advance(pupil, &model, states, outside, &mut |grams| {
+            for (site, gram) in sites.iter().zip(grams) {
+                hessians.update(*site, gram).map_err(|error| CalibrationError::Value {
+                    value: "a Hessian".into(),
+                    problem: error.to_string(),
+                })?;
+            }
+            Ok(())
+        })?;
+        Ok(hessians)
     }
 
     /// A block with its parameters at their start.
@@ -259,26 +297,32 @@ impl Calibration<'_> {
         Ok(losses)
     }
 
-    /// Replaces the states by what the quantised block makes of them.
+    /// Replaces the states by what the quantised block, `model`, makes of them; `also` sees what
+    /// else it gives for every batch.
     fn advance(
         &self,
         pupil: &Pupil,
+        model: &Model,
         states: &mut States,
         outside: &HashMap<String, Tensor>,
+        also: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
     ) -> Result<(), CalibrationError> {
-        let graph = &pupil.student.model.graph;
-        let input = &graph.value(pupil.student.input).name;
+        let input = &model.graph.value(pupil.student.input).name;
         let mut runner =
-            Runner::new(self.engine, &pupil.student.model, ProductPrecision::BF16, outside, pool_of_steps())?;
-        let batch = self.recipe.blocks.batch;
+            Runner::new(self.engine, model, ProductPrecision::BF16, outside, pool_of_steps())?;
+        let (batch, masks) = (self.recipe.blocks.batch, masks(&pupil.student, 1.0));
         for first in (0..states.n_windows()).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
             let x = states.batch(&windows);
             let outputs = runner.run(&|name| {
-                if name == input { Some(x.clone()) } else { pupil.learner.tensor(name) }
+                match name {
+                    _ if name == input => Some(x.clone()),
+                    _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
+                }
             })?;
             let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
             states.replace(&windows, &y);
+            also(&outputs[1..])?;
         }
         Ok(())
     }

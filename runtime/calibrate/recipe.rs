@@ -1,5 +1,7 @@
 //! How much is learned, and how fast.
 
+use std::fmt;
+
 use planish_passes::calibrate::ParameterKind;
 
 /// Learning rates at the start, by kind of parameter; 0 leaves a kind as it is.
@@ -78,4 +80,155 @@ pub fn cosine(step: usize, steps: usize) -> f32 {
     const LAST: f32 = 1e-3;
     let progress = step as f32 / steps.max(1) as f32;
     LAST + (1.0 - LAST) * 0.5 * (1.0 + (std::f32::consts::PI * progress).cos())
+}
+
+impl Recipe {
+    /// For two cores: minutes for a model of 135 million parameters.
+    pub fn fast() -> Self {
+        let rates = Rates { matrix: 1e-2, scale: 1e-2, clip: 5e-2, weight: 5e-5 };
+        Self {
+            blocks: BlockRecipe {
+                windows: 128,
+                length: 512,
+                batch: 4,
+                steps: 120,
+                rates,
+                input: BlockInput::Quantized,
+            },
+            end_to_end: EndToEndRecipe {
+                batch: 2,
+                steps: 60,
+                rates: Rates { matrix: 1e-3, scale: 1e-3, clip: 5e-3, weight: 1e-5 },
+            },
+        }
+    }
+
+    /// About four times [`Recipe::fast`].
+    pub fn balanced() -> Self {
+        let mut recipe = Self::fast();
+        recipe.blocks.windows = 256;
+        recipe.blocks.steps *= 4;
+        recipe.end_to_end.steps *= 4;
+        recipe
+    }
+
+    /// As many tokens per block as FlatQuant's published recipe: 128 windows of 2,048 tokens, 15
+    /// times.
+    pub fn full() -> Self {
+        let mut recipe = Self::fast();
+        recipe.blocks = BlockRecipe {
+            windows: 128,
+            length: 2048,
+            batch: 4,
+            steps: 480,
+            rates: Rates { matrix: 5e-3, scale: 5e-3, clip: 5e-2, weight: 5e-5 },
+            input: BlockInput::Quantized,
+        };
+        recipe.end_to_end.steps = 480;
+        recipe
+    }
+
+    /// The recipe with AffineQuant's rates (arXiv 2403.12544, section 4.1), and no last stage.
+    #[must_use]
+    pub fn for_affine(mut self) -> Self {
+        self.blocks.rates = Rates { matrix: 5e-3, scale: 5e-3, clip: 1e-2, weight: 0.0 };
+        self.blocks.input = BlockInput::Quantized;
+        self.end_to_end.steps = 0;
+        self
+    }
+
+    /// Whether weights are learned at some stage.
+    pub fn learns_weights(&self) -> bool {
+        let together = self.end_to_end.steps > 0 && self.end_to_end.rates.weight > 0.0;
+        self.blocks.steps > 0 && self.blocks.rates.weight > 0.0 || together
+    }
+
+    /// Changes one number by its name, as shown by the text form.
+    ///
+    /// # Errors
+    /// A sentence that says which names there are, or what a value must be.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let wrong = || format!("\"{value}\" is no value for {name}");
+        let count = || value.parse::<usize>().map_err(|_| wrong());
+        let positive = || count().and_then(|n| if n > 0 { Ok(n) } else { Err(wrong()) });
+        let rate = || match value.parse::<f32>() {
+            Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
+            _ => Err(wrong()),
+        };
+        let (blocks, together) = (&mut self.blocks, &mut self.end_to_end);
+        match name {
+            "windows" => blocks.windows = positive()?,
+            "length" => blocks.length = positive()?,
+            "batch" => blocks.batch = positive()?,
+            "steps" => blocks.steps = count()?,
+            "matrix-rate" => blocks.rates.matrix = rate()?,
+            "scale-rate" => blocks.rates.scale = rate()?,
+            "clip-rate" => blocks.rates.clip = rate()?,
+            "weight-rate" => blocks.rates.weight = rate()?,
+            "input" => {
+                blocks.input = match value {
+                    "full-precision" => BlockInput::FullPrecision,
+                    "quantized" => BlockInput::Quantized,
+                    _ => return Err(wrong()),
+                };
+            }
+            "last-batch" => together.batch = positive()?,
+            "last-steps" => together.steps = count()?,
+            "last-matrix-rate" => together.rates.matrix = rate()?,
+            "last-scale-rate" => together.rates.scale = rate()?,
+            "last-clip-rate" => together.rates.clip = rate()?,
+            "last-weight-rate" => together.rates.weight = rate()?,
+            _ => return Err(format!("a recipe has no {name}; it has {self}")),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlockRecipe { windows, length, batch, steps, rates, input } = self.blocks;
+        let input = match input {
+            BlockInput::FullPrecision => "full-precision",
+            BlockInput::Quantized => "quantized",
+        };
+        write!(f, "windows={windows},length={length},batch={batch},steps={steps},")?;
+        write!(f, "matrix-rate={},scale-rate={},", rates.matrix, rates.scale)?;
+        write!(f, "clip-rate={},weight-rate={},input={input},", rates.clip, rates.weight)?;
+        let EndToEndRecipe { batch, steps, rates } = self.end_to_end;
+        write!(f, "last-batch={batch},last-steps={steps},last-matrix-rate={},", rates.matrix)?;
+        write!(f, "last-scale-rate={},last-clip-rate={},", rates.scale, rates.clip)?;
+        write!(f, "last-weight-rate={}", rates.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_a_recipe_makes_it_again() {
+        let wanted = Recipe::full();
+        let mut recipe = Recipe::fast().for_affine();
+        for change in wanted.to_string().split(',') {
+            let (name, value) = change.split_once('=').unwrap();
+            recipe.set(name, value).unwrap();
+        }
+        assert_eq!(recipe, wanted);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        let mut recipe = Recipe::fast();
+        assert!(recipe.set("speed", "1").unwrap_err().contains("it has windows="));
+        for (name, value) in [("steps", "-1"), ("batch", "0"), ("clip-rate", "NaN"), ("input", "x")]
+        {
+            assert!(recipe.set(name, value).unwrap_err().contains(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_rate_decays_to_a_thousandth() {
+        assert_eq!(cosine(0, 10), 1.0);
+        assert!((cosine(10, 10) - 1e-3).abs() < 1e-6);
+    }
 }

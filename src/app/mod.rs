@@ -10,4 +10,7 @@ mod staging;
 pub use error::{AppError, check_readable};
 pub use inspect::{InspectReport, LeftAloneReport, Recognised, ValueReport, inspect};
 pub use model::{Device, OpenOptions, forward, open_model};
-pub use quantize::{Format, Method, QuantizeReport, QuantizeRequest, Stage, quantize};
+pub use quantize::{
+    CalibrationText, Effort, Format, Method, QuantizeReport, QuantizeRequest, Rounding, Stage,
+    quantize,
+};

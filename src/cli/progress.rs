@@ -2,6 +2,7 @@
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use planish::app::Stage;
 use planish_runtime::evaluate::Progress;
 
 /// A bar on stderr; it draws nothing where stderr is no terminal, and goes when it is dropped.
@@ -29,6 +30,12 @@ impl Bar {
         }
         self.0.set_length(total);
         self.0.set_position(done);
+    }
+
+    /// Shows how far a quantisation has come.
+    pub(super) fn show_stage(&self, stage: &Stage<'_>) {
+        self.show(stage.name, stage.done, stage.total);
+        self.0.set_message(stage.loss.map_or(String::new(), |loss| format!("loss {loss:.3e}")));
     }
 
     /// Shows how far an evaluation has come.

@@ -2,7 +2,9 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use planish::app::{self, Format, Method, QuantizeReport, QuantizeRequest};
+use planish::app::{
+    self, CalibrationText, Effort, Format, Method, QuantizeReport, QuantizeRequest, Rounding,
+};
 use planish_passes::quantize::BitWidths;
 
 use super::Global;
@@ -19,7 +21,9 @@ Examples:
   planish quantize model.onnx -o quantized
   planish quantize exported/ -o quantized --method hadamard --bits w4a4kv4
   planish quantize exported/ -o quantized --method smoothquant --bits w8a8kv8 --calibration text.txt
-  planish quantize exported/ -o quantized --bits w4a16kv16 --group-size 128")]
+  planish quantize exported/ -o quantized --bits w4a16kv16 --group-size 128
+  planish quantize exported/ -o quantized --method flatquant --calibration text.txt
+  planish quantize exported/ -o quantized --method flatquant --effort full --rounding gptq")]
 pub(super) struct QuantizeArgs {
     /// The exported model: an .onnx file, or a folder with model.onnx
     #[arg(value_name = "MODEL.onnx|DIR")]
@@ -36,9 +40,18 @@ pub(super) struct QuantizeArgs {
     /// Weights that share a scale [default: a whole output channel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     group_size: Option<u32>,
-    /// Text to calibrate with
-    #[arg(long, value_name = "FILE.txt")]
-    calibration: Option<PathBuf>,
+    /// Text to calibrate with; self: the model writes its own [default of methods that learn: self]
+    #[arg(long, value_name = "FILE.txt|self")]
+    calibration: Option<String>,
+    /// How long a method that learns may take
+    #[arg(long, value_enum, default_value = "fast")]
+    effort: Effort,
+    /// Changes of the effort's recipe, such as steps=300,matrix-rate=0.005
+    #[arg(long, value_name = "NAME=VALUE,…", value_delimiter = ',', value_parser = change)]
+    recipe: Vec<(String, String)>,
+    /// How weights become codes
+    #[arg(long, value_enum, default_value = "nearest")]
+    rounding: Rounding,
     /// How the quantised graph is written
     #[arg(long, value_enum, default_value = "fused")]
     format: Format,
@@ -64,7 +77,13 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         method: args.method,
         bits: args.bits,
         group_size: args.group_size.map(|n| n as usize),
-        calibration: args.calibration,
+        calibration: args.calibration.map(|text| match text.as_str() {
+            "self" => CalibrationText::OwnWords,
+            path => CalibrationText::File(path.into()),
+        }),
+        effort: args.effort,
+        recipe: args.recipe,
+        rounding: args.rounding,
         format: args.format,
         seed: args.seed,
         open: global.open_options(1),
@@ -74,10 +93,16 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
     };
     let bar = Bar::new();
     let report =
-        app::quantize(&request, &mut |stage| bar.show(stage.name, stage.done, stage.total))?;
+        app::quantize(&request, &mut |stage| bar.show_stage(&stage))?;
     drop(bar);
     report.notes.iter().for_each(|line| note(&format!("note: {line}")));
     print_table(&rows(&report))
+}
+
+/// Reads NAME=VALUE.
+fn change(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a change is written NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn rows(report: &QuantizeReport) -> Vec<(&'static str, String)> {

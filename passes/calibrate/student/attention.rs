@@ -19,8 +19,9 @@ impl Writer<'_> {
             return Ok(());
         }
         let size = attention.head_size;
-        let start = self.initial.rotation(size).to_tensor();
-        let (slot, matrix) = self.builder.parameter("p_h", ParameterKind::Matrix, start);
+        let start = self.initial.matrix(size, self.options).to_tensor();
+        let (slot, _) = self.builder.parameter("p_h", ParameterKind::Matrix, start);
+        let matrix = self.matrix_of(slot);
         self.attentions.entry(id).or_default().matrix = Some(slot);
         let inverse = self.builder.inverse(matrix);
         let inverse = self.builder.transpose(inverse);

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use planish_ir::{Graph, Model, ValueId};
 
 use super::builder::Builder;
-use super::{BlockModel, CalibrateError, Parameter};
+use super::{BlockModel, CalibrateError, GradualMask, Parameter};
 use crate::sites::{AttentionId, LinearId, SiteId};
 use linear::Fold;
 
@@ -26,7 +26,7 @@ pub use slots::{AttentionSlots, ClipSlots, LinearSlots, MatrixSlots, SiteSlots};
 /// A block with parameters.
 #[derive(Clone, Debug)]
 pub struct Student {
-    /// Inputs: those of the block, then one for each of `parameters`; output: that of the block.
+    /// Inputs: those of the block, one for each of `masks`, then one for each of `parameters`; output: that of the block.
     pub model: Model,
     /// The block's input `[batch, sequence, hidden]`.
     pub input: ValueId,
@@ -34,8 +34,14 @@ pub struct Student {
     pub output: ValueId,
     /// What is learned, in the order of the graph inputs.
     pub parameters: Vec<Parameter>,
+    /// The masks of matrices, graph inputs before the parameters.
+    pub masks: Vec<GradualMask>,
+    /// The stability factor of the masks.
+    pub gradual: Option<f32>,
     /// The parameters of each site of the block.
     pub sites: BTreeMap<SiteId, SiteSlots>,
+    /// What the layers of each site read, transformed and rounded, `[batch, sequence, channels]`.
+    pub readings: BTreeMap<SiteId, ValueId>,
     /// The parameters of each linear layer of the block.
     pub linears: BTreeMap<LinearId, LinearSlots>,
     /// The parameters of each attention of the block.
@@ -63,16 +69,18 @@ impl Student {
             builder: Builder::new(&mut model.graph),
             folds: BTreeMap::new(),
             sites: BTreeMap::new(),
+            readings: BTreeMap::new(),
             linears: BTreeMap::new(),
             attentions: BTreeMap::new(),
         };
         writer.write()?;
-        let Writer { builder, sites, linears, attentions, .. } = writer;
-        let parameters = builder.parameters;
+        let Writer { builder, sites, readings, linears, attentions, .. } = writer;
+        let (parameters, masks) = builder.finish();
         let (input, output) = (block.input, block.output);
         model.graph.remove_dead();
         crate::lower::fuse_swiglu(&mut model)?;
-        Ok(Self { model, input, output, parameters, sites, linears, attentions })
+        let gradual = options.gradual;
+        Ok(Self { model, input, output, parameters, masks, gradual, sites, readings, linears, attentions })
     }
 }
 
@@ -85,6 +93,7 @@ struct Writer<'a> {
     /// What the transforms change in each layer.
     folds: BTreeMap<LinearId, Fold>,
     sites: BTreeMap<SiteId, SiteSlots>,
+    readings: BTreeMap<SiteId, ValueId>,
     linears: BTreeMap<LinearId, LinearSlots>,
     attentions: BTreeMap<AttentionId, AttentionSlots>,
 }

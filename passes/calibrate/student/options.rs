@@ -17,6 +17,9 @@ pub struct StudentOptions {
     pub scales: bool,
     /// Whether the layers' weights are learned too.
     pub weights: bool,
+    /// With a stability factor, matrices start as the identity and are multiplied element by
+    /// element by a [`GradualMask`] (AffineQuant).
+    pub gradual: Option<f32>,
 }
 
 /// Where learning starts.
@@ -41,8 +44,16 @@ impl Initial {
         Self { random: Random::new(seed), channel_max: Vec::new(), alpha: 0.3 }
     }
 
+    /// Where a matrix starts: at the identity under a gradual mask, else at [`Self::rotation`].
+    pub(super) fn matrix(&mut self, n: usize, options: &StudentOptions) -> Matrix {
+        match options.gradual {
+            Some(_) => Matrix::identity(n),
+            None => self.rotation(n),
+        }
+    }
+
     /// An orthogonal matrix that spreads each channel over all, its rows with random signs.
-    pub(super) fn rotation(&mut self, n: usize) -> Matrix {
+    fn rotation(&mut self, n: usize) -> Matrix {
         let mut matrix = spreading(n);
         for i in 0..n {
             let sign = self.random.sign();

@@ -6,7 +6,7 @@ use planish_kernels::DOMAIN;
 use super::linear::ColumnFold;
 use super::options::CLIP_START;
 use super::{ClipSlots, MatrixSlots, Writer};
-use crate::calibrate::{CalibrateError, ParameterKind};
+use crate::calibrate::{CalibrateError, ParameterId, ParameterKind};
 use crate::sites::{Site, SiteId, SiteRole};
 use crate::transform::kronecker_sizes;
 
@@ -95,9 +95,9 @@ impl Writer<'_> {
             let attention = self.block.layout.attention(*attention).clone();
             let at_site = self.rounds_sites();
             let takes_across = at_site && self.options.online && attention.q_heads > 1;
-            let across = takes_across.then(|| self.add_rotation("p_o", attention.q_heads));
+            let across = takes_across.then(|| self.add_matrix_of("p_o", attention.q_heads));
             let takes_within = at_site || on_cache;
-            let within = takes_within.then(|| self.add_rotation("p_v", attention.v_head_size));
+            let within = takes_within.then(|| self.add_matrix_of("p_v", attention.v_head_size));
             if let Some((_, matrix)) = within {
                 let fold = self.folds.entry(value.linear).or_default();
                 let size = attention.v_head_size;
@@ -110,8 +110,8 @@ impl Writer<'_> {
             self.fold_rows(&site, across.map(|p| p.1), within.map(|p| p.1), sizes);
         } else if self.rounds_sites() && self.options.online {
             let sizes = kronecker_sizes(site.channels);
-            let left = self.add_rotation("p_1", sizes.0);
-            let right = self.add_rotation("p_2", sizes.1);
+            let left = self.add_matrix_of("p_1", sizes.0);
+            let right = self.add_matrix_of("p_2", sizes.1);
             self.sites.entry(id).or_default().matrix =
                 MatrixSlots::Kronecker { left: left.0, right: right.0 };
             self.fold_rows(&site, Some(left.1), Some(right.1), sizes);
@@ -119,9 +119,21 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn add_rotation(&mut self, hint: &str, n: usize) -> (crate::calibrate::ParameterId, ValueId) {
-        let start = self.initial.rotation(n).to_tensor();
-        self.builder.parameter(hint, ParameterKind::Matrix, start)
+    fn add_matrix_of(&mut self, hint: &str, n: usize) -> (ParameterId, ValueId) {
+        let start = self.initial.matrix(n, self.options).to_tensor();
+        let (slot, _) = self.builder.parameter(hint, ParameterKind::Matrix, start);
+        (slot, self.matrix_of(slot))
+    }
+
+    /// The value of a matrix: the parameter, masked if the options say so.
+    pub(super) fn matrix_of(&mut self, slot: ParameterId) -> ValueId {
+        let raw = self.builder.input_of(slot);
+        if self.options.gradual.is_none() {
+            return raw;
+        }
+        let n = self.builder.parameters[slot.0].initial.shape()[0];
+        let mask = self.builder.mask(n);
+        self.builder.op("Mul", &[raw, mask])
     }
 
     fn fold_rows(
@@ -153,7 +165,7 @@ impl Writer<'_> {
         let mut x = site.input;
         if let Some((op_type, matrices)) = online {
             let mut inputs = vec![Some(x)];
-            inputs.extend(matrices.iter().map(|p| Some(self.input_of(*p))));
+            inputs.extend(matrices.iter().map(|p| Some(self.matrix_of(*p))));
             x = self.builder.node("transformed", Node::new(op_type, inputs).with_domain(DOMAIN));
         }
         if self.options.bits.quantizes_activations() {
@@ -164,6 +176,7 @@ impl Writer<'_> {
                 .with("bits", i64::from(self.options.bits.activations));
             x = self.builder.node("rounded", node);
         }
+        self.readings.insert(id, x);
         for linear in &site.linears {
             let node = self.block.layout.linear(*linear).node;
             self.builder.graph.set_input(node, 0, Some(x));
@@ -181,12 +194,5 @@ impl Writer<'_> {
         };
         let (max, min) = (add("max"), add("min"));
         (ClipSlots { max: max.0, min: min.0 }, [max.1, min.1])
-    }
-
-    /// The graph input of a parameter.
-    pub(super) fn input_of(&self, id: crate::calibrate::ParameterId) -> ValueId {
-        let graph = self.graph();
-        let n_own = graph.inputs.len() - self.builder.parameters.len();
-        graph.inputs[n_own + id.0]
     }
 }

@@ -1,0 +1,155 @@
+//! Learning methods: calibration, then quantisation block by block.
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use planish_cpu::ThreadPool;
+use planish_ir::Model;
+use planish_passes::calibrate::StudentOptions;
+use planish_passes::quantize::{self, Calibration, ModelQuantizer};
+use planish_passes::sites::Layout;
+use planish_runtime::calibrate::{
+    self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, fingerprint,
+};
+
+use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
+use super::text::{Text, tokens};
+use crate::app::error::AppError;
+use crate::app::model::engine;
+
+/// The stability factor of AffineQuant's gradual mask with quantised activations, and without.
+const STABILITY: (f32, f32) = (0.1, 0.01);
+
+/// What came of a learning method.
+pub(super) struct Learned {
+    /// What the quantising passes report.
+    pub(super) report: quantize::QuantizeReport,
+    /// How learning went.
+    pub(super) outcome: Outcome,
+    /// What was done.
+    pub(super) recipe: Recipe,
+    /// What was kept for a run that is stopped; to be removed when the model is written.
+    pub(super) store: Store,
+}
+
+/// The recipe of a request.
+///
+/// # Errors
+/// [`AppError::Input`] when a change of it is not understood.
+pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
+    let affine = request.method == Method::Affinequant;
+    let mut recipe = match request.effort {
+        Effort::Fast => Recipe::fast(),
+        Effort::Balanced => Recipe::balanced(),
+        Effort::Full => Recipe::full(),
+    };
+    if affine {
+        recipe = recipe.for_affine();
+    }
+    for (name, value) in &request.recipe {
+        recipe.set(name, value).map_err(AppError::Input)?;
+    }
+    Ok(recipe)
+}
+
+/// Learns, and quantises `model` in place.
+///
+/// # Errors
+/// [`AppError`] when the text is too short, the model can't be learned or quantised, or what an
+/// earlier run left does not fit.
+pub(super) fn learn(
+    request: &QuantizeRequest,
+    model: &mut Model,
+    text: Option<Text>,
+    progress: &mut dyn FnMut(Stage<'_>),
+) -> Result<Learned, AppError> {
+    let failed = |error: CalibrationError| AppError::failed("cannot calibrate", error);
+    let recipe = recipe(request)?;
+    let sizes = (recipe.blocks.windows, recipe.blocks.length);
+    let ids = tokens(request, text, model, sizes, progress)?;
+    let source = model.clone();
+    let mut layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
+    let options = student_options(request, &recipe);
+    let key = format!(
+        "{}\n{:?}\n{options:?}\n{recipe:?}\nseed {}\n{:016x}\n",
+        env!("CARGO_PKG_VERSION"),
+        request.method,
+        request.seed,
+        fingerprint(&source, &ids),
+    );
+    let store = Store::open(&store_folder(&request.output), &key).map_err(failed)?;
+    let engine = engine(&request.open)?;
+    let pool = ThreadPool::new(request.open.threads.unwrap_or(0));
+    let whole_layout = layout.clone();
+    let calibration = calibrate::Calibration {
+        engine: &engine,
+        pool: &pool,
+        model: &source,
+        layout: &whole_layout,
+        options: &options,
+        recipe: &recipe,
+        ids: &ids,
+        seed: request.seed,
+        hessians: request.rounding == Rounding::Gptq,
+        store: Some(&store),
+    };
+    let mut learned_blocks = Vec::new();
+    let outcome = calibration
+        .run(&mut |step| progress(stage(step)), &mut |_, learned, hessians| {
+            learned.replace_weights(model, &mut layout)?;
+            learned_blocks.push((learned, hessians));
+            Ok(())
+        })
+        .map_err(failed)?;
+    let options = request.options();
+    let cannot = |error| AppError::failed("cannot quantise the model", error);
+    let mut quantizer = ModelQuantizer::new(model, &layout, &options).map_err(cannot)?;
+    let n_groups = quantizer.n_groups();
+    let mut blocks = learned_blocks.into_iter();
+    for index in 0..n_groups {
+        progress(Stage::new("quantise", index, n_groups));
+        let mut found = Calibration::default();
+        if let Some((learned, hessians)) = blocks.next() {
+            learned.add_to(&mut found);
+            found.hessians = hessians;
+        }
+        quantizer.quantize_group(index, &found).map_err(cannot)?;
+    }
+    let report = quantizer.finish().map_err(cannot)?;
+    Ok(Learned { report, outcome, recipe, store })
+}
+
+fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {
+    let affine = request.method == Method::Affinequant;
+    let stability =
+        if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
+    StudentOptions {
+        bits: request.bits,
+        group_size: request.group_size,
+        online: !affine,
+        scales: true,
+        weights: recipe.learns_weights(),
+        gradual: affine.then_some(stability),
+    }
+}
+
+/// The hidden folder beside the output that finished blocks are kept in.
+fn store_folder(output: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(output.file_name().unwrap_or_default());
+    name.push(".calibration");
+    output.with_file_name(name)
+}
+
+fn stage(step: CalibrationProgress) -> Stage<'static> {
+    let together = step.block == step.n_blocks;
+    let (name, before, total) = match together {
+        true => ("learn together", 0, step.n_steps),
+        false => ("learn blocks", step.block * step.n_steps, step.n_blocks * step.n_steps),
+    };
+    Stage {
+        name,
+        done: (before + step.step) as u64,
+        total: total as u64,
+        loss: step.loss.is_finite().then_some(step.loss),
+    }
+}
