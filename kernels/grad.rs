@@ -9,6 +9,8 @@ use planish_ir::{Graph, Node, Tensor, ValueId};
 use crate::infer::{Facts, infer_node};
 use crate::{Fact, MICROSOFT, OpError, OpNode};
 
+mod shapes;
+
 /// Emits the nodes that compute the gradients of a node's inputs; one entry for each input,
 /// `None` where nothing flows (integers, shapes) or where it is not wanted.
 pub type GradFn = fn(&mut GradScope, &GradNode) -> Result<Vec<Option<ValueId>>, OpError>;
@@ -46,9 +48,48 @@ impl GradNode<'_> {
         self.outputs.get(index).copied().flatten()
     }
 
+    /// The gradient of the first output.
+    ///
+    /// # Errors
+    /// If the loss does not depend on it.
+    pub fn gradient(&self) -> Result<ValueId, OpError> {
+        let missing = || OpError::unsupported("no gradient reaches its first output");
+        self.of_output(0).ok_or_else(missing)
+    }
+
     /// Whether the gradient of the input at `index` is wanted.
     pub fn wants(&self, index: usize) -> bool {
         self.wanted.get(index).copied().unwrap_or(false)
+    }
+
+    /// The gradients of the inputs: `rule` for those that are wanted.
+    ///
+    /// # Errors
+    /// Those of `rule`.
+    pub fn each(
+        &self,
+        mut rule: impl FnMut(usize) -> Result<ValueId, OpError>,
+    ) -> Result<Vec<Option<ValueId>>, OpError> {
+        let n = self.op.node.inputs.len();
+        (0..n).map(|i| self.wants(i).then(|| rule(i)).transpose()).collect()
+    }
+
+    /// As [`GradNode::each`], where nothing but the first input has a gradient.
+    ///
+    /// # Errors
+    /// Those of `rule`, or if the gradient of another input is wanted.
+    pub fn first(
+        &self,
+        rule: impl FnOnce() -> Result<ValueId, OpError>,
+    ) -> Result<Vec<Option<ValueId>>, OpError> {
+        if let Some(other) = (1..self.op.node.inputs.len()).find(|i| self.wants(*i)) {
+            return Err(OpError::unsupported(format!("input {other} has no gradient rule")));
+        }
+        let mut gradients = self.nothing();
+        if self.wants(0) {
+            gradients[0] = Some(rule()?);
+        }
+        Ok(gradients)
     }
 
     /// No gradients: one `None` for each input.
@@ -150,57 +191,5 @@ impl<'a> GradScope<'a> {
         let node = Node::new("FusedMatMul", vec![Some(a), Some(b)]).with_domain(MICROSOFT);
         let node = node.with("transA", i64::from(trans_a)).with("transB", i64::from(trans_b));
         self.node("grad_matmul", node)
-    }
-
-    /// `value` as `[rows, last]`, all axes but the last in one.
-    ///
-    /// # Errors
-    /// If the last size is not a known number.
-    pub fn as_rows(&mut self, value: ValueId) -> Result<ValueId, OpError> {
-        let name = || self.graph.value(value).name.clone();
-        let unknown = || OpError::unsupported(format!("the last size of \"{}\" varies", name()));
-        let last = self.facts.get(value).dim(-1).and_then(|d| d.as_const()).ok_or_else(unknown)?;
-        if self.facts.shape(value).map(<[_]>::len) == Some(2) {
-            return Ok(value);
-        }
-        let shape = self.ints(&[-1, last]);
-        self.op("Reshape", &[value, shape])
-    }
-
-    /// `value` in the shape of `like`, which has as many elements.
-    ///
-    /// # Errors
-    /// If the shapes contradict each other.
-    pub fn reshape_like(&mut self, value: ValueId, like: ValueId) -> Result<ValueId, OpError> {
-        let constant: Option<Vec<i64>> =
-            self.facts.shape(like).and_then(|s| s.iter().map(|d| d.as_const()).collect());
-        let shape = match constant {
-            Some(sizes) => self.ints(&sizes),
-            None => self.op("Shape", &[like])?,
-        };
-        self.op("Reshape", &[value, shape])
-    }
-
-    /// The gradient of an input that was broadcast: `value` summed over the axes that `like`
-    /// lacks or has only one element in, in the shape of `like`.
-    ///
-    /// # Errors
-    /// If a rank is not known.
-    pub fn reduce_to(&mut self, value: ValueId, like: ValueId) -> Result<ValueId, OpError> {
-        let (rank, wanted) = (self.rank(value)?, self.rank(like)?);
-        let (from, to) = (self.facts.get(value), self.facts.get(like));
-        let missing = rank - wanted;
-        let is_one = |axis: i64, fact: &Fact| fact.dim(axis).and_then(|d| d.as_const()) == Some(1);
-        let spread = |i: &usize| {
-            *i < missing || is_one((i - missing) as i64, &to) && !is_one(*i as i64, &from)
-        };
-        let axes: Vec<i64> = (0..rank).filter(spread).map(|i| i as i64).collect();
-        if axes.is_empty() {
-            return Ok(value);
-        }
-        let axes = self.ints(&axes);
-        let node = Node::new("ReduceSum", vec![Some(value), Some(axes)]);
-        let sum = self.node("grad_sum", node.with("keepdims", i64::from(missing == 0)))?;
-        if missing == 0 { Ok(sum) } else { self.reshape_like(sum, like) }
     }
 }

@@ -11,6 +11,7 @@ use crate::{Fact, OpDef, OpError, OpNode, op};
 mod cpu;
 mod dims;
 mod eval;
+mod grad;
 mod loops;
 #[cfg(test)]
 mod tests;
@@ -20,11 +21,11 @@ const fn def(name: &'static str) -> OpDef {
 }
 
 pub(super) static OPS: &[OpDef] = &[
-    def("Add"),
-    def("Sub"),
-    def("Mul"),
-    def("Div"),
-    def("Pow"),
+    def("Add").with_grad(grad::add),
+    def("Sub").with_grad(grad::sub),
+    def("Mul").with_grad(grad::mul),
+    def("Div").with_grad(grad::div),
+    def("Pow").with_grad(grad::pow),
     def("Mod"),
     def("And"),
     def("Or"),
@@ -37,10 +38,10 @@ pub(super) static OPS: &[OpDef] = &[
     def("BitwiseAnd"),
     def("BitwiseOr"),
     def("BitwiseXor"),
-    OpDef::new("Max", infer_variadic, eval_variadic).with_cpu(cpu::cpu),
-    OpDef::new("Min", infer_variadic, eval_variadic).with_cpu(cpu::cpu),
-    OpDef::new("Sum", infer_variadic, eval_variadic),
-    OpDef::new("Mean", infer_variadic, eval_variadic),
+    OpDef::new("Max", infer_variadic, eval_variadic).with_cpu(cpu::cpu).with_grad(grad::extremum),
+    OpDef::new("Min", infer_variadic, eval_variadic).with_cpu(cpu::cpu).with_grad(grad::extremum),
+    OpDef::new("Sum", infer_variadic, eval_variadic).with_grad(grad::add),
+    OpDef::new("Mean", infer_variadic, eval_variadic).with_grad(grad::mean),
 ];
 
 fn is_comparison(op_type: &str) -> bool {

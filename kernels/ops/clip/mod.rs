@@ -7,10 +7,11 @@ use super::common::numbers::Numbers;
 use crate::op::{optional, required as input};
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Clip", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Clip", infer, eval).with_grad(grad::clip)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = required(inputs, 0)?;

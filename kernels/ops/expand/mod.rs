@@ -1,6 +1,6 @@
 //! `Expand` and `Tile`: a tensor repeated.
 
-use planish_ir::{Dim, Tensor};
+use planish_ir::{Dim, Tensor, ValueId};
 
 use super::common::facts::{product, required, unknown_shape, with_dims};
 use super::common::fallback::Fallback;
@@ -10,13 +10,13 @@ use super::common::strided::{View, copy};
 use super::common::{axes, broadcast};
 use crate::kernel::required as resident;
 use crate::op::required as input;
-use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
+use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Expand", infer_expand, eval_expand).with_cpu(cpu),
+    OpDef::new("Expand", infer_expand, eval_expand).with_cpu(cpu).with_grad(grad),
     OpDef::new("Tile", infer_tile, eval_tile),
 ];
 
@@ -111,4 +111,9 @@ impl Kernel for Expand {
 
 fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Expand(Fallback::new(op, eval_expand)))))
+}
+
+/// dX is dY summed over what was repeated.
+fn grad(scope: &mut GradScope, node: &GradNode) -> Result<Vec<Option<ValueId>>, OpError> {
+    node.first(|| scope.reduce_to(node.gradient()?, node.input(0)?))
 }

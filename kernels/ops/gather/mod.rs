@@ -4,6 +4,7 @@ use crate::OpDef;
 
 mod cpu;
 mod elements;
+mod grad;
 mod nd;
 mod rows;
 #[cfg(test)]
@@ -13,7 +14,7 @@ pub(super) use elements::sources as element_sources;
 pub(super) use nd::start as tuple_start;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Gather", rows::infer, rows::eval).with_cpu(cpu::cpu),
+    OpDef::new("Gather", rows::infer, rows::eval).with_cpu(cpu::cpu).with_grad(grad::gather),
     OpDef::new("GatherElements", elements::infer, elements::eval),
     OpDef::new("GatherND", nd::infer, nd::eval),
 ];

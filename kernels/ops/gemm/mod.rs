@@ -7,10 +7,12 @@ use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = 
+    &[OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu).with_grad(grad::gemm)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

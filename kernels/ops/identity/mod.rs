@@ -1,11 +1,14 @@
 //! `Identity`: the input.
 
-use planish_ir::Tensor;
+use planish_ir::{Tensor, ValueId};
 
 use crate::op::required;
-use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode, kernel};
+use crate::{
+    CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode, kernel,
+};
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Identity", infer, eval).with_cpu(cpu)];
+pub(super) static OPS: &[OpDef] = 
+    &[OpDef::new("Identity", infer, eval).with_cpu(cpu).with_grad(grad)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     Ok(vec![inputs.first().cloned().ok_or(OpError::MissingInput(0))?])
@@ -25,4 +28,8 @@ impl Kernel for Identity {
 
 fn cpu(_: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Identity)))
+}
+
+fn grad(_: &mut GradScope, node: &GradNode) -> Result<Vec<Option<ValueId>>, OpError> {
+    node.first(|| node.gradient())
 }

@@ -8,11 +8,15 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Linear", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+    &[OpDef::new("Linear", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_grad(grad::linear)];
 
 /// Whether the weight is `[N, K]`.
 pub(in crate::ops) fn is_transposed(op: &OpNode) -> bool {

@@ -8,10 +8,12 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("MatMul", infer, eval).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = 
+    &[OpDef::new("MatMul", infer, eval).with_cpu(cpu::cpu).with_grad(grad::matmul)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

@@ -1,6 +1,6 @@
 //! `Pad`: elements put around a tensor, or taken off.
 
-use planish_ir::{Dim, Tensor};
+use planish_ir::{Dim, Node, Tensor, ValueId};
 
 use super::common::axes::{IntList, axes, list, list_fact};
 use super::common::facts::{required, unknown_shape};
@@ -8,12 +8,12 @@ use super::common::index::{coordinates, count, flat, strides};
 use super::common::numbers::Numbers;
 use super::common::pick::pick;
 use crate::op::{optional, required as input};
-use crate::{Fact, OpDef, OpError, OpNode};
+use crate::{Fact, GradNode, GradScope, OpDef, OpError, OpNode};
 
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Pad", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Pad", infer, eval).with_grad(grad)];
 
 /// Elements to put before and after each axis.
 fn per_axis(pads: &[i64], at: Option<Vec<i64>>, rank: usize) -> Result<Vec<(i64, i64)>, OpError> {
@@ -106,4 +106,19 @@ fn inside(mode: &str, i: i64, size: usize) -> Option<usize> {
         _ => i,
     };
     usize::try_from(index).ok().filter(|index| *index < size)
+}
+
+/// Of constant padding: what was put around is taken off dY again, and what was taken off is
+/// filled up with zeros.
+fn grad(scope: &mut GradScope, node: &GradNode) -> Result<Vec<Option<ValueId>>, OpError> {
+    if node.op.node.str("mode", "constant") != "constant" {
+        return Err(OpError::unsupported("only padding with a constant has a gradient rule"));
+    }
+    let (dy, pads) = (node.gradient()?, node.input(1)?);
+    node.first(|| {
+        let back = scope.op("Neg", &[pads])?;
+        let inputs = [Some(dy), Some(back), None, node.op.node.input(3)];
+        let n = if inputs[3].is_some() { 4 } else { 2 };
+        scope.node("grad_padded", Node::new("Pad", inputs[..n].to_vec()))
+    })
 }

@@ -12,6 +12,7 @@ use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
 mod fold;
+mod grad;
 #[cfg(test)]
 mod tests;
 
@@ -20,14 +21,14 @@ const fn def(name: &'static str) -> OpDef {
 }
 
 pub(super) static OPS: &[OpDef] = &[
-    def("ReduceMean"),
-    def("ReduceSum"),
-    def("ReduceMax"),
-    def("ReduceMin"),
+    def("ReduceMean").with_grad(grad::mean),
+    def("ReduceSum").with_grad(grad::sum),
+    def("ReduceMax").with_grad(grad::extremum),
+    def("ReduceMin").with_grad(grad::extremum),
     def("ReduceProd"),
-    def("ReduceSumSquare"),
-    def("ReduceL1"),
-    def("ReduceL2"),
+    def("ReduceSumSquare").with_grad(grad::sum_square),
+    def("ReduceL1").with_grad(grad::l1),
+    def("ReduceL2").with_grad(grad::l2),
 ];
 
 /// For each axis whether it is reduced: those listed, or all if none are, unless the node says

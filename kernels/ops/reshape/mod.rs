@@ -1,11 +1,11 @@
 //! Operators that give the same elements another shape: `Reshape`, `Flatten`, `Squeeze`,
 //! `Unsqueeze`.
 
-use planish_ir::Tensor;
+use planish_ir::{Tensor, ValueId};
 
 use crate::op::required;
 use crate::ops::common::fallback::Fallback;
-use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
+use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
 mod flatten;
 mod squeeze;
@@ -14,10 +14,10 @@ mod target;
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Reshape", target::infer, eval).with_cpu(cpu),
-    OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu),
-    OpDef::new("Squeeze", squeeze::infer_squeeze, eval).with_cpu(cpu),
-    OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval).with_cpu(cpu),
+    OpDef::new("Reshape", target::infer, eval).with_cpu(cpu).with_grad(grad),
+    OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu).with_grad(grad),
+    OpDef::new("Squeeze", squeeze::infer_squeeze, eval).with_cpu(cpu).with_grad(grad),
+    OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval).with_cpu(cpu).with_grad(grad),
 ];
 
 /// The shape that the node gives its input.
@@ -57,4 +57,9 @@ fn viewed(x: &Fact, shape: Option<Vec<planish_ir::Dim>>) -> Fact {
         }
         _ => Fact::new(x.dtype, shape),
     }
+}
+
+/// dX is dY in the shape of X.
+fn grad(scope: &mut GradScope, node: &GradNode) -> Result<Vec<Option<ValueId>>, OpError> {
+    node.first(|| scope.reshape_like(node.gradient()?, node.input(0)?))
 }

@@ -8,12 +8,13 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Softmax", infer, softmax).with_cpu(cpu::cpu),
-    OpDef::new("LogSoftmax", infer, log_softmax),
+    OpDef::new("Softmax", infer, softmax).with_cpu(cpu::cpu).with_grad(grad::softmax),
+    OpDef::new("LogSoftmax", infer, log_softmax).with_grad(grad::log_softmax),
 ];
 
 /// First operator set in which the softmax runs over a single axis.

@@ -1,6 +1,6 @@
 //! `Transpose`: axes in another order.
 
-use planish_ir::Tensor;
+use planish_ir::{Tensor, ValueId};
 
 use super::common::axes::axes;
 use super::common::facts::required;
@@ -10,12 +10,13 @@ use super::common::pick::take;
 use super::common::strided::{View, copy};
 use crate::kernel::required as resident;
 use crate::op::required as input;
-use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
+use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Transpose", infer, eval).with_cpu(cpu)];
+pub(super) static OPS: &[OpDef] = 
+    &[OpDef::new("Transpose", infer, eval).with_cpu(cpu).with_grad(grad)];
 
 /// The input's axis at each place of the output; reversed if not given.
 fn permutation(op: &OpNode, rank: usize) -> Result<Vec<usize>, OpError> {
@@ -78,4 +79,13 @@ fn keeps_order(permutation: &[usize], shape: &[usize]) -> bool {
 
 fn cpu(op: &OpNode, _: &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError> {
     Ok(Some(Box::new(Transpose(Fallback::new(op, eval)))))
+}
+
+/// dX is dY with the axes put back.
+fn grad(scope: &mut GradScope, node: &GradNode) -> Result<Vec<Option<ValueId>>, OpError> {
+    let (dy, x) = (node.gradient()?, node.input(0)?);
+    let permutation = permutation(&node.op, scope.rank(x)?)?;
+    let mut back = vec![0; permutation.len()];
+    (0..).zip(&permutation).for_each(|(to, from)| back[*from] = to);
+    node.first(|| scope.transpose(dy, &back))
 }

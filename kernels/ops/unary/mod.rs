@@ -8,6 +8,7 @@ use crate::{Fact, OpDef, OpError, OpNode};
 mod cpu;
 mod erf;
 mod eval;
+mod grad;
 #[cfg(test)]
 mod tests;
 
@@ -16,25 +17,25 @@ const fn def(name: &'static str) -> OpDef {
 }
 
 pub(super) static OPS: &[OpDef] = &[
-    def("Neg"),
-    def("Abs"),
-    def("Sqrt"),
-    def("Reciprocal"),
-    def("Exp"),
-    def("Log"),
-    def("Erf"),
-    def("Tanh"),
-    def("Sigmoid"),
-    def("Relu"),
-    def("LeakyRelu"),
-    def("Elu"),
-    def("Softplus"),
+    def("Neg").with_grad(grad::neg),
+    def("Abs").with_grad(grad::abs),
+    def("Sqrt").with_grad(grad::sqrt),
+    def("Reciprocal").with_grad(grad::reciprocal),
+    def("Exp").with_grad(grad::exp),
+    def("Log").with_grad(grad::log),
+    def("Erf").with_grad(grad::erf),
+    def("Tanh").with_grad(grad::tanh),
+    def("Sigmoid").with_grad(grad::sigmoid),
+    def("Relu").with_grad(grad::relu),
+    def("LeakyRelu").with_grad(grad::leaky_relu),
+    def("Elu").with_grad(grad::elu),
+    def("Softplus").with_grad(grad::softplus),
     def("Round"),
     def("Floor"),
     def("Ceil"),
     def("Sign"),
-    def("Cos"),
-    def("Sin"),
+    def("Cos").with_grad(grad::cos),
+    def("Sin").with_grad(grad::sin),
     def("IsNaN"),
     def("IsInf"),
     def("Not"),
