@@ -14,7 +14,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI, 512-bit vectors.
     Avx512,
-    /// [`Isa::Avx512`], and AMX int8 tiles for large integer products.
+    /// [`Isa::Avx512`], and AMX int8 tiles for large integer products (bfloat16 tiles too, where
+    /// the machine has them).
     Amx,
 }
 
@@ -76,7 +77,7 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512vnni");
     match avx512 {
         false => Isa::Avx2,
-        true if crate::qgemm::amx::permitted() => Isa::Amx,
+        true if crate::amx::has_int8() => Isa::Amx,
         true => Isa::Avx512,
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! - Integer products: [`PackedWeights`] (4 or 8 bits), [`qgemm`] of int8 codes, and [`wgemm`] of
 //!   f32 activations.
-//! - f32 products: [`sgemm`] on strided views, [`MatRef`] and [`MatMut`].
+//! - f32 products: [`sgemm`] on strided views, [`MatRef`] and [`MatMut`]; [`gemm`] multiplies in
+//!   bfloat16 on request.
 //! - Activations: [`transform_quantize`], [`transform_rows`] and [`quantize_rows`], with an
 //!   RMSNorm or a SwiGLU in front ([`RowSource`]).
 //! - Rows: [`rms_norm`], [`layer_norm`], [`softmax_rows`], [`rotary`], and the elementwise
@@ -17,8 +18,11 @@
 //! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
 //! rounding only.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod elementwise;
+mod gemm;
 mod isa;
 mod kv;
 mod mat;
@@ -41,6 +45,7 @@ pub use attention::{AttentionSpec, attention};
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
+pub use gemm::{ProductPrecision, gemm, multiplies_bf16};
 pub use isa::Isa;
 pub use kv::{Clip, KvCache, KvFormat, KvSpec, quantize_dequantize_heads};
 pub use mat::{MatMut, MatRef};

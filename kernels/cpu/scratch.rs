@@ -35,5 +35,6 @@ pub(crate) fn with<T: Plain, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R 
 pub(crate) trait Plain: Copy {}
 impl Plain for f32 {}
 impl Plain for i32 {}
+impl Plain for u32 {}
 impl Plain for i8 {}
 impl Plain for u8 {}

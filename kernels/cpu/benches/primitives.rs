@@ -87,6 +87,8 @@ fn main() {
     integer(&bench);
     weight_only(&bench);
     float(&bench);
+    products(&bench);
+    narrow(&bench);
     transforms(&bench);
     rows(&bench);
     attentions(&bench);
@@ -164,6 +166,47 @@ fn float(bench: &Bench) {
                 sgemm(pool, isa, 1.0, a, b, 0.0, c);
             });
         }
+    }
+}
+
+/// The products of a calibration step over 2048 tokens: forward, back to the input, and to the
+/// weight.
+fn products(bench: &Bench) {
+    let tokens = 2048;
+    for (k, n) in [(576, 576), (576, 192), (576, 1536), (1536, 576)] {
+        let (x, w, dy) = (floats(tokens * k), floats(k * n), floats(tokens * n));
+        let (x, w) = (MatRef::new(&x, tokens, k), MatRef::new(&w, k, n));
+        let dy = MatRef::new(&dy, tokens, n);
+        for (name, a, b) in [("X W", x, w), ("dY Wt", dy, w.t()), ("Xt dY", x.t(), dy)] {
+            both_precisions(bench, name, a, b);
+        }
+    }
+}
+
+/// Products with the small matrices of transforms.
+fn narrow(bench: &Bench) {
+    let n = 49_152;
+    let long = floats(n * 64);
+    for d in [24, 32, 48, 64] {
+        let square = floats(d * d);
+        let (p, x) = (MatRef::new(&square, d, d), MatRef::new(&long, n, d));
+        both_precisions(bench, "tall", x, p);
+        both_precisions(bench, "tall Pt", x, p.t());
+        both_precisions(bench, "wide", p, MatRef::new(&long, d, n));
+        both_precisions(bench, "wide Pt", p.t(), MatRef::new(&long, d, n));
+        both_precisions(bench, "deep Xt X", x.t(), x);
+    }
+}
+
+fn both_precisions(bench: &Bench, name: &str, a: MatRef<'_>, b: MatRef<'_>) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    let mut c = vec![0.0; m * n];
+    for precision in [ProductPrecision::F32, ProductPrecision::BF16] {
+        let work = Work::Operations(2.0 * (m * k * n) as f64);
+        let name = format!("gemm {precision:?} {name}");
+        bench.row(&name, &format!("m={m} k={k} n={n}"), work, |pool, isa| {
+            gemm(pool, isa, precision, 1.0, a, b, 0.0, MatMut::new(&mut c, m, n));
+        });
     }
 }
 

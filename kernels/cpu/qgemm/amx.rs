@@ -1,15 +1,12 @@
 //! Int8 tile products of AMX, for blocks of 32 rows by 32 columns.
-//!
-//! The compiler's AMX intrinsics are not stable, so the tiles are driven by inline assembly. The
-//! operating system must grant the tile state to the process, which [`permitted`] asks for.
 
 use super::finish::{Job, TileSums, take_group};
 use super::tile::Bytes;
 use crate::Isa;
+use crate::amx::Tiles;
 use crate::packed::TILE_N;
 use crate::simd::simd_fn;
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
 use std::ops::Range;
 
 /// Rows of a block: two tiles.
@@ -19,60 +16,6 @@ const COLS: usize = 2 * TILE_N;
 /// Rows of K in one tile step.
 const DEPTH: usize = 64;
 
-/// Whether the machine has AMX int8 and the operating system lets this process use it.
-pub(crate) fn permitted() -> bool {
-    has_amx() && request_tile_state()
-}
-
-fn has_amx() -> bool {
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-    let max_leaf = std::arch::x86_64::__cpuid(0).eax;
-    max_leaf >= 7 && __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8
-}
-
-/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
-#[cfg(target_os = "linux")]
-fn request_tile_state() -> bool {
-    let mut result: i64 = 158;
-    // SAFETY: the call changes nothing but the process's permission for tile data.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") result,
-            in("rdi") 0x1023,
-            in("rsi") 18,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack)
-        );
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn request_tile_state() -> bool {
-    false
-}
-
-/// The shapes of the eight tiles, as `ldtilecfg` reads them.
-#[repr(C, align(64))]
-struct TileConfig {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// All eight tiles at their full 16 rows of 64 bytes.
-static FULL_TILES: TileConfig = TileConfig {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
-
 /// Computes the whole blocks of 32 rows in `rows` for the unpacked panels from `panel`; returns
 /// the rows left.
 pub(super) fn rows(job: &Job<'_>, rows: Range<usize>, panel: usize, w: Bytes<'_>) -> Range<usize> {
@@ -81,14 +24,12 @@ pub(super) fn rows(job: &Job<'_>, rows: Range<usize>, panel: usize, w: Bytes<'_>
         return rows;
     }
     // SAFETY: the caller checked that AMX is permitted.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const FULL_TILES, options(nostack, readonly)) };
+    let _tiles = unsafe { Tiles::configure() };
     for row in (rows.start..rows.start + whole).step_by(ROWS) {
         for first in (0..w.panels).step_by(2) {
             block(Isa::Avx512, job, row, panel, w, first);
         }
     }
-    // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
     rows.start + whole..rows.end
 }
 

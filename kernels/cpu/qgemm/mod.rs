@@ -5,7 +5,7 @@
 //! signed bytes and take offset · Σ_k a\[m, k\] off again, so each row of A needs one sum a group.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod amx;
+mod amx;
 mod finish;
 mod gemv;
 mod rows;
