@@ -12,7 +12,8 @@
 //!   RMSNorm or a SwiGLU in front ([`RowSource`]).
 //! - Rows: [`rms_norm`], [`layer_norm`], [`softmax_rows`], [`rotary`], and the elementwise
 //!   functions.
-//! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it.
+//! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it; for training,
+//!   [`attention_forward`] over keys and values that are activations, and [`attention_backward`].
 //!
 //! Kernels are written once on a small vector trait and compiled for each instruction set; see
 //! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
@@ -41,7 +42,10 @@ mod softmax;
 mod transform;
 mod wgemm;
 
-pub use attention::{AttentionSpec, attention};
+pub use attention::{
+    AttentionGradients, AttentionInputs, AttentionMask, AttentionSpec, DenseAttention, HeadLayout,
+    MaskValues, attention, attention_backward, attention_forward,
+};
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };

@@ -1,8 +1,14 @@
-//! Grouped-query attention over a key/value cache.
+//! Grouped-query attention: over a key/value cache, and over keys and values that are activations.
 
 mod decode;
+mod dense;
 mod load;
 mod prefill;
+
+pub use dense::{
+    AttentionGradients, AttentionInputs, AttentionMask, DenseAttention, HeadLayout, MaskValues,
+    attention_backward, attention_forward,
+};
 
 use crate::Isa;
 use crate::kv::KvCache;
@@ -33,15 +39,20 @@ pub struct AttentionSpec<'a> {
 impl AttentionSpec<'_> {
     /// The keys that the query at `position` sees, but for the padding mask.
     pub(crate) fn visible(&self, position: usize, n_keys: usize) -> Range<usize> {
-        let end = if self.causal { (position + 1).min(n_keys) } else { n_keys };
-        let start = self.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        start.min(end)..end
+        visible(self.causal, self.window, position, n_keys)
     }
 
     /// Query heads of a key/value head.
     pub(crate) fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
     }
+}
+
+/// The keys among `n_keys` that a query at `position` sees; see [`AttentionSpec`].
+fn visible(causal: bool, window: Option<usize>, position: usize, n_keys: usize) -> Range<usize> {
+    let end = if causal { (position + 1).min(n_keys) } else { n_keys };
+    let start = window.map_or(0, |w| (position + 1).saturating_sub(w));
+    start.min(end)..end
 }
 
 /// out\[s, n_heads·head_dim\] = softmax(scale · q·Kᵀ) · V, for `q` of the same shape.

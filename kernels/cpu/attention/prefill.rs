@@ -224,7 +224,8 @@ struct Rows {
 }
 
 simd_fn! {
-    fn soft_cap<S>(cap: f32, scores: &mut [f32]) {
+    /// c · tanh(x / c).
+    pub(super) fn soft_cap<S>(cap: f32, scores: &mut [f32]) {
         let (p, inverse) = (scores.as_mut_ptr(), S::splat(1.0 / cap));
         map1!(S, scores.len(), p, p, |x| {
             S::mul(S::splat(cap), math::tanh::<S>(S::mul(x, inverse)))

@@ -92,6 +92,7 @@ fn main() {
     transforms(&bench);
     rows(&bench);
     attentions(&bench);
+    trained_attention(&bench);
 }
 
 fn integer(bench: &Bench) {
@@ -293,5 +294,39 @@ fn attentions(bench: &Bench) {
                 attention(pool, isa, &q, &cache, past, spec, &mut out);
             });
         }
+    }
+}
+
+/// Causal attention over activations, forward and backward; operations that the causal mask saves
+/// are not counted.
+fn trained_attention(bench: &Bench) {
+    let (n_heads, n_kv_heads, dim) = (9, 3, 64);
+    for (batch, rows) in [(4, 512), (1, 2048)] {
+        let layout = |heads| HeadLayout { batch, heads, rows, dim, head_major: false };
+        let (wide, narrow) = (layout(n_heads), layout(n_kv_heads));
+        let spec = DenseAttention {
+            q: wide,
+            k: narrow,
+            v: narrow,
+            y: wide,
+            scale: 0.125,
+            softcap: None,
+            causal: true,
+            window: None,
+            first_position: 0,
+            mask: None,
+        };
+        let (q, k) = (floats(wide.n_elements()), floats(narrow.n_elements()));
+        let x = AttentionInputs { q: &q, k: &k, v: &k };
+        let (mut y, mut dk, mut dv) = (q.clone(), k.clone(), k.clone());
+        let product = (2 * batch * n_heads * dim) as f64 * (rows * (rows + 1) / 2) as f64;
+        let shape = format!("b={batch} s={rows}");
+        bench.row("attention forward", &shape, Work::Operations(2.0 * product), |pool, isa| {
+            attention_forward(pool, isa, &spec, x, &mut y);
+        });
+        bench.row("attention backward", &shape, Work::Operations(5.0 * product), |pool, isa| {
+            let out = AttentionGradients { dq: &mut y, dk: &mut dk, dv: &mut dv };
+            attention_backward(pool, isa, &spec, x, &q, out);
+        });
     }
 }

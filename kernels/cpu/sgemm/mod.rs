@@ -5,12 +5,12 @@ mod gemv;
 mod pack;
 
 pub(crate) use block::{Block, gemm_block};
+pub(crate) use pack::{PANEL, pack_panel};
 
 use crate::mat::{MatMut, MatRef};
 use crate::pool::ThreadPool;
 use crate::shared::SharedMut;
 use crate::{Isa, scratch};
-use pack::{PANEL, pack_panel};
 
 /// Up to this many rows, reading B in place costs less than packing it.
 const ROWS_WITHOUT_PACKING: usize = 12;

@@ -6,11 +6,11 @@ use crate::simd::simd_fn;
 use std::ops::Range;
 
 /// Columns of a packed panel.
-pub(super) const PANEL: usize = 64;
+pub(crate) const PANEL: usize = 64;
 
 /// Copies rows `depth` and columns `cols` (at most [`PANEL`]) of `b` to `panel`, row-major with
 /// `PANEL` values a row; columns past the range keep old values.
-pub(super) fn pack_panel(
+pub(crate) fn pack_panel(
     isa: Isa,
     b: MatRef<'_>,
     depth: Range<usize>,
