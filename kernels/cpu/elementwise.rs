@@ -65,7 +65,7 @@ unary_kernel!(tanh_part, |x| math::tanh::<S>(x));
 unary_kernel!(sigmoid_part, |x| math::sigmoid::<S>(x));
 
 simd_fn! {
-    fn add_assign_part<S>(x: &[f32], out: &mut [f32]) {
+    pub(crate) fn add_assign_part<S>(x: &[f32], out: &mut [f32]) {
         let p = out.as_mut_ptr();
         map2!(S, out.len().min(x.len()), x.as_ptr(), p, p, |x, y| S::add(x, y));
     }

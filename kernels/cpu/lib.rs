@@ -14,6 +14,10 @@
 //!   functions.
 //! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it; for training,
 //!   [`attention_forward`] over keys and values that are activations, and [`attention_backward`].
+//! - Gradients: [`transform_rows_grad`], [`rms_norm_grad`], [`layer_norm_grad`], [`silu_mul_grad`],
+//!   [`silu_grad`], [`gelu_erf_grad`] and [`gelu_tanh_grad`]; what they sum over rows has the same
+//!   bits for any number of threads.
+//! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it.
 //!
 //! Kernels are written once on a small vector trait and compiled for each instruction set; see
 //! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
@@ -21,6 +25,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod activation_grad;
 mod attention;
 mod elementwise;
 mod gemm;
@@ -29,7 +34,9 @@ mod kv;
 mod mat;
 mod math;
 mod norm;
+mod norm_grad;
 mod packed;
+mod partial_sums;
 mod pool;
 mod qgemm;
 mod quantize;
@@ -46,6 +53,8 @@ pub use attention::{
     AttentionGradients, AttentionInputs, AttentionMask, AttentionSpec, DenseAttention, HeadLayout,
     MaskValues, attention, attention_backward, attention_forward,
 };
+pub use activation_grad::{gelu_erf_grad, gelu_tanh_grad, silu_grad, silu_mul_grad};
+pub use attention::{AttentionSpec, attention};
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
@@ -54,6 +63,7 @@ pub use isa::Isa;
 pub use kv::{Clip, KvCache, KvFormat, KvSpec, quantize_dequantize_heads};
 pub use mat::{MatMut, MatRef};
 pub use norm::{Residual, layer_norm, rms_norm};
+pub use norm_grad::{layer_norm_grad, rms_norm_grad};
 pub use packed::{PackError, PackedWeights, WeightLayout, WeightSpec};
 pub use pool::ThreadPool;
 pub use qgemm::{MAX_K, qgemm, qgemm_i32};
@@ -61,5 +71,7 @@ pub use quantize::{AMPLITUDE_FLOOR, QuantSpec, quantize_rows};
 pub use rotary::{RotarySpec, rotary, rotary_in_place};
 pub use sgemm::sgemm;
 pub use softmax::softmax_rows;
-pub use transform::{Kronecker, RowSource, transform_quantize, transform_rows};
+pub use transform::{
+    Kronecker, RowSource, transform_quantize, transform_rows, transform_rows_grad,
+};
 pub use wgemm::{Precision, wgemm};

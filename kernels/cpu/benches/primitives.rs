@@ -91,6 +91,7 @@ fn main() {
     narrow(&bench);
     transforms(&bench);
     rows(&bench);
+    gradients(&bench);
     attentions(&bench);
     trained_attention(&bench);
 }
@@ -256,6 +257,56 @@ fn rows(bench: &Bench) {
         let (mut codes, mut scales) = (vec![0; m * n], vec![0.0; m]);
         bench.row("quantize_rows", &shape, bytes(1), |pool, isa| {
             quantize_rows(pool, isa, &x, n, QuantSpec::new(8), &mut codes, &mut scales);
+        });
+    }
+}
+
+/// Forward and backward at the rows of a training step.
+fn gradients(bench: &Bench) {
+    let m = 2048;
+    for (n1, n2) in [(24, 24), (32, 48), (9, 64), (112, 128)] {
+        let n = n1 * n2;
+        let (p1, p2) = (floats(n1 * n1), floats(n2 * n2));
+        let p2 = (n1 != 9).then_some(&p2[..]);
+        let t = Kronecker { n1, n2, p1: Some(&p1), p2 };
+        let (x, dy, mut dx) = (floats(m * n), floats(m * n), vec![0.0; m * n]);
+        let mut factors = vec![0.0; n1 * n1 + p2.map_or(0, <[f32]>::len)];
+        let k2 = if p2.is_some() { n2 } else { 0 };
+        let shape = format!("m={m} n={n1}*{n2}");
+        let work = |k: usize| Work::Operations((2 * m * n * k) as f64);
+        bench.row("transform_rows", &shape, work(n1 + k2), |pool, isa| {
+            transform_rows(pool, isa, RowSource::Plain(&x), t, &mut dx);
+        });
+        let k = if p2.is_some() { 3 * n1 + 2 * n2 } else { 2 * n1 };
+        bench.row("transform_rows_grad", &shape, work(k), |pool, isa| {
+            transform_rows_grad(pool, isa, &dy, &x, t, &mut dx, &mut factors);
+        });
+    }
+    for n in [576, 1536] {
+        let (x, y, dy) = (floats(m * n), floats(m * n), floats(m * n));
+        let (mut out, mut second) = (vec![0.0; m * n], vec![0.0; m * n]);
+        let (weight, mut sums) = (floats(n), vec![0.0; 2 * n]);
+        let shape = format!("m={m} n={n}");
+        let bytes = |arrays: usize| Work::Bytes((m * n * 4 * arrays) as f64);
+        bench.row("rms_norm", &shape, bytes(2), |pool, isa| {
+            rms_norm(pool, isa, &x, None, &weight, 1e-5, &mut out);
+        });
+        bench.row("rms_norm_grad", &shape, bytes(3), |pool, isa| {
+            rms_norm_grad(pool, isa, &dy, &x, &weight, 1e-5, &mut out, &mut sums[..n]);
+        });
+        bench.row("layer_norm", &shape, bytes(2), |pool, isa| {
+            layer_norm(pool, isa, &x, None, &weight, None, 1e-5, &mut out);
+        });
+        bench.row("layer_norm_grad", &shape, bytes(3), |pool, isa| {
+            layer_norm_grad(pool, isa, &dy, &x, &weight, 1e-5, &mut out, &mut sums);
+        });
+        bench.row("silu_mul", &shape, bytes(3), |pool, isa| silu_mul(pool, isa, &x, &y, &mut out));
+        bench.row("silu_mul_grad", &shape, bytes(5), |pool, isa| {
+            silu_mul_grad(pool, isa, &dy, &x, &y, &mut out, &mut second);
+        });
+        bench.row("gelu_tanh", &shape, bytes(2), |pool, isa| gelu_tanh(pool, isa, &x, &mut out));
+        bench.row("gelu_tanh_grad", &shape, bytes(3), |pool, isa| {
+            gelu_tanh_grad(pool, isa, &dy, &x, &mut out);
         });
     }
 }

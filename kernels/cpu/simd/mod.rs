@@ -7,6 +7,7 @@ mod avx2;
 mod avx512;
 mod dot;
 mod scalar;
+mod zip;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -14,6 +15,7 @@ pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512;
 pub(crate) use dot::Dot;
 pub(crate) use scalar::Scalar;
+pub(crate) use zip::{zip_map, zip_sum};
 
 /// Vectors of `LANES` f32 values.
 ///
