@@ -17,15 +17,14 @@
 //! - Gradients: [`transform_rows_grad`], [`rms_norm_grad`], [`layer_norm_grad`], [`silu_mul_grad`],
 //!   [`silu_grad`], [`gelu_erf_grad`] and [`gelu_tanh_grad`]; what they sum over rows has the same
 //!   bits for any number of threads.
-//! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it.
 //!
 //! Kernels are written once on a small vector trait and compiled for each instruction set; see
 //! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
 //! rounding only.
 
+mod activation_grad;
 #[cfg(target_arch = "x86_64")]
 mod amx;
-mod activation_grad;
 mod attention;
 mod elementwise;
 mod gemm;
@@ -49,12 +48,11 @@ mod softmax;
 mod transform;
 mod wgemm;
 
+pub use activation_grad::{gelu_erf_grad, gelu_tanh_grad, silu_grad, silu_mul_grad};
 pub use attention::{
     AttentionGradients, AttentionInputs, AttentionMask, AttentionSpec, DenseAttention, HeadLayout,
     MaskValues, attention, attention_backward, attention_forward,
 };
-pub use activation_grad::{gelu_erf_grad, gelu_tanh_grad, silu_grad, silu_mul_grad};
-pub use attention::{AttentionSpec, attention};
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
