@@ -177,6 +177,7 @@ fn options(request: &QuantizeRequest) -> QuantizeOptions {
         clip_search: request.clip_search,
         lm_head_bits: request.lm_head_bits,
         seed: request.seed,
+        ..QuantizeOptions::default()
     }
 }
 
