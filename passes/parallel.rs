@@ -33,9 +33,42 @@ pub(crate) fn for_each_chunk<T: Send>(
     });
 }
 
+/// Calls `work(index, item)` for every item, on all cores, as [`for_each_chunk`] does; the items
+/// are dealt out one after the other, for items whose cost grows or falls with their index.
+pub(crate) fn for_each_item<T: Send>(
+    items: &mut [T],
+    cost: usize,
+    work: impl Fn(usize, &mut T) + Sync,
+) {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    if items.len() < 2 || cores < 2 || cost < MIN_COST {
+        items.iter_mut().enumerate().for_each(|(i, item)| work(i, item));
+        return;
+    }
+    let mut hands: Vec<Vec<(usize, &mut T)>> = (0..cores).map(|_| Vec::new()).collect();
+    for (i, item) in items.iter_mut().enumerate() {
+        hands[i % cores].push((i, item));
+    }
+    let work = &work;
+    thread::scope(|scope| {
+        for hand in hands {
+            scope.spawn(move || hand.into_iter().for_each(|(i, item)| work(i, item)));
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_item_is_visited_once_with_its_index() {
+        for (len, cost) in [(10, 0), (1005, MIN_COST), (0, MIN_COST), (1, MIN_COST)] {
+            let mut data = vec![0usize; len];
+            for_each_item(&mut data, cost, |i, x| *x += i + 1);
+            assert!(data.iter().enumerate().all(|(i, x)| *x == i + 1), "{len}");
+        }
+    }
 
     #[test]
     fn every_chunk_is_visited_once_with_its_index() {

@@ -90,8 +90,8 @@ fn wrong_usage_ends_with_2() {
 fn bad_widths_are_explained() {
     let quantize =
         |option: &str, value: &str| failure(2, &["quantize", "m.onnx", "-o", "out", option, value]);
-    assert!(quantize("--bits", "w4a4").contains("lacks the part \"kv\""));
-    assert!(quantize("--bits", "w3a4kv4").contains("only 4, 8 and 16 exist"));
+    assert!(quantize("--bits", "w4kv4").contains("lacks the part \"a\""));
+    assert!(quantize("--bits", "w4a3kv4").contains("only 4, 8 and 16 exist"));
     assert!(quantize("--lm-head-bits", "5").contains("8, 16, 4"));
     assert!(quantize("--group-size", "0").contains("--group-size"));
     assert!(quantize("--method", "magic").contains("smoothquant"));

@@ -7,7 +7,8 @@ use thiserror::Error;
 /// Widths in bits; 16 means "left in floating point".
 ///
 /// The spelling is the one of the literature (QuaRot, SpinQuant, FlatQuant): `w4a4kv4` means 4-bit
-/// weights, 4-bit activations and a 4-bit KV cache. All three parts are required.
+/// weights, 4-bit activations and a 4-bit KV cache. The last part may be left out (`w3a16`): the
+/// cache is then left in floating point.
 ///
 /// ```
 /// use planish_passes::quantize::BitWidths;
@@ -17,7 +18,7 @@ use thiserror::Error;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BitWidths {
-    /// Bits of a weight of a linear layer: 4, 8 or 16.
+    /// Bits of a weight of a linear layer: 2, 3, 4, 8 or 16.
     pub weights: u8,
     /// Bits of an activation that a linear layer reads: 4, 8 or 16.
     pub activations: u8,
@@ -56,8 +57,8 @@ pub enum ParseBitWidthsError {
         /// The prefix that was expected.
         part: &'static str,
     },
-    /// A part has a width other than 4, 8 or 16.
-    #[error("\"{text}\" has the width \"{width}\" for {part}: only 4, 8 and 16 exist")]
+    /// A part has a width that it can't have.
+    #[error("\"{text}\" has the width \"{width}\" for {part}: only {allowed} exist")]
     BadWidth {
         /// The text that was parsed.
         text: String,
@@ -65,9 +66,11 @@ pub enum ParseBitWidthsError {
         part: &'static str,
         /// What stands after the prefix.
         width: String,
+        /// The widths of that part.
+        allowed: &'static str,
     },
-    /// Something follows the three parts.
-    #[error("\"{text}\" has \"{rest}\" after its three parts: widths are written like w4a4kv4")]
+    /// Something follows the last part.
+    #[error("\"{text}\" has \"{rest}\" after its parts: widths are written like w4a4kv4")]
     Trailing {
         /// The text that was parsed.
         text: String,
@@ -79,12 +82,12 @@ pub enum ParseBitWidthsError {
 impl FromStr for BitWidths {
     type Err = ParseBitWidthsError;
 
-    /// Parses `w{4,8,16}a{4,8,16}kv{4,8,16}`, in either case.
+    /// Parses `w{2,3,4,8,16}a{4,8,16}` with `kv{4,8,16}` after it or nothing, in either case.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let lower = text.to_ascii_lowercase();
-        let (weights, rest) = part(text, &lower, "w")?;
-        let (activations, rest) = part(text, rest, "a")?;
-        let (kv, rest) = part(text, rest, "kv")?;
+        let (weights, rest) = part(text, &lower, &WEIGHTS)?;
+        let (activations, rest) = part(text, rest, &ACTIVATIONS)?;
+        let (kv, rest) = if rest.is_empty() { (16, rest) } else { part(text, rest, &KV)? };
         if !rest.is_empty() {
             return Err(ParseBitWidthsError::Trailing { text: text.into(), rest: rest.into() });
         }
@@ -92,27 +95,32 @@ impl FromStr for BitWidths {
     }
 }
 
-/// Takes `prefix` and a width off the front of `rest`; returns the width and what follows.
-fn part<'a>(
-    text: &str,
-    rest: &'a str,
+/// A part of the text: its prefix and the widths that may follow.
+struct Part {
     prefix: &'static str,
-) -> Result<(u8, &'a str), ParseBitWidthsError> {
+    widths: &'static [u8],
+    allowed: &'static str,
+}
+
+const WEIGHTS: Part = Part { prefix: "w", widths: &[2, 3, 4, 8, 16], allowed: "2, 3, 4, 8 and 16" };
+const ACTIVATIONS: Part = Part { prefix: "a", widths: &[4, 8, 16], allowed: "4, 8 and 16" };
+const KV: Part = Part { prefix: "kv", ..ACTIVATIONS };
+
+/// Takes a part off the front of `rest`; returns its width and what follows.
+fn part<'a>(text: &str, rest: &'a str, part: &Part) -> Result<(u8, &'a str), ParseBitWidthsError> {
+    let Part { prefix, widths, allowed } = *part;
     let after = rest
         .strip_prefix(prefix)
         .ok_or_else(|| ParseBitWidthsError::MissingPart { text: text.into(), part: prefix })?;
     let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
     let (digits, rest) = after.split_at(end);
-    let width = match digits {
-        "4" => 4,
-        "8" => 8,
-        "16" => 16,
-        _ => {
+    match widths.iter().find(|width| width.to_string() == digits) {
+        Some(width) => Ok((*width, rest)),
+        None => {
             let (text, width) = (text.into(), digits.into());
-            return Err(ParseBitWidthsError::BadWidth { text, part: prefix, width });
+            Err(ParseBitWidthsError::BadWidth { text, part: prefix, width, allowed })
         }
-    };
-    Ok((width, rest))
+    }
 }
 
 impl fmt::Display for BitWidths {
@@ -131,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_width_survives_a_round_trip() {
-        for weights in [4, 8, 16] {
+        for weights in [2, 3, 4, 8, 16] {
             for activations in [4, 8, 16] {
                 for kv in [4, 8, 16] {
                     let bits = BitWidths { weights, activations, kv };
@@ -147,16 +155,24 @@ mod tests {
     }
 
     #[test]
-    fn all_three_parts_are_required() {
-        assert!(message("w4a4").contains("lacks the part \"kv\""));
-        assert!(message("w4kv4").contains("lacks the part \"a\""));
-        assert!(message("").contains("lacks the part \"w\""));
-        assert!(message("4").contains("lacks the part \"w\""));
+    fn without_its_part_the_cache_stays_in_floating_point() {
+        assert_eq!("w3a16".parse(), Ok(BitWidths { weights: 3, activations: 16, kv: 16 }));
+        assert_eq!("w2a8".parse::<BitWidths>().unwrap().to_string(), "w2a8kv16");
     }
 
     #[test]
-    fn only_4_8_and_16_are_widths() {
-        assert!(message("w3a4kv4").contains("the width \"3\" for w"));
+    fn weights_and_activations_are_required() {
+        assert!(message("w4kv4").contains("lacks the part \"a\""));
+        assert!(message("w4").contains("lacks the part \"a\""));
+        assert!(message("").contains("lacks the part \"w\""));
+        assert!(message("4").contains("lacks the part \"w\""));
+        assert!(message("w4a4x4").contains("lacks the part \"kv\""));
+    }
+
+    #[test]
+    fn other_widths_are_refused_with_those_that_exist() {
+        assert!(message("w5a4kv4").contains("\"5\" for w: only 2, 3, 4, 8 and 16 exist"));
+        assert!(message("w4a3kv4").contains("\"3\" for a: only 4, 8 and 16 exist"));
         assert!(message("w4akv4").contains("the width \"\" for a"));
         assert!(message("w4a4kv044").contains("the width \"044\" for kv"));
         assert!(message("w４a4kv4").contains("the width \"\" for w"));

@@ -3,8 +3,11 @@
 use planish_ir::{DataType, Graph, Model, Node, NodeId, Tensor, ValueId};
 
 use super::QuantizeError;
-use super::site::{add_codes, checked_node, dequantize};
-use super::weight::{QuantizedWeight, WeightFormat, quantize_columns, quantize_rows};
+use super::linear::{add_codes, dequantize};
+use super::site::checked_node;
+use super::weight::{
+    Clipping, QuantizedWeight, WeightError, WeightFormat, quantize_columns, quantize_rows,
+};
 use crate::sites::Head;
 use crate::unread::remove_unread;
 
@@ -21,11 +24,10 @@ pub fn quantize_head(
     clip_search: bool,
 ) -> Result<(), QuantizeError> {
     let graph = &mut model.graph;
-    let format = WeightFormat { bits, group_size: None, clip_search };
     match (bits, head.transpose) {
         (16, _) => Ok(()),
-        (4 | 8, None) => quantize_own_weight(graph, head, format),
-        (8, Some(transpose)) => quantize_table(graph, head, transpose, format),
+        (4 | 8, None) => quantize_own_weight(graph, head, bits, clip_search),
+        (8, Some(transpose)) => quantize_table(graph, head, transpose, bits, clip_search),
         (_, Some(_)) => {
             let (what, allowed) = ("a head that is tied to the embedding", "8 and 16 are");
             Err(QuantizeError::HeadBits { bits, what, allowed })
@@ -38,11 +40,15 @@ pub fn quantize_head(
 fn quantize_own_weight(
     graph: &mut Graph,
     head: &Head,
-    format: WeightFormat,
+    bits: u8,
+    clip_search: bool,
 ) -> Result<(), QuantizeError> {
     checked_node(graph, head.node)?;
-    let quantized =
-        round(graph, head.weight, |data, n_columns| quantize_columns(data, n_columns, format))?;
+    let format = WeightFormat { bits, group_size: None };
+    let clipping = if clip_search { Clipping::Search { importance: None } } else { Clipping::Full };
+    let quantized = round(graph, head.weight, |data, n_columns| {
+        quantize_columns(data, n_columns, format, clipping)
+    })?;
     let [codes, scale] = add_codes(graph, head.weight, quantized);
     let float = dequantize(graph, codes, scale, 1, None);
     graph.set_input(head.node, 1, Some(float));
@@ -55,11 +61,13 @@ fn quantize_table(
     graph: &mut Graph,
     head: &Head,
     transpose: NodeId,
-    format: WeightFormat,
+    bits: u8,
+    clip_search: bool,
 ) -> Result<(), QuantizeError> {
     checked_node(graph, head.node)?;
-    let quantized =
-        round(graph, head.weight, |data, n_columns| quantize_rows(data, n_columns, format))?;
+    let quantized = round(graph, head.weight, |data, n_columns| {
+        quantize_rows(data, n_columns, bits, clip_search)
+    })?;
     let [codes, scale] = add_codes(graph, head.weight, quantized);
     let float = dequantize(graph, codes, scale, 0, None);
     graph.set_input(transpose, 0, Some(float));
@@ -97,10 +105,10 @@ fn look_up_codes(
 }
 
 /// Applies `quantize(data, n_columns)` to a constant matrix.
-fn round<E>(
+fn round(
     graph: &Graph,
     weight: ValueId,
-    quantize: impl FnOnce(&[f32], usize) -> Result<QuantizedWeight, E>,
+    quantize: impl FnOnce(&[f32], usize) -> Result<QuantizedWeight, WeightError>,
 ) -> Result<QuantizedWeight, QuantizeError> {
     let stale = || QuantizeError::StaleLayout { layer: "the head".to_owned() };
     let name = || graph.value(weight).name.clone();
@@ -109,5 +117,5 @@ fn round<E>(
     let data = tensor
         .as_slice::<f32>()
         .map_err(|error| QuantizeError::Weight { weight: name(), error })?;
-    quantize(&data, n_columns).map_err(|_| QuantizeError::NotFinite { weight: name() })
+    quantize(&data, n_columns).map_err(|error| QuantizeError::Rounding { weight: name(), error })
 }

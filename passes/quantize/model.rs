@@ -4,11 +4,15 @@ use planish_ir::Model;
 
 use super::cache::quantize_cache;
 use super::head::quantize_head;
+use super::linear::ErrorSums;
 use super::method::transforms_of;
-use super::site::{ErrorSums, constant_bytes, note_left_alone, quantize_site};
-use super::{CalibrationStats, Progress, QuantizeError, QuantizeOptions, QuantizeReport};
+use super::notes::notes;
+use super::site::{constant_bytes, note_left_alone, quantize_site};
+use super::{
+    Calibration, CalibrationStats, Progress, QuantizeError, QuantizeOptions, QuantizeReport,
+};
 use crate::sites::{Group, Layout};
-use crate::transform::{TransformSet, insert_group};
+use crate::transform::insert_group;
 
 /// Quantises a canonical model in place: transforms of the method, then weights, activations, KV
 /// cache and head in the bits that `options` give. Block by block, so that no more than one
@@ -25,94 +29,126 @@ pub fn quantize(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<QuantizeReport, QuantizeError> {
     let layout = Layout::new(model)?;
-    let set = transforms_of(&model.graph, &layout, options, stats)?;
-    quantize_with(model, &layout, &set, options, progress)
+    let transforms = transforms_of(&model.graph, &layout, options, stats)?;
+    let calibration = Calibration::of_transforms(transforms);
+    quantize_with(model, &layout, &calibration, options, progress)
 }
 
-/// As [`quantize`], with the layout and with transforms from elsewhere (learned ones); the
-/// method of `options` is not looked at.
+/// As [`quantize`], with the layout, and with what was learned; the method of `options` is not
+/// looked at.
 ///
 /// # Errors
-/// As [`quantize`].
+/// As [`quantize`], and if something that was learned does not fit or is missing.
 pub fn quantize_with(
     model: &mut Model,
     layout: &Layout,
-    set: &TransformSet,
+    calibration: &Calibration,
     options: &QuantizeOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<QuantizeReport, QuantizeError> {
-    if layout.linears.is_empty() {
-        return Err(QuantizeError::NoLinears(layout.to_string()));
-    }
-    let mut report = QuantizeReport {
-        weight_bytes_before: constant_bytes(&model.graph),
-        notes: notes(layout, options),
-        ..QuantizeReport::default()
-    };
-    note_left_alone(layout, &mut report);
-    let groups = layout.groups();
-    let total = groups.len() + 1;
-    let mut sums = ErrorSums::default();
-    for (done, group) in groups.iter().enumerate() {
-        progress(Progress { done, total });
-        insert_group(model, layout, set, group)?;
-        quantize_group(model, layout, group, options, &mut sums)?;
-        model.graph.remove_dead();
+    let mut quantizer = ModelQuantizer::new(model, layout, options)?;
+    let total = quantizer.n_groups() + 1;
+    for index in 0..quantizer.n_groups() {
+        progress(Progress { done: index, total });
+        quantizer.quantize_group(index, calibration)?;
     }
     progress(Progress { done: total - 1, total });
-    if let Some(head) = &layout.head {
-        quantize_head(model, head, options.lm_head_bits, options.clip_search)?;
-    }
-    model.graph.remove_dead();
-    planish_ir::verify(model)?;
+    let report = quantizer.finish()?;
     progress(Progress { done: total, total });
-    if options.bits.quantizes_weights() || options.bits.quantizes_activations() {
-        report.n_linears = layout.linears.len();
-    }
-    report.weight_error = if sums.norm > 0.0 { sums.error / sums.norm } else { 0.0 };
-    report.weight_bytes_after = constant_bytes(&model.graph);
     Ok(report)
 }
 
-fn quantize_group(
-    model: &mut Model,
-    layout: &Layout,
-    group: &Group,
-    options: &QuantizeOptions,
-    sums: &mut ErrorSums,
-) -> Result<(), QuantizeError> {
-    for site in &group.sites {
-        quantize_site(&mut model.graph, layout, *site, options, sums)?;
-    }
-    if options.bits.quantizes_kv() {
-        for attention in &group.attentions {
-            let attention = layout.attention(*attention);
-            quantize_cache(&mut model.graph, attention, options.bits.kv);
-        }
-    }
-    Ok(())
+/// A model that is being quantised, one of [`Layout::groups`] after the other, so that what is
+/// known about a group may be found out when those before it are quantised, and dropped after it.
+pub struct ModelQuantizer<'a> {
+    model: &'a mut Model,
+    layout: &'a Layout,
+    options: &'a QuantizeOptions,
+    /// `None` where a group is done.
+    groups: Vec<Option<Group>>,
+    sums: ErrorSums,
+    report: QuantizeReport,
 }
 
-/// What the options ask for and the model does not have.
-fn notes(layout: &Layout, options: &QuantizeOptions) -> Vec<String> {
-    let bits = options.bits;
-    let cases = [
-        (
-            bits.quantizes_kv() && layout.attentions.is_empty(),
-            "no attention was found: the KV cache is not quantised",
-        ),
-        (
-            options.lm_head_bits < 16 && layout.head.is_none(),
-            "no head was found: nothing is quantised in its place",
-        ),
-        (
-            options.group_size.is_some() && !bits.quantizes_weights(),
-            "the group size has no effect: weights are left in floating point",
-        ),
-        (
-            layout.blocks.is_empty(),
-            "no repeated blocks were found: linear layers are quantised wherever they stand",
-        ),
-    ];
-    cases.iter().filter(|(applies, _)| *applies).map(|(_, note)| (*note).to_owned()).collect()
+impl<'a> ModelQuantizer<'a> {
+    /// Starts on a canonical model whose layout this is. If the quantiser is dropped before
+    /// [`ModelQuantizer::finish`] or has failed, so must be the model.
+    ///
+    /// # Errors
+    /// If there is nothing to quantise.
+    pub fn new(
+        model: &'a mut Model,
+        layout: &'a Layout,
+        options: &'a QuantizeOptions,
+    ) -> Result<Self, QuantizeError> {
+        if layout.linears.is_empty() {
+            return Err(QuantizeError::NoLinears(layout.to_string()));
+        }
+        let mut report = QuantizeReport {
+            weight_bytes_before: constant_bytes(&model.graph),
+            notes: notes(layout, options),
+            ..QuantizeReport::default()
+        };
+        note_left_alone(layout, &mut report);
+        let groups = layout.groups().into_iter().map(Some).collect();
+        Ok(Self { model, layout, options, groups, sums: ErrorSums::default(), report })
+    }
+
+    /// How many groups there are.
+    pub fn n_groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Model {
+        self.model
+    }
+
+    /// Transforms and quantises the group of this index; of the calibration only what is about its
+    /// sites, layers and attentions is looked at.
+    ///
+    /// # Errors
+    /// If there is no such group or it was quantised before, or as [`quantize_with`].
+    pub fn quantize_group(
+        &mut self,
+        index: usize,
+        calibration: &Calibration,
+    ) -> Result<(), QuantizeError> {
+        let n_groups = self.groups.len();
+        let none = QuantizeError::NoSuchGroup { index, n_groups };
+        let group = self.groups.get_mut(index).and_then(Option::take).ok_or(none)?;
+        let (layout, options) = (self.layout, self.options);
+        let bits = options.bits;
+        insert_group(self.model, layout, &calibration.transforms, &group)?;
+        let graph = &mut self.model.graph;
+        for id in &group.sites {
+            quantize_site(graph, layout, *id, calibration, options, &mut self.sums)?;
+            if bits.quantizes_weights() || bits.quantizes_activations() {
+                self.report.n_linears += layout.site(*id).linears.len();
+            }
+        }
+        for id in group.attentions.iter().filter(|_| bits.quantizes_kv()) {
+            let clips = [calibration.clips.key(*id), calibration.clips.value(*id)];
+            quantize_cache(graph, layout.attention(*id), bits.kv, clips)?;
+        }
+        graph.remove_dead();
+        Ok(())
+    }
+
+    /// Quantises the head. Groups that were not quantised are left as they are.
+    ///
+    /// # Errors
+    /// If the head can't have the bits of the options, or the graph does not verify.
+    pub fn finish(mut self) -> Result<QuantizeReport, QuantizeError> {
+        if let Some(head) = &self.layout.head {
+            let QuantizeOptions { lm_head_bits, clip_search, .. } = *self.options;
+            quantize_head(self.model, head, lm_head_bits, clip_search)?;
+        }
+        self.model.graph.remove_dead();
+        planish_ir::verify(self.model)?;
+        let ErrorSums { error, norm } = self.sums;
+        self.report.weight_error = if norm > 0.0 { error / norm } else { 0.0 };
+        self.report.weight_bytes_after = constant_bytes(&self.model.graph);
+        Ok(self.report)
+    }
 }

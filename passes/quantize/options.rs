@@ -20,6 +20,28 @@ pub enum Method {
     Orthogonal,
 }
 
+/// How weights of linear layers become codes, once their scales are known.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum Rounding {
+    /// Each to the nearest.
+    #[default]
+    Nearest,
+    /// By GPTQ (arXiv 2210.17323), so that the layer's output changes least; needs the
+    /// [`super::Hessian`] of every site.
+    Gptq {
+        /// What is added to the diagonal of the Hessian, in units of its mean; 0.01 is usual.
+        damp: f64,
+        /// Whether channels of large activations are rounded first. Groups keep their scales and
+        /// their places all the same.
+        act_order: bool,
+    },
+}
+
+impl Rounding {
+    /// GPTQ with the damping of the paper, channels of large activations first.
+    pub const GPTQ: Self = Self::Gptq { damp: 0.01, act_order: true };
+}
+
 /// A request to quantise a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizeOptions {
@@ -29,8 +51,14 @@ pub struct QuantizeOptions {
     pub method: Method,
     /// Input channels of a linear layer that share a scale; `None`: all of them.
     pub group_size: Option<usize>,
-    /// Whether the range of the weights is shrunk to where the squared error is least.
+    /// Whether the range of the weights is shrunk to where the squared error is least. Layers
+    /// whose weight clips were learned are not searched.
     pub clip_search: bool,
+    /// Whether that search weighs the error of each input channel by the diagonal of the site's
+    /// [`super::Hessian`], where there is one.
+    pub weighted_search: bool,
+    /// How weights become codes.
+    pub rounding: Rounding,
     /// Bits of the head's weights, and of the embedding if it is tied: 8, 16 (left alone), or 4
     /// for a head that is not tied.
     pub lm_head_bits: u8,
@@ -39,13 +67,15 @@ pub struct QuantizeOptions {
 }
 
 impl Default for QuantizeOptions {
-    /// W4A4KV4, round to nearest with clipping search, head in 8 bits.
+    /// W4A4KV4, round to nearest with clipping search (not weighted), head in 8 bits.
     fn default() -> Self {
         Self {
             bits: BitWidths::W4A4KV4,
             method: Method::Rtn,
             group_size: None,
             clip_search: true,
+            weighted_search: false,
+            rounding: Rounding::Nearest,
             lm_head_bits: 8,
             seed: 0,
         }

@@ -2,7 +2,7 @@
 
 use planish_ir::Graph;
 
-use super::{CalibrationStats, QuantizeError};
+use super::{CalibrationStats, QuantizeError, WeightError};
 use crate::sites::{Layout, LinearId, SiteId, SiteRole};
 use crate::transform::TransformSet;
 
@@ -65,7 +65,7 @@ fn add_ranges(
         .map_err(|error| QuantizeError::Weight { weight: weight.clone(), error })?;
     for (range, row) in ranges.iter_mut().zip(data.chunks(linear.out_features)) {
         if !row.iter().all(|x| x.is_finite()) {
-            return Err(QuantizeError::NotFinite { weight });
+            return Err(QuantizeError::Rounding { weight, error: WeightError::NotFinite });
         }
         *range = row.iter().fold(*range, |max, x| max.max(f64::from(x.abs())));
     }

@@ -34,8 +34,8 @@ pub(super) struct QuantizeArgs {
     /// How outliers are flattened
     #[arg(long, value_enum, default_value = "hadamard")]
     method: Method,
-    /// Widths of weights, activations and KV cache; 4, 8 or 16 each
-    #[arg(long, value_name = "wXaYkvZ", default_value = "w4a4kv4")]
+    /// Widths of weights (2, 3, 4, 8 or 16), activations and KV cache (4, 8 or 16; kv16 if left out)
+    #[arg(long, value_name = "wXaY[kvZ]", default_value = "w4a4kv4")]
     bits: BitWidths,
     /// Weights that share a scale [default: a whole output channel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -19,7 +19,7 @@ fn smoothquant_without_a_text() {
 fn wrong_widths_are_wrong_usage() {
     let bench = Bench::new();
     let before = bench.list();
-    for bits in ["", "4", "w4a4", "w4a4kv5", "w99a4kv4", "kv4a4w4", "w4a4kv4x"] {
+    for bits in ["", "4", "w4", "w5a4", "w4a4kv5", "w99a4kv4", "kv4a4w4", "w4a4kv4x"] {
         let output = bench.command("quantize m -o out --bits").arg(bits).output().unwrap();
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{bits:?}: {message}");

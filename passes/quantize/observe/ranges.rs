@@ -1,8 +1,9 @@
 //! Collecting the ranges of activations.
 
-use planish_ir::{DataType, Dim, Model, Node, Tensor, TensorError, ValueType};
+use planish_ir::{Model, Node, Tensor, TensorError};
 use planish_kernels::infer::{InferError, infer};
 
+use super::{Observed, add_output};
 use crate::sites::{Layout, SiteId};
 
 /// Largest absolute value of every channel of every site's activation.
@@ -34,15 +35,6 @@ impl CalibrationStats {
     }
 }
 
-/// A model with more outputs: what its activations range over.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The model.
-    pub model: Model,
-    /// The site of each added output and the output's name, in order of the outputs.
-    pub outputs: Vec<(SiteId, String)>,
-}
-
 /// A copy of the model (weights are shared) with one more output for each site: the largest
 /// absolute value of every channel over batch and sequence, f32 `[channels]`. Padded positions
 /// count like the others. Sites that are not in the model, a piece of the layout's, are left out.
@@ -65,11 +57,7 @@ pub fn observe(model: &Model, layout: &Layout) -> Result<Observed, InferError> {
         let size = graph.add_op(&format!("{name}.abs"), Node::new("Abs", vec![Some(site.input)]));
         let node = Node::new("ReduceMax", vec![Some(size), Some(axes)]).with("keepdims", 0i64);
         let largest = graph.add_op(&name, node);
-        let value = graph.value_mut(largest);
-        value.ty = ValueType::tensor(DataType::F32, vec![Dim::from(site.channels)]);
-        value.declared = true;
-        outputs.push((id, value.name.clone()));
-        graph.outputs.push(largest);
+        outputs.push((id, add_output(graph, largest, &[site.channels])));
     }
     Ok(Observed { model, outputs })
 }
