@@ -7,6 +7,8 @@ use planish_ir::{DataType, Tensor};
 use crate::OpError;
 use crate::buffers::{Buffer, BufferPool};
 
+pub use planish_cpu::ProductPrecision;
+
 /// What a kernel may use while it runs.
 pub struct CpuContext<'a> {
     /// Threads.
@@ -18,17 +20,6 @@ pub struct CpuContext<'a> {
     pub caches: &'a mut Vec<Vec<KvCache>>,
     /// What large f32 matrix products are computed in.
     pub precision: ProductPrecision,
-}
-
-/// What the factors of large f32 matrix products are rounded to; sums are always f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ProductPrecision {
-    /// Not at all.
-    #[default]
-    F32,
-    /// To bfloat16 where the machine multiplies that faster: good enough for training, where the
-    /// rounding of gradients averages out.
-    BF16,
 }
 
 impl<'a> CpuContext<'a> {

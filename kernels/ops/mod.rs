@@ -20,6 +20,7 @@ mod dynamic_quantize;
 mod dynamic_quantize_linear;
 mod expand;
 mod extremum;
+mod fused_matmul;
 mod gather;
 mod gelu;
 mod gemm;
@@ -117,6 +118,7 @@ static OPS: &[&[OpDef]] = &[
     swiglu::OPS,
     swiglu_transform_quantize::OPS,
     dynamic_quantize_linear::OPS,
+    fused_matmul::OPS,
     matmul_integer::OPS,
     matmul_nbits::OPS,
     quantize_linear::OPS,

@@ -1,10 +1,11 @@
 //! The fast form of `Gemm`.
 
-use planish_cpu::{Isa, MatMut, MatRef, sgemm};
+use planish_cpu::{MatMut, MatRef};
 use planish_ir::Tensor;
 
 use super::matrix;
 use crate::ops::common::broadcast;
+use crate::ops::support::products::multiply;
 use crate::ops::support::{fast, rows};
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
@@ -41,7 +42,7 @@ fn run(
             y.iter_mut().enumerate().for_each(cell);
         }
         let beta = if c.is_some() { beta } else { 0.0 };
-        sgemm(context.pool, Isa::best(), alpha, left, right, beta, MatMut::new(y, m, n));
+        multiply(context, alpha, left, right, beta, MatMut::new(y, m, n));
     })?;
     Ok(Some(vec![y]))
 }

@@ -1,11 +1,12 @@
 //! The fast form of `Linear`.
 
-use planish_cpu::{Isa, MatMut, MatRef, sgemm};
+use planish_cpu::{MatMut, MatRef};
 use planish_ir::Tensor;
 
 use super::is_transposed;
 use crate::kernel::required;
 use crate::ops::support::held::Held;
+use crate::ops::support::products::multiply;
 use crate::ops::support::rows;
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
@@ -46,7 +47,7 @@ impl Kernel for Linear {
         let y = rows::f32_output(context, rows::with_last(x, n), |y| {
             let beta = fill(y, bias.as_deref());
             let (a, c) = (MatRef::new(&data, m, k), MatMut::new(y, m, n));
-            sgemm(context.pool, Isa::best(), 1.0, a, weight, beta, c);
+            multiply(context, 1.0, a, weight, beta, c);
         })?;
         Ok(vec![y])
     }

@@ -1,12 +1,12 @@
 //! The fast form of `MatMul`.
 
-use planish_cpu::{Isa, MatMut, MatRef, sgemm};
 use planish_ir::Tensor;
 
 use super::Plan;
 use crate::kernel::required;
 use crate::ops::common::fallback::Fallback;
 use crate::ops::support::held::Held;
+use crate::ops::support::products::{Factor, batched};
 use crate::ops::support::{fast, rows};
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
@@ -36,31 +36,9 @@ impl Kernel for MatMul {
         };
         let plan = Plan::new(a.shape(), shape)?;
         let y = rows::f32_output(context, plan.shape.clone(), |y| {
-            multiply(context, &plan, shape.len() <= 2, &left, &right, y);
+            let factor = |data| Factor { data, transposed: false };
+            batched(context, &plan, 1.0, factor(&left), factor(&right), y);
         })?;
         Ok(vec![y])
-    }
-}
-
-/// All products of the plan; with a single right factor they are one of all the rows.
-fn multiply(
-    context: &CpuContext,
-    plan: &Plan,
-    is_single: bool,
-    left: &[f32],
-    right: &[f32],
-    y: &mut [f32],
-) {
-    let (m, k, n) = (plan.m, plan.k, plan.n);
-    let product = |a: &[f32], m: usize, b: &[f32], c: &mut [f32]| {
-        let (a, b, c) = (MatRef::new(a, m, k), MatRef::new(b, k, n), MatMut::new(c, m, n));
-        sgemm(context.pool, Isa::best(), 1.0, a, b, 0.0, c);
-    };
-    if is_single {
-        return product(left, plan.n_products() * m, right, y);
-    }
-    for (i, y) in y.chunks_exact_mut((m * n).max(1)).enumerate() {
-        let (a, b) = plan.factors(i);
-        product(&left[a * m * k..][..m * k], m, &right[b * k * n..][..k * n], y);
     }
 }

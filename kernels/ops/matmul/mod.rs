@@ -89,6 +89,15 @@ impl Plan {
         (index::flat(&at, &self.left), index::flat(&at, &self.right))
     }
 
+    /// Whether all products have the same right matrix and each its own left one, in order: they
+    /// are then one product of all the rows.
+    pub fn has_one_right(&self) -> bool {
+        let in_order = index::strides(&self.batch);
+        let axes = self.batch.iter().zip(in_order).zip(self.left.iter().zip(&self.right));
+        axes.into_iter()
+            .all(|((&size, step), (&left, &right))| size == 1 || (left == step && right == 0))
+    }
+
     /// For each element of the result: where its row of the left factor starts, and where its
     /// column of the right one does.
     pub fn cells(&self) -> impl Iterator<Item = (usize, usize)> + '_ {

@@ -12,6 +12,7 @@ pub(super) mod heads;
 pub(super) mod held;
 pub(super) mod kronecker;
 pub(super) mod packed;
+pub(super) mod products;
 pub(super) mod quant;
 pub(super) mod rotary;
 pub(super) mod rows;
