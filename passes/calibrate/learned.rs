@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use planish_ir::{Model, Tensor, TensorError};
+use planish_ir::{Tensor, TensorError};
 
 use super::{CalibrateError, ClipSlots, MatrixSlots, ParameterId, Student};
-use crate::sites::{AttentionId, Layout, LinearId, SiteId};
-use crate::quantize::{Calibration, Clip, QuantizeError, WeightClip, replace_weight};
+use crate::sites::{AttentionId, LinearId, SiteId};
+use crate::quantize::{Calibration, Clip, ModelQuantizer, QuantizeError, WeightClip};
 use crate::transform::{Matrix, SiteMatrix, SiteTransform};
 
 /// What was learned at a site.
@@ -105,14 +105,10 @@ impl LearnedBlock {
     ///
     /// # Errors
     /// If a layer is not where the layout says.
-    pub fn replace_weights(
-        &self,
-        model: &mut Model,
-        layout: &mut Layout,
-    ) -> Result<(), QuantizeError> {
+    pub fn replace_weights(&self, quantizer: &mut ModelQuantizer<'_>) -> Result<(), QuantizeError> {
         for (id, linear) in &self.linears {
             if let Some(weight) = &linear.weight {
-                replace_weight(model, layout, *id, weight.clone())?;
+                quantizer.replace_weight(*id, weight.clone())?;
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use planish_ir::{Model, Tensor};
 use super::*;
 use crate::PassManager;
 use crate::canonicalize::canonicalize;
-use crate::quantize::{BitWidths, Calibration, QuantizeOptions, quantize_with};
+use crate::quantize::{BitWidths, Calibration, ModelQuantizer, QuantizeOptions, quantize_with};
 use crate::sites::Layout;
 use crate::testing::{Norm, TinyDecoder, evaluate, run};
 use crate::transform::{Random, TransformSet};
@@ -66,14 +66,14 @@ fn output_of(student: &Student, given: &[(planish_ir::ValueId, Tensor)], values:
 
 /// Logits of a prefill: of the students one after the other, and of the quantised model.
 fn compare(decoder: TinyDecoder, options: &StudentOptions) -> (Vec<f32>, Vec<f32>) {
-    let (mut model, mut layout) = canonical(decoder);
+    let (mut model, layout) = canonical(decoder);
     let pieces: Vec<BlockModel> =
         (0..layout.blocks.len()).map(|i| cut_block(&model, &layout, i).unwrap()).collect();
     let tail = cut_tail(&model, &layout).unwrap();
     let known = outside_of(&model, &pieces, &decoder);
     let mut random = Random::new(5);
     let mut calibration = Calibration::of_transforms(TransformSet::identity(&layout));
-    let mut x = known[0].1.clone();
+    let (mut x, mut blocks) = (known[0].1.clone(), Vec::new());
     for piece in &pieces {
         let student = Student::new(piece, options, &mut Initial::new(7)).unwrap();
         planish_ir::verify(&student.model).unwrap();
@@ -83,7 +83,7 @@ fn compare(decoder: TinyDecoder, options: &StudentOptions) -> (Vec<f32>, Vec<f32
         x = output_of(&student, &given, &values);
         let learned = LearnedBlock::new(&student, &values).unwrap();
         learned.add_to(&mut calibration);
-        learned.replace_weights(&mut model, &mut layout).unwrap();
+        blocks.push(learned);
     }
     let logits = evaluate(&tail.model, vec![x]).remove(0).to_f32_vec().unwrap();
     let quantize = QuantizeOptions {
@@ -92,7 +92,12 @@ fn compare(decoder: TinyDecoder, options: &StudentOptions) -> (Vec<f32>, Vec<f32
         lm_head_bits: 16,
         ..QuantizeOptions::default()
     };
-    quantize_with(&mut model, &layout, &calibration, &quantize, &mut |_| {}).unwrap();
+    let mut quantizer = ModelQuantizer::new(&mut model, &layout, &quantize).unwrap();
+    for (index, block) in blocks.iter().enumerate() {
+        block.replace_weights(&mut quantizer).unwrap();
+        quantizer.quantize_group(index, &calibration).unwrap();
+    }
+    quantizer.finish().unwrap();
     (logits, run(&model)[0].clone())
 }
 

@@ -1,17 +1,18 @@
 //! Quantising a whole model.
 
-use planish_ir::Model;
+use planish_ir::{Model, Tensor};
 
 use super::cache::quantize_cache;
 use super::head::quantize_head;
 use super::linear::ErrorSums;
 use super::method::transforms_of;
 use super::notes::notes;
+use super::replace::replace_weight;
 use super::site::{constant_bytes, note_left_alone, quantize_site};
 use super::{
     Calibration, CalibrationStats, Progress, QuantizeError, QuantizeOptions, QuantizeReport,
 };
-use crate::sites::{Group, Layout};
+use crate::sites::{Group, Layout, LinearId};
 use crate::transform::insert_group;
 
 /// Quantises a canonical model in place: transforms of the method, then weights, activations, KV
@@ -62,7 +63,8 @@ pub fn quantize_with(
 /// known about a group may be found out when those before it are quantised, and dropped after it.
 pub struct ModelQuantizer<'a> {
     model: &'a mut Model,
-    layout: &'a Layout,
+    /// Of its own, as it goes along when weights are replaced.
+    layout: Layout,
     options: &'a QuantizeOptions,
     /// `None` where a group is done.
     groups: Vec<Option<Group>>,
@@ -78,7 +80,7 @@ impl<'a> ModelQuantizer<'a> {
     /// If there is nothing to quantise.
     pub fn new(
         model: &'a mut Model,
-        layout: &'a Layout,
+        layout: &Layout,
         options: &'a QuantizeOptions,
     ) -> Result<Self, QuantizeError> {
         if layout.linears.is_empty() {
@@ -91,7 +93,7 @@ impl<'a> ModelQuantizer<'a> {
         };
         note_left_alone(layout, &mut report);
         let groups = layout.groups().into_iter().map(Some).collect();
-        Ok(Self { model, layout, options, groups, sums: ErrorSums::default(), report })
+        Ok(Self { model, layout: layout.clone(), options, groups, sums: ErrorSums::default(), report })
     }
 
     /// How many groups there are.
@@ -102,6 +104,14 @@ impl<'a> ModelQuantizer<'a> {
     /// The model as it is now.
     pub fn model(&self) -> &Model {
         self.model
+    }
+
+    /// As [`replace_weight`], before the layer's group is quantised.
+    ///
+    /// # Errors
+    /// As [`replace_weight`].
+    pub fn replace_weight(&mut self, id: LinearId, weight: Tensor) -> Result<(), QuantizeError> {
+        replace_weight(self.model, &mut self.layout, id, weight)
     }
 
     /// Transforms and quantises the group of this index; of the calibration only what is about its
@@ -117,7 +127,7 @@ impl<'a> ModelQuantizer<'a> {
         let n_groups = self.groups.len();
         let none = QuantizeError::NoSuchGroup { index, n_groups };
         let group = self.groups.get_mut(index).and_then(Option::take).ok_or(none)?;
-        let (layout, options) = (self.layout, self.options);
+        let (layout, options) = (&self.layout, self.options);
         let bits = options.bits;
         insert_group(self.model, layout, &calibration.transforms, &group)?;
         let graph = &mut self.model.graph;

@@ -67,7 +67,7 @@ pub(super) fn learn(
     let sizes = (recipe.blocks.windows, recipe.blocks.length);
     let ids = tokens(request, text, model, sizes, progress)?;
     let source = model.clone();
-    let mut layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
+    let layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
     let options = student_options(request, &recipe);
     let key = format!(
         "{}\n{:?}\n{options:?}\n{recipe:?}\nseed {}\n{:016x}\n",
@@ -79,12 +79,11 @@ pub(super) fn learn(
     let store = Store::open(&store_folder(&request.output), &key).map_err(failed)?;
     let engine = engine(&request.open)?;
     let pool = ThreadPool::new(request.open.threads.unwrap_or(0));
-    let whole_layout = layout.clone();
     let calibration = calibrate::Calibration {
         engine: &engine,
         pool: &pool,
         model: &source,
-        layout: &whole_layout,
+        layout: &layout,
         options: &options,
         recipe: &recipe,
         ids: &ids,
@@ -92,27 +91,20 @@ pub(super) fn learn(
         hessians: request.rounding == Rounding::Gptq,
         store: Some(&store),
     };
-    let mut learned_blocks = Vec::new();
-    let outcome = calibration
-        .run(&mut |step| progress(stage(step)), &mut |_, learned, hessians| {
-            learned.replace_weights(model, &mut layout)?;
-            learned_blocks.push((learned, hessians));
-            Ok(())
-        })
-        .map_err(failed)?;
     let options = request.options();
     let cannot = |error| AppError::failed("cannot quantise the model", error);
     let mut quantizer = ModelQuantizer::new(model, &layout, &options).map_err(cannot)?;
-    let n_groups = quantizer.n_groups();
-    let mut blocks = learned_blocks.into_iter();
-    for index in 0..n_groups {
-        progress(Stage::new("quantise", index, n_groups));
-        let mut found = Calibration::default();
-        if let Some((learned, hessians)) = blocks.next() {
+    let outcome = calibration
+        .run(&mut |step| progress(stage(step)), &mut |index, learned, hessians| {
+            let mut found = Calibration { hessians, ..Calibration::default() };
             learned.add_to(&mut found);
-            found.hessians = hessians;
-        }
-        quantizer.quantize_group(index, &found).map_err(cannot)?;
+            learned.replace_weights(&mut quantizer)?;
+            quantizer.quantize_group(index, &found)
+        })
+        .map_err(failed)?;
+    // What stands outside of the blocks was not learned.
+    for index in layout.blocks.len()..quantizer.n_groups() {
+        quantizer.quantize_group(index, &Calibration::default()).map_err(cannot)?;
     }
     let report = quantizer.finish().map_err(cannot)?;
     Ok(Learned { report, outcome, recipe, store })
