@@ -1,6 +1,7 @@
 //! Passes over the graph: canonicalize, transform, quantize, emit, lower.
 
 pub mod autodiff;
+pub mod calibrate;
 pub mod canonicalize;
 pub mod emit;
 pub mod interpret;
