@@ -1,22 +1,14 @@
 //! Blocks, sites and transforms of the exports in `models/`.
 
-use std::collections::HashMap;
-use std::path::Path;
+mod common;
 
-use planish_ir::{DataType, Model, Tensor, ValueId};
+use common::{canonical, prompt};
+use planish_ir::Model;
 use planish_models::Exporter;
-use planish_passes::PassManager;
-use planish_passes::canonicalize::canonicalize;
 use planish_passes::interpret::Interpreter;
 use planish_passes::quantize::{Method, QuantizeOptions, transforms_of};
 use planish_passes::sites::{Layout, SiteRole};
 use planish_passes::transform::insert_transforms;
-
-fn canonical(path: &Path) -> Model {
-    let mut model = planish_onnx::read_model(path).unwrap();
-    canonicalize(&mut model, &mut PassManager::new()).unwrap();
-    model
-}
 
 /// Blocks, parts of each site of the first block, and whether scales merge everywhere.
 fn summary(layout: &Layout) -> (usize, Vec<usize>, bool) {
@@ -60,41 +52,15 @@ fn the_tiny_models_have_the_layout_of_their_architecture() {
 
 /// The logits of a short prompt on an empty cache, by the operators' reference forms.
 fn logits(model: &Model) -> Vec<f32> {
-    const SEQUENCE: usize = 4;
     let graph = &model.graph;
-    let tensor = |input: &ValueId| {
-        let value = graph.value(*input);
-        let name = value.name.as_str();
-        if value.dtype() == Some(DataType::F32) {
-            let size = |axis: usize| value.shape().unwrap()[axis].as_usize();
-            let heads = size(1).unwrap();
-            let channels = size(3).or(head_size(model, *input)).unwrap();
-            return Tensor::from_vec(&[1, heads, 0, channels], Vec::<f32>::new());
-        }
-        let element = |i: usize| match name {
-            "input_ids" => 3 + 11 * i as i64,
-            "position_ids" => i as i64,
-            _ => 1,
-        };
-        Tensor::from_vec(&[1, SEQUENCE], (0..SEQUENCE).map(element).collect())
-    };
-    let known: HashMap<ValueId, Tensor> = graph.inputs.iter().map(|v| (*v, tensor(v))).collect();
     let opset = |domain: &str| model.opset(domain).unwrap_or(1);
-    let mut interpreter = Interpreter::new(graph, &opset, known);
+    let mut interpreter = Interpreter::new(graph, &opset, prompt(model));
     for node in graph.topological_order().unwrap() {
         for output in graph.node(node).outputs.iter().flatten() {
             interpreter.value(*output).unwrap();
         }
     }
     interpreter.value(graph.outputs[0]).unwrap().to_f32_vec().unwrap()
-}
-
-/// Where the export leaves the head size open: what the attention that reads the cache has.
-fn head_size(model: &Model, cache: ValueId) -> Option<usize> {
-    let (reader, _) = model.graph.users(cache).first().copied()?;
-    let layout = Layout::new(model).ok()?;
-    let attention = layout.attentions.iter().find(|attention| attention.node == reader)?;
-    Some(attention.head_size)
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Concat", infer, eval).with_cpu(cpu::cpu).with_grad(grad::concat)];
 
 fn join_axis(op: &OpNode, rank: usize) -> Result<usize, OpError> {

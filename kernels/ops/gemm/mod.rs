@@ -11,7 +11,7 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu).with_grad(grad::gemm)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -3,11 +3,9 @@
 use planish_ir::{Tensor, ValueId};
 
 use crate::op::required;
-use crate::{
-    CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode, kernel,
-};
+use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode, kernel};
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Identity", infer, eval).with_cpu(cpu).with_grad(grad)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

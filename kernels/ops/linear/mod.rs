@@ -12,8 +12,7 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Linear", infer, eval)
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Linear", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
     .with_grad(grad::linear)];

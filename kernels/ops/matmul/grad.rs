@@ -24,12 +24,7 @@ pub(super) fn matmul(
     })
 }
 
-fn of_left(
-    scope: &mut GradScope,
-    a: ValueId,
-    b: ValueId,
-    dy: ValueId,
-) -> Result<ValueId, OpError> {
+fn of_left(scope: &mut GradScope, a: ValueId, b: ValueId, dy: ValueId) -> Result<ValueId, OpError> {
     let product = scope.matmul((dy, false), (b, true))?;
     scope.reduce_to(product, a)
 }

@@ -12,7 +12,7 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("MatMul", infer, eval).with_cpu(cpu::cpu).with_grad(grad::matmul)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -1,4 +1,4 @@
-//! The fast form: f32 over the last axes.
+//! The fast form: f32 over the last axes, or sums over the first ones.
 
 use planish_ir::{DataType, Tensor};
 
@@ -30,7 +30,7 @@ impl Kernel for Reduce {
         let Some(row) = row_function(&op.node.op_type) else { return self.0.run(inputs) };
         let given = [None, inputs.get(1).copied().flatten().cloned()];
         let reduced = reduced(&op, list(&op, &given, 1, "axes")?, x.shape().len())?;
-        if x.dtype() != DataType::F32 || x.n_elements() == 0 || !reduced.is_sorted() {
+        if x.dtype() != DataType::F32 || x.n_elements() == 0 {
             return self.0.run(inputs);
         }
         let shape = kept(&op, x.shape(), &reduced, &1);
@@ -38,12 +38,41 @@ impl Kernel for Reduce {
         let n = count(&shape)?;
         let size = values.len() / n;
         let mut buffer = context.f32s(n);
+        if !reduced.is_sorted() {
+            let is_first = reduced.iter().rev().is_sorted();
+            let divisor = match op.node.op_type.as_str() {
+                "ReduceSum" if is_first => 1.0,
+                "ReduceMean" if is_first => size as f32,
+                _ => return self.0.run(inputs),
+            };
+            let out = buffer.as_mut::<f32>();
+            for_each_part_of(context, values.len(), out, LANES, |start, part| {
+                sum_columns(&values, n, start, part);
+                part.iter_mut().for_each(|sum| *sum /= divisor);
+            });
+            return Ok(vec![context.f32_tensor(buffer, shape)?]);
+        }
         for_each_part_of(context, values.len(), buffer.as_mut::<f32>(), 1, |start, part| {
             for (out, values) in part.iter_mut().zip(values[start * size..].chunks(size)) {
                 *out = row(values);
             }
         });
         Ok(vec![context.f32_tensor(buffer, shape)?])
+    }
+}
+
+/// Sums over the rows of `n` values, of the columns from `start` on. Stretches of rows are summed
+/// apart, so that small values do not drown in a long sum.
+fn sum_columns(values: &[f32], n: usize, start: usize, sums: &mut [f32]) {
+    const STRETCH: usize = 64;
+    sums.fill(0.0);
+    let mut part = vec![0f32; sums.len()];
+    for rows in values.chunks(STRETCH * n) {
+        part.fill(0.0);
+        for row in rows.chunks_exact(n) {
+            part.iter_mut().zip(&row[start..]).for_each(|(sum, x)| *sum += x);
+        }
+        sums.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
     }
 }
 

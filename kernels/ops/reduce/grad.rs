@@ -44,9 +44,10 @@ impl Reduction {
 
     /// The number of elements that go into one of the result, of the type of `x`.
     fn count(&self, scope: &mut GradScope) -> Result<ValueId, OpError> {
-        let sizes: Option<i64> = self.axes.iter().try_fold(1i64, |n, axis| {
-            n.checked_mul(scope.fact(self.x).dim(*axis)?.as_const()?)
-        });
+        let sizes: Option<i64> = self
+            .axes
+            .iter()
+            .try_fold(1i64, |n, axis| n.checked_mul(scope.fact(self.x).dim(*axis)?.as_const()?));
         if let Some(n) = sizes {
             return scope.number(n as f64, self.x);
         }

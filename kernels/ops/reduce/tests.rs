@@ -38,6 +38,19 @@ fn every_reduction_is_what_its_name_says() {
 }
 
 #[test]
+fn fast_forms_agree_over_the_first_axes() {
+    let mut random = Random::new(10);
+    for op in ["ReduceMean", "ReduceSum", "ReduceL2"] {
+        for axes in [&[0][..], &[0, 1]] {
+            for shape in [&[7, 5, 37][..], &[130, 9, 33]] {
+                let inputs = [Some(random.tensor(shape)), ints(axes)];
+                node(op).assert_kernel_agrees(&inputs, &[], 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
 fn fast_forms_agree_over_the_last_axes() {
     let mut random = Random::new(9);
     for op in ["ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceMax"] {

@@ -16,7 +16,7 @@ mod infer;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Slice", infer::infer, eval).with_cpu(cpu).with_grad(grad::slice)];
 
 /// First index, number of elements and step along one axis of size `size`; the bounds clamped as

@@ -16,7 +16,7 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Split", infer, eval).with_cpu(cpu).with_grad(grad::split)];
 
 /// Number of parts when no sizes are given.

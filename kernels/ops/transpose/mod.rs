@@ -15,7 +15,7 @@ use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNod
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = 
+pub(super) static OPS: &[OpDef] =
     &[OpDef::new("Transpose", infer, eval).with_cpu(cpu).with_grad(grad)];
 
 /// The input's axis at each place of the output; reversed if not given.
