@@ -96,8 +96,7 @@ fn weight_clips_are_of_the_transformed_weight_and_take_the_place_of_the_search()
         let clip = clips.weight(LinearId(i)).unwrap();
         let expected = |j: usize| {
             let column = weight.iter().skip(j).step_by(linear.out_features);
-            let (low, high) =
-                column.fold((0.0f32, 0.0f32), |(l, h), x| (l.min(*x), h.max(*x)));
+            let (low, high) = column.fold((0.0f32, 0.0f32), |(l, h), x| (l.min(*x), h.max(*x)));
             (clip.max[j] * high).max(-clip.min[j] * low) / 7.0
         };
         let expected: Vec<f32> = (0..linear.out_features).map(expected).collect();
