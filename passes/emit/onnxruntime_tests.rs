@@ -7,7 +7,10 @@ use planish_ir::{Dim, Model, Tensor};
 use planish_onnx::{WriteOptions, write_model};
 
 use super::lower_for_opset;
-use crate::quantize::{Method, QuantizeOptions, quantize};
+use crate::quantize::{
+    Calibration, Clip, Clips, Method, QuantizeOptions, quantize_with, transforms_of,
+};
+use crate::sites::Layout;
 use crate::testing::{Mlp, TinyDecoder, evaluate};
 use crate::transform::Random;
 
@@ -91,7 +94,24 @@ fn cases() -> Vec<(TinyDecoder, QuantizeOptions, f32)> {
         (llama, grouped("w4a4kv16"), codes),
         (TinyDecoder::gpt2(), options("w8a8kv4", Method::Rtn), codes),
         (llama, options("w16a4kv16", Method::Hadamard), codes),
+        (llama, options("w3a16", Method::Hadamard), floats),
+        (fused, QuantizeOptions { group_size: Some(8), ..options("w2a8kv8", Method::Rtn) }, codes),
     ]
+}
+
+/// Quantises with clips, so that the functions' attributes are other than their defaults.
+fn quantize_clipped(model: &mut Model, options: &QuantizeOptions) {
+    let layout = Layout::new(model).unwrap();
+    let transforms = transforms_of(&model.graph, &layout, options, None).unwrap();
+    let clip = |i: usize| Some(Clip { max: 0.95 - 0.01 * i as f32, min: 0.9 });
+    let clips = Clips {
+        activations: (0..layout.sites.len()).map(clip).collect(),
+        keys: (0..layout.attentions.len()).map(clip).collect(),
+        values: (0..layout.attentions.len()).map(|i| clip(i + 2)).collect(),
+        weights: Vec::new(),
+    };
+    let calibration = Calibration { transforms, clips, ..Calibration::default() };
+    quantize_with(model, &layout, &calibration, options, &mut |_| {}).unwrap();
 }
 
 #[test]
@@ -100,7 +120,7 @@ fn onnxruntime_computes_the_same() {
     let (mut paths, mut expected) = (Vec::new(), Vec::new());
     for (i, (decoder, options, _)) in cases().into_iter().enumerate() {
         let mut model = decoder.build(i as u64);
-        quantize(&mut model, &options, None, &mut |_| {}).unwrap();
+        quantize_clipped(&mut model, &options);
         let tensors = inputs(&model);
         let path = folder.path().join(format!("{i}.onnx"));
         emit(&model, &tensors, &path);

@@ -20,11 +20,11 @@ fn evaluate(model: &Model, inputs: &HashMap<ValueId, Tensor>, targets: &[ValueId
 fn run_blocks(model: &Model, blocks: &[BlockModel], mut stream: Tensor) -> Tensor {
     let prompt = prompt(model);
     for block in blocks {
-        let originals: Vec<ValueId> = block.outside.iter().map(|o| o.original).collect();
+        let originals: Vec<ValueId> = block.outside.clone();
         let captured = evaluate(model, &prompt, &originals);
-        let mut inputs = HashMap::from([(block.input(), stream)]);
-        inputs.extend(block.outside.iter().map(|o| o.value).zip(captured));
-        stream = evaluate(&block.model, &inputs, &[block.output()]).remove(0);
+        let mut inputs = HashMap::from([(block.input, stream)]);
+        inputs.extend(block.outside.iter().copied().zip(captured));
+        stream = evaluate(&block.model, &inputs, &[block.output]).remove(0);
     }
     stream
 }
@@ -60,7 +60,7 @@ fn only_masks_that_are_more_than_padding_stay() {
         let has_mask = node.input(3).is_some();
         assert_eq!(has_mask, tiny.arch == "gemma2", "{}", tiny.name);
         let floats =
-            block.outside.iter().filter(|o| graph.value(o.value).dtype() == Some(DataType::F32));
+            block.outside.iter().filter(|o| graph.value(**o).dtype() == Some(DataType::F32));
         let n_floats = floats.count();
         let expected = if tiny.arch == "gpt2" { 0 } else { 2 };
         assert!(n_floats >= expected, "{}: {:?}", tiny.name, block.outside);

@@ -2,6 +2,7 @@
 
 use planish_kernels::infer::InferError;
 use planish_passes::PassError;
+use planish_passes::quantize::QuantizeError;
 use thiserror::Error;
 
 use crate::engine::EngineError;
@@ -59,6 +60,9 @@ pub enum DecoderError {
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PassError),
+    /// A site that is not in the model.
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

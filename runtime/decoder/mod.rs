@@ -18,7 +18,7 @@ use planish_passes::{PassManager, PassReport, canonicalize};
 
 pub use arrays::forward_arrays;
 pub use caches::CachePair;
-pub use collect::collect_stats;
+pub use collect::{collect_hessians, collect_stats};
 pub use error::DecoderError;
 pub(crate) use feeds::Feeds;
 pub use roles::Roles;

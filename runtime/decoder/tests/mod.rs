@@ -1,5 +1,7 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
+mod learned;
+
 use std::path::{Path, PathBuf};
 
 use planish_ir::Model;

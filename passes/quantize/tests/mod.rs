@@ -1,5 +1,7 @@
 //! Quantising whole decoders.
 
+mod learned;
+
 use planish_ir::{Attribute, DataType, Model, Tensor};
 
 use super::*;
@@ -161,11 +163,8 @@ fn a_tied_head_of_four_bits_is_refused() {
     assert!(error.contains("tied to the embedding"), "{error}");
 }
 
-/// Statistics of a prefill, as an engine would collect them.
-fn collect(model: &Model) -> CalibrationStats {
-    let layout = Layout::new(model).unwrap();
-    let observed = observe(model, &layout).unwrap();
-    let n_outputs = model.graph.outputs.len();
+/// The inputs of a prefill.
+fn prompt(model: &Model) -> Vec<Tensor> {
     let ids = Tensor::from_vec(&[2, 4], vec![1i64, 5, 9, 2, 33, 60, 12, 7]);
     let positions = Tensor::from_vec(&[2, 4], [0i64, 1, 2, 3].repeat(2));
     let past = (2..model.graph.inputs.len()).map(|i| {
@@ -173,7 +172,15 @@ fn collect(model: &Model) -> CalibrationStats {
         let size = |axis: usize| shape[axis].as_usize().unwrap();
         Tensor::from_vec(&[2, size(1), 0, size(3)], Vec::<f32>::new())
     });
-    let outputs = evaluate(&observed.model, [ids, positions].into_iter().chain(past).collect());
+    [ids, positions].into_iter().chain(past).collect()
+}
+
+/// Statistics of a prefill, as an engine would collect them.
+fn collect(model: &Model) -> CalibrationStats {
+    let layout = Layout::new(model).unwrap();
+    let observed = observe(model, &layout).unwrap();
+    let n_outputs = model.graph.outputs.len();
+    let outputs = evaluate(&observed.model, prompt(model));
     let mut stats = CalibrationStats::default();
     for ((site, _), output) in observed.outputs.iter().zip(&outputs[n_outputs..]) {
         stats.update(*site, output).unwrap();
