@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use planish::app::{Format, Method, OpenOptions, QuantizeRequest, quantize};
+use planish::app::{
+    Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize,
+};
 use planish_passes::quantize::BitWidths;
 use planish_runtime::npz::NpyArray;
 
@@ -37,6 +39,9 @@ impl Recipe {
             bits: self.bits.parse().unwrap(),
             group_size: self.group_size,
             calibration: None,
+            effort: Effort::Fast,
+            recipe: Vec::new(),
+            rounding: Rounding::Nearest,
             format: Format::Fused,
             seed: 0,
             open: OpenOptions::default(),
