@@ -11,6 +11,9 @@
 //!   RMSNorm or a SwiGLU in front ([`RowSource`]).
 //! - Rows: [`rms_norm`], [`layer_norm`], [`softmax_rows`], [`rotary`], and the elementwise
 //!   functions.
+//! - Quantisation that is read back, and its straight-through gradient: of rows, columns and heads
+//!   ([`fake_quantize_rows`] and so on).
+//! - The [`inverse`] of a matrix, in f64.
 //! - Attention: [`KvCache`] in f32, 8 or 4 bits, and [`attention`] over it.
 //!
 //! Kernels are written once on a small vector trait and compiled for each instruction set; see
@@ -19,6 +22,9 @@
 
 mod attention;
 mod elementwise;
+mod extremes;
+mod fake_quantize;
+mod inverse;
 mod isa;
 mod kv;
 mod mat;
@@ -41,6 +47,11 @@ pub use attention::{AttentionSpec, attention};
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
+pub use fake_quantize::{
+    ColumnClips, ColumnClipsMut, ColumnSpec, fake_quantize_columns, fake_quantize_columns_grad,
+    fake_quantize_heads_grad, fake_quantize_rows, fake_quantize_rows_grad,
+};
+pub use inverse::{Singular, inverse};
 pub use isa::Isa;
 pub use kv::{Clip, KvCache, KvFormat, KvSpec, quantize_dequantize_heads};
 pub use mat::{MatMut, MatRef};

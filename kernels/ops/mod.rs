@@ -20,11 +20,15 @@ mod dynamic_quantize;
 mod dynamic_quantize_linear;
 mod expand;
 mod extremum;
+mod fake_quantize_columns;
+mod fake_quantize_heads;
+mod fake_quantize_rows;
 mod gather;
 mod gelu;
 mod gemm;
 mod group_query_attention;
 mod identity;
+mod inverse;
 mod layer_normalization;
 mod linear;
 mod matmul;
@@ -116,6 +120,10 @@ static OPS: &[&[OpDef]] = &[
     quantized_matmul_n::OPS,
     swiglu::OPS,
     swiglu_transform_quantize::OPS,
+    fake_quantize_rows::OPS,
+    fake_quantize_columns::OPS,
+    fake_quantize_heads::OPS,
+    inverse::OPS,
     dynamic_quantize_linear::OPS,
     matmul_integer::OPS,
     matmul_nbits::OPS,
