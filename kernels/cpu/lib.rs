@@ -17,6 +17,9 @@
 //! - Gradients: [`transform_rows_grad`], [`rms_norm_grad`], [`layer_norm_grad`], [`silu_mul_grad`],
 //!   [`silu_grad`], [`gelu_erf_grad`] and [`gelu_tanh_grad`]; what they sum over rows has the same
 //!   bits for any number of threads.
+//! - Quantisation that is read back, and its straight-through gradient: of rows, columns and heads
+//!   ([`fake_quantize_rows`] and so on).
+//! - The [`inverse`] of a matrix, in f64.
 //!
 //! Kernels are written once on a small vector trait and compiled for each instruction set; see
 //! the private module `simd`. Integer sums are equal in all forms, and f32 results differ by
@@ -28,6 +31,9 @@ mod amx;
 mod attention;
 mod elementwise;
 mod gemm;
+mod extremes;
+mod fake_quantize;
+mod inverse;
 mod isa;
 mod kv;
 mod mat;
@@ -57,6 +63,11 @@ pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
 pub use gemm::{ProductPrecision, gemm, multiplies_bf16};
+pub use fake_quantize::{
+    ColumnClips, ColumnClipsMut, ColumnSpec, fake_quantize_columns, fake_quantize_columns_grad,
+    fake_quantize_heads_grad, fake_quantize_rows, fake_quantize_rows_grad,
+};
+pub use inverse::{Singular, inverse};
 pub use isa::Isa;
 pub use kv::{Clip, KvCache, KvFormat, KvSpec, quantize_dequantize_heads};
 pub use mat::{MatMut, MatRef};

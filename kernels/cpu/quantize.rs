@@ -117,21 +117,61 @@ impl<S: Simd> Step<S> {
         }
     }
 
+    /// Of scales that differ from lane to lane, given with their inverses, around zero.
+    #[inline(always)]
+    pub(crate) fn of_lanes(scale: S::F, inverse: S::F, q_max: f32) -> Self {
+        let (low, high) = (S::splat(-q_max - 1.0), S::splat(q_max));
+        Self { scale, inverse, zero: S::splat(0.0), low, high }
+    }
+
     /// The codes of a vector, as whole numbers.
+    #[inline(always)]
+    pub(crate) fn codes(&self, x: S::F) -> S::F {
+        self.clip(self.unclipped(x).1)
+    }
+
+    /// The values of a vector after quantisation, (code − zero) · scale.
+    #[inline(always)]
+    pub(crate) fn round_trip(&self, x: S::F) -> S::F {
+        S::mul(S::sub(self.codes(x), self.zero), self.scale)
+    }
+
+    /// The straight-through gradients of [`Step::round_trip`]: from `dy` that of `x` (`dy` inside
+    /// the range of codes, 0 outside), and what the result changes by with the scale.
+    ///
+    /// With t = x / scale that is (code − zero) − t inside and (code − zero) + u outside, where
+    /// the zero point is a rounded u = −low / scale; `minus_u` is −u, 0 without a zero point.
+    #[inline(always)]
+    pub(crate) fn through(&self, x: S::F, dy: S::F, minus_u: S::F) -> (S::F, S::F) {
+        let (quotient, unclipped) = self.unclipped(x);
+        let (code, half) = (self.clip(unclipped), S::splat(0.5));
+        let off = S::abs(S::sub(unclipped, code));
+        let dx = S::select_lt(off, half, dy, S::splat(0.0));
+        let taken = S::select_lt(off, half, quotient, minus_u);
+        (dx, S::sub(S::sub(code, self.zero), taken))
+    }
+
+    #[inline(always)]
+    fn clip(&self, unclipped: S::F) -> S::F {
+        S::min(S::max(unclipped, self.low), self.high)
+    }
+
+    /// x / scale to a relative error of 2⁻²², and round(x / scale) + zero exactly.
     ///
     /// The product with 1/scale is within 2⁻²² of the quotient, relatively. Where it lies more
     /// than 10⁻⁴ from a half and below 256 it therefore rounds as the quotient does; only other
     /// vectors pay for the division.
     #[inline(always)]
-    pub(crate) fn codes(&self, x: S::F) -> S::F {
+    fn unclipped(&self, x: S::F) -> (S::F, S::F) {
         let limit = S::splat(0.4999);
-        let quotient = S::mul(x, self.inverse);
+        let mut quotient = S::mul(x, self.inverse);
         let mut rounded = S::round(quotient);
         let off = S::abs(S::sub(quotient, rounded));
         let large = S::mul(S::abs(quotient), S::splat(0.4999 / 256.0));
         if S::any_gt(S::max(off, large), limit) {
-            rounded = S::round(S::div(x, self.scale));
+            quotient = S::div(x, self.scale);
+            rounded = S::round(quotient);
         }
-        S::min(S::max(S::add(rounded, self.zero), self.low), self.high)
+        (quotient, S::add(rounded, self.zero))
     }
 }

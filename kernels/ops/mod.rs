@@ -21,11 +21,15 @@ mod dynamic_quantize_linear;
 mod expand;
 mod extremum;
 mod fused_matmul;
+mod fake_quantize_columns;
+mod fake_quantize_heads;
+mod fake_quantize_rows;
 mod gather;
 mod gelu;
 mod gemm;
 mod group_query_attention;
 mod identity;
+mod inverse;
 mod layer_normalization;
 mod linear;
 mod matmul;
@@ -117,6 +121,10 @@ static OPS: &[&[OpDef]] = &[
     quantized_matmul_n::OPS,
     swiglu::OPS,
     swiglu_transform_quantize::OPS,
+    fake_quantize_rows::OPS,
+    fake_quantize_columns::OPS,
+    fake_quantize_heads::OPS,
+    inverse::OPS,
     dynamic_quantize_linear::OPS,
     fused_matmul::OPS,
     matmul_integer::OPS,

@@ -92,6 +92,8 @@ fn main() {
     transforms(&bench);
     rows(&bench);
     gradients(&bench);
+    fake_quantizers(&bench);
+    inverses(&bench);
     attentions(&bench);
     trained_attention(&bench);
 }
@@ -307,6 +309,59 @@ fn gradients(bench: &Bench) {
         bench.row("gelu_tanh", &shape, bytes(2), |pool, isa| gelu_tanh(pool, isa, &x, &mut out));
         bench.row("gelu_tanh_grad", &shape, bytes(3), |pool, isa| {
             gelu_tanh_grad(pool, isa, &dy, &x, &mut out);
+        });
+    }
+}
+
+fn fake_quantizers(bench: &Bench) {
+    for (m, n) in [(2048, 1536), (2048, 576)] {
+        let (x, dy, mut out) = (floats(m * n), floats(m * n), vec![0.0; m * n]);
+        let shape = format!("m={m} n={n}");
+        let bytes = |arrays: usize| Work::Bytes((m * n * 4 * arrays) as f64);
+        let spec = QuantSpec { bits: 4, clip_min: 0.9, clip_max: 0.9 };
+        bench.row("fake rows", &shape, bytes(2), |pool, isa| {
+            fake_quantize_rows(pool, isa, &x, n, spec, &mut out);
+        });
+        bench.row("fake rows grad", &shape, bytes(3), |pool, isa| {
+            fake_quantize_rows_grad(pool, isa, &dy, &x, n, spec, &mut out);
+        });
+    }
+    for (k, n, block) in [(576, 1536, 0), (1536, 576, 0), (1536, 576, 128), (4096, 4096, 0)] {
+        let (w, dy, mut out) = (floats(k * n), floats(k * n), vec![0.0; k * n]);
+        let n_clips = n * k.checked_div(block).unwrap_or(1);
+        let (clip, mut of_max, mut of_min) =
+            (vec![0.9; n_clips], vec![0.0; n_clips], vec![0.0; n_clips]);
+        let shape = format!("k={k} n={n} block={block}");
+        let bytes = |arrays: usize| Work::Bytes((k * n * 4 * arrays) as f64);
+        let (spec, clips) =
+            (ColumnSpec { n, block, bits: 4 }, ColumnClips { max: &clip, min: &clip });
+        bench.row("fake columns", &shape, bytes(2), |pool, isa| {
+            fake_quantize_columns(pool, isa, &w, spec, clips, &mut out);
+        });
+        bench.row("fake columns grad", &shape, bytes(3), |pool, isa| {
+            let of_clips = ColumnClipsMut { max: &mut of_max, min: &mut of_min };
+            fake_quantize_columns_grad(pool, isa, &dy, &w, spec, clips, &mut out, of_clips);
+        });
+    }
+    let (m, heads, d) = (2048, 3, 64);
+    let n = m * heads * d;
+    let (x, dy, mut out) = (floats(n), floats(n), vec![0.0; n]);
+    let (shape, clip) = (format!("m={m} n={heads}*{d}"), Clip { min: 0.9, max: 0.9 });
+    let bytes = |arrays: usize| Work::Bytes((n * 4 * arrays) as f64);
+    bench.row("fake heads", &shape, bytes(2), |pool, isa| {
+        quantize_dequantize_heads(pool, isa, &x, heads, d, 4, clip, &mut out);
+    });
+    bench.row("fake heads grad", &shape, bytes(3), |pool, isa| {
+        fake_quantize_heads_grad(pool, isa, &dy, &x, d, 4, clip, &mut out);
+    });
+}
+
+fn inverses(bench: &Bench) {
+    for n in [24, 64, 128, 576, 1536] {
+        let (x, mut out) = (floats(n * n), vec![0.0; n * n]);
+        let work = Work::Operations(2.0 * (n as f64).powi(3));
+        bench.row("inverse", &format!("n={n}"), work, |pool, isa| {
+            inverse(pool, isa, &x, n, &mut out).expect("random matrices have inverses");
         });
     }
 }

@@ -3,6 +3,7 @@
 mod quant;
 mod store;
 
+pub(crate) use quant::Grid;
 pub use quant::{Clip, quantize_dequantize_heads};
 pub(crate) use store::{BLOCK, GROUP, Store};
 

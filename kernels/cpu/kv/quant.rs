@@ -1,10 +1,11 @@
 //! Asymmetric quantisation of the values of a head.
 
 use crate::Isa;
+use crate::extremes::extremes;
 use crate::pool::ThreadPool;
 use crate::quantize::Step;
 use crate::shared::SharedMut;
-use crate::simd::{Simd, simd_fn};
+use crate::simd::{Simd, map1, simd_fn};
 
 /// The smallest range of a head.
 const RANGE_FLOOR: f32 = 1e-8;
@@ -49,53 +50,68 @@ pub fn quantize_dequantize_heads(
     }
     let out = SharedMut::new(out);
     pool.for_each_chunk(x.len() / head_dim, MIN_VALUES.div_ceil(head_dim), |heads| {
-        let mut codes = vec![0u8; head_dim];
-        for h in heads {
-            let at = h * head_dim..(h + 1) * head_dim;
-            let (scale, zero) = quantize_head(isa, &x[at.clone()], bits, clip, &mut codes);
-            // SAFETY: each head is visited once.
-            for (y, &code) in unsafe { out.part(at) }.iter_mut().zip(&codes) {
-                *y = (f32::from(code) - zero) * scale;
-            }
-        }
+        let at = heads.start * head_dim..heads.end * head_dim;
+        // SAFETY: each head is visited once.
+        round_trip(isa, &x[at.clone()], head_dim, bits, clip, unsafe { out.part(at) });
     });
+}
+
+/// The grid of a head: codes are clip(round(x / scale) + zero, 0, q).
+#[derive(Clone, Copy)]
+pub(crate) struct Grid {
+    /// The distance of neighbours.
+    pub(crate) scale: f32,
+    /// What the zero point is rounded from: −low / scale.
+    pub(crate) shift: f32,
+    /// Whether the range of the values decides the scale, and not [`RANGE_FLOOR`].
+    pub(crate) free: bool,
+    /// The largest code.
+    pub(crate) q: f32,
+}
+
+impl Grid {
+    /// The grid for values from `low` to `high`.
+    #[inline(always)]
+    pub(crate) fn new((low, high): (f32, f32), bits: u32, clip: Clip) -> Self {
+        let q = ((1u32 << bits.clamp(2, 8)) - 1) as f32;
+        let (low, high) = (low * clip.min, high * clip.max);
+        let scale = (high - low).max(RANGE_FLOOR) / q;
+        Self { scale, shift: -low / scale, free: high - low > RANGE_FLOOR, q }
+    }
+
+    /// The zero point.
+    #[inline(always)]
+    pub(crate) fn zero(&self) -> f32 {
+        self.shift.round_ties_even()
+    }
+
+    /// The quantiser's step.
+    #[inline(always)]
+    pub(crate) fn step<S: Simd>(&self) -> Step<S> {
+        Step::new(self.scale, self.zero(), 0.0, self.q)
+    }
+}
+
+simd_fn! {
+    fn round_trip<S>(x: &[f32], head_dim: usize, bits: u32, clip: Clip, out: &mut [f32]) {
+        for (x, out) in x.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+            let step = Grid::new(extremes::<S>(x), bits, clip).step::<S>();
+            map1!(S, head_dim, x.as_ptr(), out.as_mut_ptr(), |v| step.round_trip(v));
+        }
+    }
 }
 
 simd_fn! {
     /// Quantises one head; returns scale and zero point.
     pub(super) fn quantize_head<S>(x: &[f32], bits: u32, clip: Clip, codes: &mut [u8]) -> (f32, f32) {
         assert!(codes.len() >= x.len(), "head codes length");
-        let q = ((1u32 << bits.clamp(2, 8)) - 1) as f32;
-        let (low, high) = extrema::<S>(x);
-        let (low, high) = (low * clip.min, high * clip.max);
-        let scale = (high - low).max(RANGE_FLOOR) / q;
-        let zero = (-low / scale).round_ties_even();
-        let step = Step::<S>::new(scale, zero, 0.0, q);
+        let grid = Grid::new(extremes::<S>(x), bits, clip);
+        let step = grid.step::<S>();
         for i in (0..x.len()).step_by(S::LANES) {
             let lanes = (x.len() - i).min(S::LANES);
             let v = S::load_m(x.as_ptr().add(i), S::first(lanes));
             S::store_bytes(codes.as_mut_ptr().add(i).cast(), step.codes(v), lanes);
         }
-        (scale, zero)
-    }
-}
-
-/// The smallest and the largest value; zeros for none.
-#[inline(always)]
-unsafe fn extrema<S: Simd>(x: &[f32]) -> (f32, f32) {
-    if x.len() < S::LANES {
-        let first = x.first().copied().unwrap_or(0.0);
-        return x.iter().fold((first, first), |(low, high), &v| (low.min(v), high.max(v)));
-    }
-    // SAFETY: the slice holds a vector at least; the last may overlap the one before.
-    unsafe {
-        let mut low = S::load(x.as_ptr());
-        let mut high = low;
-        for i in (S::LANES..x.len()).step_by(S::LANES) {
-            let v = S::load(x.as_ptr().add(i.min(x.len() - S::LANES)));
-            low = S::min(low, v);
-            high = S::max(high, v);
-        }
-        (S::reduce_min(low), S::reduce_max(high))
+        (grid.scale, grid.zero())
     }
 }

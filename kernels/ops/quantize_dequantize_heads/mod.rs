@@ -5,7 +5,7 @@
 //! zp = round_half_even(−lo / scale); code = clip(round_half_even(x / scale) + zp, 0, qmax);
 //! the result is (code − zp) · scale.
 
-use planish_ir::{Dim, Function, Tensor};
+use planish_ir::{Dim, Function, Tensor, ValueId};
 
 use super::support::body::{self, Body};
 use super::support::quant::Quantiser;
@@ -24,7 +24,7 @@ pub(super) static OPS: &[OpDef] = &[OpDef::new("QuantizeDequantizeHeads", infer,
     .with_function(function)];
 
 /// The attribute `head_size`, which must be positive.
-fn head_size(op: &OpNode) -> Result<usize, OpError> {
+pub(in crate::ops) fn head_size(op: &OpNode) -> Result<usize, OpError> {
     match usize::try_from(op.node.int("head_size", 0)) {
         Ok(size) if size > 0 => Ok(size),
         _ => Err(OpError::unsupported("head_size must be positive")),
@@ -51,34 +51,78 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
 fn function() -> Function {
     let (mut body, inputs) = Body::new("QuantizeDequantizeHeads", &["X"]);
     let x = inputs[0];
-    let whole = body.shape("whole", x, 0, None);
-    let outer = body.shape("outer", x, 0, Some(-1));
-    let heads = body.ints("heads", &[-1]);
     let size = body.int_attribute("head_size");
-    let first = body.ints("first", &[0]);
-    let size = body.op("size", "Unsqueeze", &[size, first]);
-    let rows = body.reshape("by_head", x, &[outer, heads, size]);
-    let y = round_trip(&mut body, rows);
+    let rows = by_head(&mut body, x, size);
+    let qmax = body::largest_code(&mut body, false);
+    let extremes = body::clipped_extremes(&mut body, rows);
+    let grid = AsymmetricGrid::new(&mut body, extremes, qmax);
+    let y = grid.round_trip(&mut body, rows);
+    let whole = body.shape("whole", x, 0, None);
     let y = body.reshape("shaped", y, &[whole]);
     body.finish(&[(y, "Y")])
 }
 
-/// Quantises the rows of `x` and reads them back.
-fn round_trip(body: &mut Body, x: planish_ir::ValueId) -> planish_ir::ValueId {
-    let qmax = body::largest_code(body, false);
-    let (low, high) = body::clipped_extremes(body, x);
-    let range = body.op("range", "Sub", &[high, low]);
-    let floor = body.float("floor", 1e-8);
-    let range = body.op("wide_range", "Max", &[range, floor]);
-    let scale = body.op("scale", "Div", &[range, qmax]);
-    let negative = body.op("negative_low", "Neg", &[low]);
-    let zero = body.op("zero_quotient", "Div", &[negative, scale]);
-    let zero = body.op("zero_point", "Round", &[zero]);
-    let quotient = body.op("quotient", "Div", &[x, scale]);
-    let rounded = body.op("rounded", "Round", &[quotient]);
-    let shifted = body.op("shifted", "Add", &[rounded, zero]);
-    let bottom = body.float("bottom", 0.0);
-    let codes = body.op("codes", "Clip", &[shifted, bottom, qmax]);
-    let centred = body.op("centred", "Sub", &[codes, zero]);
-    body.op("read_back", "Mul", &[centred, scale])
+/// `x` `[.., heads · size]` as `[.., heads, size]`.
+pub(in crate::ops) fn by_head(body: &mut Body, x: ValueId, size: ValueId) -> ValueId {
+    let outer = body.shape("outer", x, 0, Some(-1));
+    let heads = body.ints("heads", &[-1]);
+    let first = body.ints("first", &[0]);
+    let size = body.op("size", "Unsqueeze", &[size, first]);
+    body.reshape("by_head", x, &[outer, heads, size])
+}
+
+/// Scale and zero point of rows, in a function body.
+pub(in crate::ops) struct AsymmetricGrid {
+    /// high − low.
+    pub range: ValueId,
+    /// max(range, 1e-8) / qmax.
+    pub scale: ValueId,
+    /// −low / scale, which the zero point is rounded from.
+    pub shift: ValueId,
+    /// The zero point.
+    pub zero: ValueId,
+    qmax: ValueId,
+}
+
+/// What a grid makes of values.
+pub(in crate::ops) struct Codes {
+    /// x / scale.
+    pub quotient: ValueId,
+    /// round(x / scale) + zero.
+    pub shifted: ValueId,
+    /// That, clipped to 0..qmax.
+    pub clipped: ValueId,
+    /// code − zero.
+    pub centred: ValueId,
+}
+
+impl AsymmetricGrid {
+    /// The grid from `low` to `high`.
+    pub fn new(body: &mut Body, (low, high): (ValueId, ValueId), qmax: ValueId) -> Self {
+        let range = body.op("range", "Sub", &[high, low]);
+        let floor = body.float("floor", 1e-8);
+        let wide = body.op("wide_range", "Max", &[range, floor]);
+        let scale = body.op("scale", "Div", &[wide, qmax]);
+        let negative = body.op("negative_low", "Neg", &[low]);
+        let shift = body.op("zero_quotient", "Div", &[negative, scale]);
+        let zero = body.op("zero_point", "Round", &[shift]);
+        Self { range, scale, shift, zero, qmax }
+    }
+
+    /// The codes of `x`.
+    pub fn codes(&self, body: &mut Body, x: ValueId) -> Codes {
+        let quotient = body.op("quotient", "Div", &[x, self.scale]);
+        let rounded = body.op("rounded", "Round", &[quotient]);
+        let shifted = body.op("shifted", "Add", &[rounded, self.zero]);
+        let bottom = body.float("bottom", 0.0);
+        let clipped = body.op("codes", "Clip", &[shifted, bottom, self.qmax]);
+        let centred = body.op("centred", "Sub", &[clipped, self.zero]);
+        Codes { quotient, shifted, clipped, centred }
+    }
+
+    /// `x`, quantised and read back.
+    pub fn round_trip(&self, body: &mut Body, x: ValueId) -> ValueId {
+        let codes = self.codes(body, x);
+        body.op("read_back", "Mul", &[codes.centred, self.scale])
+    }
 }

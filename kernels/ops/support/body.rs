@@ -53,6 +53,11 @@ impl Body {
         self.constant(hint, Tensor::scalar(value))
     }
 
+    /// A constant integer.
+    pub fn int(&mut self, hint: &str, value: i64) -> ValueId {
+        self.constant(hint, Tensor::scalar(value))
+    }
+
     /// A constant list of integers.
     pub fn ints(&mut self, hint: &str, values: &[i64]) -> ValueId {
         self.constant(hint, Tensor::from_vec(&[values.len()], values.to_vec()))
@@ -72,6 +77,13 @@ impl Body {
     /// The integer attribute `name` of the calling node, which must be there.
     pub fn int_attribute(&mut self, name: &str) -> ValueId {
         self.function.attributes.push(name.into());
+        let reference = Attribute::Ref(name.into(), INT);
+        self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
+    }
+
+    /// As [`Body::int_attribute`], `default` where it is absent.
+    pub fn int_attribute_or(&mut self, name: &str, default: i64) -> ValueId {
+        self.function.attribute_defaults.push((name.into(), default.into()));
         let reference = Attribute::Ref(name.into(), INT);
         self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
     }
@@ -112,18 +124,37 @@ impl Body {
 /// Codes and scale of `DynamicQuantize` for `y`.
 pub(in crate::ops) fn quantize(body: &mut Body, y: ValueId) -> (ValueId, ValueId) {
     let qmax = largest_code(body, true);
-    let (low, high) = clipped_extremes(body, y);
+    let extremes = clipped_extremes(body, y);
+    let scale = symmetric_scale(body, extremes, qmax);
+    let (_, codes) = symmetric_codes(body, y, scale, qmax);
+    (body.cast("codes", codes, planish_ir::DataType::I8), scale)
+}
+
+/// max(high, −low, 1e-8) / qmax.
+pub(in crate::ops) fn symmetric_scale(
+    body: &mut Body,
+    (low, high): (ValueId, ValueId),
+    qmax: ValueId,
+) -> ValueId {
     let low_size = body.op("low_size", "Neg", &[low]);
     let floor = body.float("floor", 1e-8);
     let amax = body.op("amax", "Max", &[high, low_size, floor]);
-    let scale = body.op("scale", "Div", &[amax, qmax]);
+    body.op("scale", "Div", &[amax, qmax])
+}
+
+/// The quotients of `y` and `scale`, and the symmetric codes as floats.
+pub(in crate::ops) fn symmetric_codes(
+    body: &mut Body,
+    y: ValueId,
+    scale: ValueId,
+    qmax: ValueId,
+) -> (ValueId, ValueId) {
     let quotient = body.op("quotient", "Div", &[y, scale]);
     let rounded = body.op("rounded", "Round", &[quotient]);
     let one = body.float("one", 1.0);
     let negative = body.op("negative", "Neg", &[qmax]);
     let qmin = body.op("qmin", "Sub", &[negative, one]);
-    let clipped = body.op("clipped", "Clip", &[rounded, qmin, qmax]);
-    (body.cast("codes", clipped, planish_ir::DataType::I8), scale)
+    (quotient, body.op("clipped", "Clip", &[rounded, qmin, qmax]))
 }
 
 /// 2^bits − 1, or 2^(bits − 1) − 1 for signed codes, as a float; reads the attribute `bits`.
@@ -141,11 +172,24 @@ pub(in crate::ops) fn largest_code(body: &mut Body, signed: bool) -> ValueId {
 
 /// clip_min · min and clip_max · max over the last axis.
 pub(in crate::ops) fn clipped_extremes(body: &mut Body, x: ValueId) -> (ValueId, ValueId) {
-    let axes = body.ints("axes", &[-1]);
-    let low = body.op("low", "ReduceMin", &[x, axes]);
-    let high = body.op("high", "ReduceMax", &[x, axes]);
+    let range = extremes(body, x);
     let clip_min = body.float_attribute("clip_min", 1.0);
     let clip_max = body.float_attribute("clip_max", 1.0);
+    clipped(body, range, (clip_min, clip_max))
+}
+
+/// The smallest and the largest element over the last axis.
+pub(in crate::ops) fn extremes(body: &mut Body, x: ValueId) -> (ValueId, ValueId) {
+    let axes = body.ints("axes", &[-1]);
+    (body.op("low", "ReduceMin", &[x, axes]), body.op("high", "ReduceMax", &[x, axes]))
+}
+
+/// Extremes times the factors that clip them.
+pub(in crate::ops) fn clipped(
+    body: &mut Body,
+    (low, high): (ValueId, ValueId),
+    (clip_min, clip_max): (ValueId, ValueId),
+) -> (ValueId, ValueId) {
     (
         body.op("clipped_low", "Mul", &[clip_min, low]),
         body.op("clipped_high", "Mul", &[clip_max, high]),

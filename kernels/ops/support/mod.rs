@@ -6,6 +6,7 @@ pub(super) mod codes;
 pub(super) mod dense;
 pub(super) mod factors;
 pub(super) mod facts;
+pub(super) mod fake_quantize;
 pub(super) mod fast;
 pub(super) mod grid;
 pub(super) mod heads;
@@ -16,9 +17,13 @@ pub(super) mod products;
 pub(super) mod quant;
 pub(super) mod rotary;
 pub(super) mod rows;
+pub(super) mod through;
+pub(super) mod through_body;
 
 #[cfg(test)]
 pub(super) mod oracle;
+#[cfg(test)]
+pub(super) mod surrogate;
 #[cfg(test)]
 pub(super) mod testing;
 

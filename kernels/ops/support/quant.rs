@@ -6,7 +6,7 @@ use planish_cpu::QuantSpec;
 use crate::{OpError, OpNode};
 
 /// The smallest range that a scale is made from.
-const FLOOR: f32 = 1e-8;
+pub(super) const FLOOR: f32 = 1e-8;
 
 /// Bits and clipping of a quantiser, read from a node.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,9 +37,14 @@ impl Quantiser {
         QuantSpec { bits: self.bits, clip_min: self.clip_min, clip_max: self.clip_max }
     }
 
+    /// The largest code of a symmetric quantiser.
+    pub fn q_max(&self) -> f32 {
+        ((1 << (self.bits - 1)) - 1) as f32
+    }
+
     /// Symmetric codes of a row, and its scale.
     pub fn symmetric(&self, row: &[f32]) -> (Vec<i8>, f32) {
-        let qmax = ((1 << (self.bits - 1)) - 1) as f32;
+        let qmax = self.q_max();
         let (low, high) = extremes(row);
         let amax = (self.clip_max * high).max(-(self.clip_min * low));
         let scale = amax.max(FLOOR) / qmax;
@@ -62,7 +67,7 @@ impl Quantiser {
 }
 
 /// The smallest and the largest element.
-fn extremes(row: &[f32]) -> (f32, f32) {
+pub(super) fn extremes(row: &[f32]) -> (f32, f32) {
     let start = (f32::INFINITY, f32::NEG_INFINITY);
     row.iter().fold(start, |(low, high), x| (low.min(*x), high.max(*x)))
 }

@@ -1,11 +1,12 @@
 //! What the tests of the operators share: random tensors, running a definition, comparing.
 
 use planish_cpu::ThreadPool;
-use planish_ir::{Attribute, DataType, Dim, Graph, Node, Tensor, ValueType};
+use planish_ir::{Attribute, DataType, Dim, Graph, Node, Tensor, ValueId, ValueType};
 
 use crate::buffers::BufferPool;
+use crate::infer::Facts;
 use crate::op::OpNode;
-use crate::{CpuContext, Fact, ops};
+use crate::{CpuContext, Fact, GradNode, GradScope, ops};
 
 /// A reproducible sequence of pseudo-random numbers.
 pub(in crate::ops) struct Random(u64);
@@ -147,6 +148,31 @@ impl Case {
         for (actual, expected) in actual.iter().zip(&expected) {
             assert_same(actual, expected, tolerance);
         }
+    }
+
+    /// Applies the gradient rule to the node with inputs of these facts, all gradients wanted.
+    /// Returns the graph that it was given, whose inputs are those of the node and then the
+    /// gradients of its outputs, and what the rule returned.
+    pub fn differentiate(&self, facts: &[Fact]) -> (Graph, Vec<Option<ValueId>>) {
+        let (mut graph, mut known) = (Graph::new("case"), Facts::default());
+        let mut given = |graph: &mut Graph, fact: &Fact| {
+            let value = graph.new_value("x", ValueType::Unknown);
+            graph.inputs.push(value);
+            known.set(value, fact.clone());
+            Some(value)
+        };
+        let inputs = facts.iter().map(|fact| given(&mut graph, fact)).collect();
+        let of_outputs: Vec<_> =
+            self.infer(facts).unwrap().iter().map(|fact| given(&mut graph, fact)).collect();
+        let mut node = Node { inputs, outputs: Vec::new(), ..self.node.clone() };
+        let n_outputs = of_outputs.len();
+        node.outputs = graph.add_op_n("y", node.clone(), n_outputs).into_iter().map(Some).collect();
+        let op = OpNode { node: &node, opset: self.opset };
+        let wanted = vec![true; facts.len()];
+        let grad = GradNode { op, outputs: &of_outputs, wanted: &wanted };
+        let rule = self.op().grad.expect("a gradient rule");
+        let gradients = rule(&mut GradScope::new(&mut graph, &mut known, &|_| 1), &grad).unwrap();
+        (graph, gradients)
     }
 
     /// What the inference says of inputs with these facts.

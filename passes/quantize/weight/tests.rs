@@ -145,3 +145,30 @@ fn zeros_stay_zeros_and_infinities_are_refused() {
         assert!(quantize_rows(&[1.0, bad], 2, 8, true).is_err());
     }
 }
+
+/// The operator that learning goes through sees the weight as it is rounded in the end.
+#[test]
+fn fake_quantize_columns_gives_the_same_values() {
+    let op =
+        planish_kernels::ops::find(planish_kernels::DOMAIN, "FakeQuantizeColumns").unwrap();
+    let (k, n) = (48, 35);
+    let weight = normal(k * n);
+    for (bits, group) in [(4, None), (8, None), (4, Some(16))] {
+        let result = quantize_columns(&weight, n, format(bits, group), Clipping::Full).unwrap();
+        let (codes, scale) =
+            (result.codes.to_f32_vec().unwrap(), result.scale.to_f32_vec().unwrap());
+        let rows = group.unwrap_or(k);
+        let want: Vec<f32> =
+            (0..k * n).map(|i| codes[i] * scale[i / n / rows * n + i % n]).collect();
+        let node = planish_ir::Node::new("FakeQuantizeColumns", Vec::new());
+        let node = node.with("bits", i64::from(bits));
+        let node = node.with("block_size", group.unwrap_or(0) as i64);
+        let ones = Tensor::from_vec(result.scale.shape(), vec![1.0f32; scale.len()]);
+        let weight = Tensor::from_vec(&[k, n], weight.clone());
+        let inputs = [Some(weight), Some(ones.clone()), Some(ones)];
+        let op_node = planish_kernels::OpNode { node: &node, opset: 1 };
+        let y = (op.eval)(&op_node, &inputs).unwrap();
+        assert_eq!(y[0].to_f32_vec().unwrap(), want);
+    }
+}
+
