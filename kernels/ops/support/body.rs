@@ -58,6 +58,13 @@ impl Body {
         self.constant(hint, Tensor::scalar(value))
     }
 
+    /// Adds the sum of `x` over its first axis, which goes.
+    pub fn sum_first(&mut self, hint: &str, x: ValueId) -> ValueId {
+        let first = self.ints("first", &[0]);
+        let sum = Node::new("ReduceSum", vec![Some(x), Some(first)]).with("keepdims", 0i64);
+        self.node(hint, sum)
+    }
+
     /// A constant list of integers.
     pub fn ints(&mut self, hint: &str, values: &[i64]) -> ValueId {
         self.constant(hint, Tensor::from_vec(&[values.len()], values.to_vec()))

@@ -12,6 +12,7 @@ pub(super) mod grid;
 pub(super) mod heads;
 pub(super) mod held;
 pub(super) mod kronecker;
+pub(super) mod norm_grad;
 pub(super) mod packed;
 pub(super) mod products;
 pub(super) mod quant;
@@ -20,6 +21,8 @@ pub(super) mod rows;
 pub(super) mod through;
 pub(super) mod through_body;
 
+#[cfg(test)]
+pub(super) mod grad_testing;
 #[cfg(test)]
 pub(super) mod oracle;
 #[cfg(test)]
