@@ -1,5 +1,5 @@
 //! `Gelu` (opset 20) and com.microsoft's `FastGelu` (tanh form, with a bias) and `QuickGelu`
-//! (x · sigmoid(α·x)).
+//! (x · sigmoid(α·x)); and planish's operator for the gradient of the first two.
 
 use planish_ir::Tensor;
 
@@ -8,14 +8,19 @@ use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu),
-    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).in_domain(MICROSOFT),
-    OpDef::new("FastGelu", infer, fast_gelu).with_cpu(cpu::fast_gelu).in_domain(MICROSOFT),
-    OpDef::new("QuickGelu", infer, quick_gelu).in_domain(MICROSOFT),
+    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).with_grad(grad::gelu),
+    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).with_grad(grad::gelu).in_domain(MICROSOFT),
+    OpDef::new("FastGelu", infer, fast_gelu)
+        .with_cpu(cpu::fast_gelu)
+        .with_grad(grad::fast_gelu)
+        .in_domain(MICROSOFT),
+    OpDef::new("QuickGelu", infer, quick_gelu).with_grad(grad::quick_gelu).in_domain(MICROSOFT),
+    grad::OP,
 ];
 
 /// α of `QuickGelu` where the node names none.

@@ -2,9 +2,10 @@
 
 use planish_ir::Tensor;
 
-use crate::MICROSOFT;
+use crate::ops::support::grad_testing::{assert_same_bits, assert_slopes};
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
+use crate::{DOMAIN, MICROSOFT};
 
 const POINTS: [f32; 5] = [-10.0, -1.0, 0.0, 0.5, 3.0];
 
@@ -45,4 +46,33 @@ fn onnx_runtime_agrees() {
         Question::new(Case::new(MICROSOFT, "QuickGelu", 1).with("alpha", 1.5f32), present(&[&x])),
     ];
     assert_agree(&questions, 1e-6);
+}
+
+#[test]
+fn the_gradients_are_the_slopes() {
+    let mut random = Random::new(46);
+    let (x, bias, dy) = (random.tensor(&[5, 7]), random.tensor(&[7]), random.tensor(&[5, 7]));
+    for domain in ["", MICROSOFT] {
+        for form in ["none", "tanh"] {
+            let case = Case::new(domain, "Gelu", 20).with("approximate", form);
+            assert_slopes(&case, &[&x], &dy, &[true], 1e-4);
+        }
+    }
+    let fast = Case::new(MICROSOFT, "FastGelu", 1);
+    assert_slopes(&fast, &[&x], &dy, &[true], 1e-4);
+    assert_slopes(&fast, &[&x, &bias], &dy, &[true, true], 1e-4);
+    assert_slopes(&Case::new(MICROSOFT, "QuickGelu", 1), &[&x], &dy, &[true], 1e-4);
+}
+
+#[test]
+fn the_gradient_kernels_agree() {
+    let mut random = Random::new(47);
+    let (mut x, dy) = (random.tensor(&[9_001]).to_f32_vec().unwrap(), random.tensor(&[9_001]));
+    x.iter_mut().for_each(|x| *x *= 6.0);
+    let x = Tensor::from_vec(&[9_001], x);
+    for form in ["none", "tanh"] {
+        let case = Case::new(DOMAIN, "GeluGrad", 1).with("approximate", form);
+        case.assert_kernel_agrees(&present(&[&dy, &x]), &[], 1e-6);
+        assert_same_bits(&case, &[&dy, &x]);
+    }
 }

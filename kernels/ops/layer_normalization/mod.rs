@@ -1,5 +1,6 @@
 //! `LayerNormalization` (opset 17): (x − mean) / √(variance + ε) · scale + bias over the axes
-//! from `axis` on; also gives mean and inverse standard deviation.
+//! from `axis` on; also gives mean and inverse standard deviation. And planish's
+//! operator for its gradient.
 
 use planish_ir::{DataType, Dim, Tensor};
 
@@ -8,11 +9,14 @@ use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("LayerNormalization", infer, eval).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("LayerNormalization", infer, eval).with_cpu(cpu::cpu).with_grad(grad::rule),
+    grad::OP,
+];
 
 /// ε where the node names none.
 const EPSILON: f32 = 1e-5;

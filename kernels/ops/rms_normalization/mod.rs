@@ -1,4 +1,5 @@
-//! `RMSNormalization` (opset 23): x / √(mean(x²) + ε) · scale over the axes from `axis` on.
+//! `RMSNormalization` (opset 23): x / √(mean(x²) + ε) · scale over the axes from `axis` on;
+//! and planish's operator for its gradient.
 
 use planish_ir::Tensor;
 
@@ -7,10 +8,14 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("RMSNormalization", infer, eval).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("RMSNormalization", infer, eval).with_cpu(cpu::cpu).with_grad(grad::rule),
+    grad::OP,
+];
 
 /// ε where the node names none.
 pub(in crate::ops) const EPSILON: f32 = 1e-5;

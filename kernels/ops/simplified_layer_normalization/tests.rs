@@ -1,6 +1,7 @@
 //! Tests of `SimplifiedLayerNormalization`.
 
 use crate::MICROSOFT;
+use crate::ops::support::grad_testing::assert_slopes;
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
@@ -22,4 +23,14 @@ fn onnx_runtime_agrees() {
     let inputs = present(&[&random.tensor(&[2, 3, 64]), &random.tensor(&[64])]);
     let case = Case::new("", "SimplifiedLayerNormalization", 17);
     assert_agree(&[Question::new(case, inputs)], 1e-6);
+}
+
+#[test]
+fn the_gradient_is_the_slope() {
+    let mut random = Random::new(49);
+    let (x, scale, dy) = (random.tensor(&[2, 6]), random.tensor(&[6]), random.tensor(&[2, 6]));
+    for domain in ["", MICROSOFT] {
+        let case = Case::new(domain, "SimplifiedLayerNormalization", 1).with("epsilon", 0.5f32);
+        assert_slopes(&case, &[&x, &scale], &dy, &[true, true], 1e-4);
+    }
 }

@@ -53,6 +53,11 @@ impl Body {
         self.constant(hint, Tensor::scalar(value))
     }
 
+    /// A constant integer scalar.
+    pub fn int(&mut self, hint: &str, value: i64) -> ValueId {
+        self.constant(hint, Tensor::scalar(value))
+    }
+
     /// A constant list of integers.
     pub fn ints(&mut self, hint: &str, values: &[i64]) -> ValueId {
         self.constant(hint, Tensor::from_vec(&[values.len()], values.to_vec()))
@@ -74,6 +79,20 @@ impl Body {
         self.function.attributes.push(name.into());
         let reference = Attribute::Ref(name.into(), INT);
         self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
+    }
+
+    /// The integer attribute `name` of the calling node, `default` where it is absent.
+    pub fn int_attribute_or(&mut self, name: &str, default: i64) -> ValueId {
+        self.function.attribute_defaults.push((name.into(), default.into()));
+        let reference = Attribute::Ref(name.into(), INT);
+        self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
+    }
+
+    /// Adds the sum of `x` over its first axis, which goes.
+    pub fn sum_first(&mut self, hint: &str, x: ValueId) -> ValueId {
+        let first = self.ints("first", &[0]);
+        let sum = Node::new("ReduceSum", vec![Some(x), Some(first)]).with("keepdims", 0i64);
+        self.node(hint, sum)
     }
 
     /// The sizes `[start, end)` of the shape of `x`; negative ones count from the end.

@@ -18,14 +18,7 @@ pub(in crate::ops) struct Kronecker {
 impl Kronecker {
     /// For rows of `n`.
     pub fn new(n: usize, p1: &Tensor, p2: Option<&Tensor>) -> Result<Self, OpError> {
-        let n1 = square(p1)?;
-        let n2 = match p2 {
-            Some(p2) => square(p2)?,
-            None => n.checked_div(n1).unwrap_or(0),
-        };
-        if n1 * n2 != n {
-            return Err(OpError::shape(format!("{n} channels are not {n1} by {n2}")));
-        }
+        let (n1, n2) = sizes(n, p1, p2)?;
         let right = p2.map(columns).transpose()?;
         Ok(Self { n1, n2, left: columns(p1)?, right })
     }
@@ -57,6 +50,23 @@ impl Kronecker {
         let cell = |i: usize| dense::dot(&self.left[i / n2 * n1..][..n1], &middle[i % n2]) as f32;
         (0..n1 * n2).map(cell).collect()
     }
+}
+
+/// n1 and n2 of rows of `n`; an absent P2 is the identity.
+pub(in crate::ops) fn sizes(
+    n: usize,
+    p1: &Tensor,
+    p2: Option<&Tensor>,
+) -> Result<(usize, usize), OpError> {
+    let n1 = square(p1)?;
+    let n2 = match p2 {
+        Some(p2) => square(p2)?,
+        None => n.checked_div(n1).unwrap_or(0),
+    };
+    if n1 * n2 != n {
+        return Err(OpError::shape(format!("{n} channels are not {n1} by {n2}")));
+    }
+    Ok((n1, n2))
 }
 
 fn square(p: &Tensor) -> Result<usize, OpError> {

@@ -11,11 +11,14 @@ pub(super) mod grid;
 pub(super) mod heads;
 pub(super) mod held;
 pub(super) mod kronecker;
+pub(super) mod norm_grad;
 pub(super) mod packed;
 pub(super) mod quant;
 pub(super) mod rotary;
 pub(super) mod rows;
 
+#[cfg(test)]
+pub(super) mod grad_testing;
 #[cfg(test)]
 pub(super) mod oracle;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The engine's `SwiGLU`: silu(gate) · up.
+//! The engine's `SwiGLU`: silu(gate) · up; and the operator for its gradient.
 
 use planish_cpu::{Isa, silu_mul};
 use planish_ir::Tensor;
@@ -8,11 +8,14 @@ use super::support::{Dense, facts, fast, rows};
 use crate::op::required;
 use crate::{CpuContext, DOMAIN, Fact, Kernel, OpDef, OpError, OpNode};
 
+mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("SwiGLU", infer, eval).in_domain(DOMAIN).with_cpu(cpu)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("SwiGLU", infer, eval).in_domain(DOMAIN).with_cpu(cpu).with_grad(grad::rule),
+    grad::OP,
+];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (gate, up) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

@@ -1,4 +1,4 @@
-//! `Swish` (opset 24): x · sigmoid(α · x).
+//! `Swish` (opset 24): x · sigmoid(α · x); and planish's operator for its gradient.
 
 use planish_ir::Tensor;
 
@@ -6,10 +6,12 @@ use super::gelu::{cpu::swish, map, sigmoid};
 use super::support::facts;
 use crate::{Fact, Kernel, OpDef, OpError, OpNode};
 
+pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Swish", infer, eval).with_cpu(cpu)];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("Swish", infer, eval).with_cpu(cpu).with_grad(grad::rule), grad::OP];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     facts::same_as_first(inputs)

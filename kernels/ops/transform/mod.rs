@@ -1,5 +1,5 @@
 //! planish's `Transform` and `TransformLeft`: each row, taken as X̃ `[n1, n2]`, becomes
-//! P1ᵀ · X̃ · P2 (or P1ᵀ · X̃, with n2 = n / n1).
+//! P1ᵀ · X̃ · P2 (or P1ᵀ · X̃, with n2 = n / n1). And the operators for their gradients.
 
 use planish_ir::{Function, Tensor};
 
@@ -10,6 +10,8 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
+mod grad_cpu;
 #[cfg(test)]
 mod tests;
 
@@ -17,11 +19,15 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("Transform", infer_both, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
-        .with_function(both),
+        .with_function(both)
+        .with_grad(grad::rule),
     OpDef::new("TransformLeft", infer_left, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
-        .with_function(left),
+        .with_function(left)
+        .with_grad(grad::rule),
+    grad::BOTH,
+    grad::LEFT,
 ];
 
 fn infer_both(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -8,13 +8,15 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[OpDef::new("TransformHeads", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
-    .with_function(function)];
+    .with_function(function)
+    .with_grad(grad::rule)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (x, p) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

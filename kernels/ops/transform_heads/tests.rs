@@ -1,6 +1,7 @@
 //! Tests of `TransformHeads`.
 
 use crate::DOMAIN;
+use crate::ops::support::grad_testing::assert_slopes;
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
@@ -40,4 +41,14 @@ fn the_function_body_agrees() {
     let questions =
         [Question::new(case(), inputs.clone()), Question::new(case(), inputs).constants(&[1])];
     assert_agree(&questions, 1e-5);
+}
+
+#[test]
+fn the_gradients_are_the_slopes() {
+    let mut random = Random::new(36);
+    let (x, p, dy) =
+        (random.tensor(&[2, 3, 12]), random.tensor(&[4, 4]), random.tensor(&[2, 3, 12]));
+    for wanted in [[true, true], [true, false], [false, true]] {
+        assert_slopes(&case(), &[&x, &p], &dy, &wanted, 1e-4);
+    }
 }
