@@ -188,8 +188,8 @@ mod tests {
                 let mut buffer = vec![f32::NAN; padded(rows) * padded(cols)];
                 let t = transpose(isa, MatRef::new(&x, rows, cols), &mut buffer);
                 assert_eq!((t.rows, t.cols), (cols, rows));
-                for i in 0..rows * cols {
-                    assert_eq!(t.data[i % cols * t.row_stride + i / cols], x[i]);
+                for (i, x) in x.iter().enumerate() {
+                    assert_eq!(t.data[i % cols * t.row_stride + i / cols], *x);
                 }
             }
         }

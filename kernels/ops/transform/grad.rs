@@ -32,7 +32,7 @@ pub(super) fn rule(
     let n_inputs = node.op.node.inputs.len();
     if (1..n_inputs).any(|i| node.wants(i)) {
         let inputs = std::iter::once(Some(dy)).chain(node.op.node.inputs.iter().copied());
-        let grad = Node::new(&format!("{name}Grad"), inputs.collect()).with_domain(DOMAIN);
+        let grad = Node::new(format!("{name}Grad"), inputs.collect()).with_domain(DOMAIN);
         let outputs = scope.node_n("grad_transform", grad, n_inputs)?;
         return Ok(outputs.into_iter().map(Some).collect());
     }
