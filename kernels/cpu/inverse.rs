@@ -70,7 +70,8 @@ struct Factors {
 impl Factors {
     /// A matrix before the elimination.
     fn new(x: &[f32], n: usize) -> Self {
-        let stride = n.next_multiple_of(COLUMNS);
+        // An odd number of tiles: rows an even one apart share few sets of the first cache.
+        let stride = (n.div_ceil(COLUMNS) | 1) * COLUMNS;
         let mut a = vec![0.0; n * stride];
         let mut least = vec![0.0f64; n];
         for (to, from) in a.chunks_exact_mut(stride.max(1)).zip(x.chunks_exact(n.max(1))) {
@@ -255,8 +256,11 @@ simd_fn! {
                 x[i * COLUMNS + row - first] = 1.0;
             }
         }
-        for top in (0..n).step_by(ROWS) {
-            solve_rows::<S>(lu, top, 0, top, &mut x, true);
+        // Above its first 1 the right-hand side, and so the solution with L, is 0.
+        let one = lu.rows.iter().position(|row| (first..first + COLUMNS).contains(row));
+        let zeros = one.unwrap_or(0) / ROWS * ROWS;
+        for top in (zeros..n).step_by(ROWS) {
+            solve_rows::<S>(lu, top, zeros, top, &mut x, true);
         }
         for top in (0..n).step_by(ROWS).rev() {
             solve_rows::<S>(lu, top, (top + ROWS).min(n), n, &mut x, false);

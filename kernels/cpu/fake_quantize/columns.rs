@@ -1,8 +1,9 @@
 //! Symmetric quantisation of columns of a row-major matrix, or of groups of them, read back.
 //!
-//! A tile of the matrix, as many rows as share a scale and a few hundred columns, is gone through
-//! twice, row by row: for the extremes, then for the result. It is chosen so that it is still in
-//! the core's own cache the second time.
+//! The rows that share a scale are gone through twice, whole rows at a time (or one thread's share
+//! of the columns): for the extremes, then for the result. What is kept of each column fits in a
+//! core's own caches. Narrow strips of columns, whose elements would still be cached the second
+//! time, are slower: each of their rows is in another page of memory.
 
 use super::{Amplitude, Extreme, load, store};
 use crate::extremes::just_before;
@@ -13,12 +14,8 @@ use crate::simd::{Simd, simd_fn};
 use crate::{Clip, Isa, QuantSpec};
 use std::ops::Range;
 
-/// Bytes of a tile.
-const TILE_BYTES: usize = 1 << 19;
-/// The narrowest and the widest tile: runs that prefetching knows, sums that the first cache holds.
-const TILE_COLUMNS: (usize, usize) = (64, 512);
-/// Columns that tiles are multiples of: two cache lines.
-const COLUMN_STEP: usize = 32;
+/// Columns that tiles are multiples of: some vectors, a few cache lines.
+const COLUMN_STEP: usize = 64;
 
 /// A matrix `[k, n]` whose columns are quantised to codes −2^(bits−1) to 2^(bits−1) − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +57,12 @@ impl ColumnSpec {
     }
 }
 
-/// Calls `f` on every tile of a matrix of `len` elements.
+/// Calls `f` on every tile of a matrix of `len` elements: its groups of rows, cut so far that there
+/// is a tile for each thread.
 fn for_each_tile(pool: &ThreadPool, spec: ColumnSpec, len: usize, f: impl Fn(Tile) + Sync) {
     let (n_rows, n_groups) = spec.groups(len);
-    let (narrow, wide) = TILE_COLUMNS;
-    let width = (TILE_BYTES / 4 / n_rows.max(1)).clamp(narrow, wide);
-    let n_tiles = spec.n.div_ceil(width).next_multiple_of(pool.n_threads());
-    let width = spec.n.div_ceil(n_tiles.max(1)).next_multiple_of(COLUMN_STEP);
+    let cuts = pool.n_threads().div_ceil(n_groups.max(1));
+    let width = spec.n.div_ceil(cuts).next_multiple_of(COLUMN_STEP);
     let n_tiles = spec.n.div_ceil(width.max(1));
     pool.for_each_dynamic(n_groups * n_tiles, 1, |tiles| {
         for i in tiles {
@@ -279,7 +275,8 @@ simd_fn! {
         let clip_at = tile.clips_at();
         let mut deciding = Deciding::new(&scales, tile, clips);
         let mut of_scale = vec![0.0f32; tile.padded()];
-        for row in 0..tile.n_rows {
+        // From the last row to the first, so that the first extreme is noted last.
+        for row in (0..tile.n_rows).rev() {
             let at = tile.at(row)..tile.at(row) + width;
             let (g, x, to) = (&dy[at.clone()], &w[at.clone()], out.w.part(at));
             for j in (0..width).step_by(S::LANES) {
@@ -290,9 +287,7 @@ simd_fn! {
                 let (inside, slope) = scales.step::<S>(j, q_max).through(v, g, zero);
                 S::store(sum, S::fma(g, slope, S::load(sum)));
                 store::<S>(to.as_mut_ptr().add(j), inside, lanes);
-                if deciding.any::<S>(v, j) {
-                    deciding.note(row, j, &x[j..j + lanes]);
-                }
+                deciding.note::<S>(v, j, row);
             }
         }
         let (max, min) = (out.max.part(clip_at.clone()), out.min.part(clip_at));
@@ -300,10 +295,8 @@ simd_fn! {
             (max[j], min[j]) = (0.0, 0.0);
             let Some(extreme) = extreme else { continue };
             let (of_value, of_clip) = extreme.gradients(of_scale[j] / q_max);
-            if deciding.rows[j] < tile.n_rows {
-                let at = tile.at(deciding.rows[j]) + j;
-                out.w.part(at..at + 1)[0] += of_value;
-            }
+            let at = tile.at(deciding.rows[j] as usize) + j;
+            out.w.part(at..at + 1)[0] += of_value;
             *(if extreme.sign > 0.0 { &mut max[j] } else { &mut min[j] }) = of_clip;
         }
     }
@@ -312,8 +305,8 @@ simd_fn! {
 /// The elements that decide the scales of a tile's columns, looked for on the way.
 struct Deciding {
     extremes: Vec<Option<Extreme>>,
-    /// The first row that holds the extreme; the largest number before it is found.
-    rows: Vec<usize>,
+    /// The row that held the extreme last; as a float, in which rows up to 2²⁴ are exact.
+    rows: Vec<f32>,
     sign: Vec<f32>,
     /// What sign · w is above only where it is the extreme.
     before: Vec<f32>,
@@ -335,27 +328,19 @@ impl Deciding {
                 before[j] = just_before(extreme.value, extreme.sign);
             }
         }
-        Self { rows: vec![usize::MAX; extremes.len()], extremes, sign, before }
+        Self { extremes, rows: vec![0.0; n], sign, before }
     }
 
-    /// Whether `v`, in the columns from `j` on, holds an extreme.
+    /// Notes which of `v`, of `row` in the columns from `j` on, are extremes.
     #[inline(always)]
-    unsafe fn any<S: Simd>(&self, v: S::F, j: usize) -> bool {
+    unsafe fn note<S: Simd>(&mut self, v: S::F, j: usize, row: usize) {
         // SAFETY: the lists have room for whole vectors.
-        let (sign, before) =
-            unsafe { (S::load(self.sign.as_ptr().add(j)), S::load(self.before.as_ptr().add(j))) };
-        S::any_gt(S::mul(v, sign), before)
-    }
-
-    /// Notes which of `values`, those of `row` in the columns from `j` on, are the first extremes.
-    #[cold]
-    #[inline(never)]
-    fn note(&mut self, row: usize, j: usize, values: &[f32]) {
-        for (column, value) in (j..).zip(values) {
-            let Some(extreme) = self.extremes[column] else { continue };
-            if *value == extreme.value {
-                self.rows[column] = self.rows[column].min(row);
-            }
+        unsafe {
+            let signed = S::mul(v, S::load(self.sign.as_ptr().add(j)));
+            let before = S::load(self.before.as_ptr().add(j));
+            let rows = self.rows.as_mut_ptr().add(j);
+            let noted = S::select_lt(before, signed, S::splat(row as f32), S::load(rows));
+            S::store(rows, noted);
         }
     }
 }

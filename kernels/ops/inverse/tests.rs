@@ -88,24 +88,24 @@ fn the_formula_of_the_rule_is_the_gradient() {
 
 /// The inverse by Cramer's rule, in f64.
 fn inverted(x: &[f64], n: usize) -> Vec<f64> {
-    let without = |x: &[f64], n: usize, i: usize, j: usize| -> Vec<f64> {
-        (0..n * n).filter(|e| e / n != i && e % n != j).map(|e| x[e]).collect()
-    };
-    fn determinant(
-        x: &[f64],
-        n: usize,
-        without: &dyn Fn(&[f64], usize, usize, usize) -> Vec<f64>,
-    ) -> f64 {
-        let sign = |j: usize| if j.is_multiple_of(2) { 1.0 } else { -1.0 };
-        let minor = |j| determinant(&without(x, n, 0, j), n - 1, without);
-        if n == 0 { 1.0 } else { (0..n).map(|j| sign(j) * x[j] * minor(j)).sum() }
-    }
-    let whole = determinant(x, n, &without);
-    let cofactor = |i: usize, j: usize| {
-        let sign = if (i + j).is_multiple_of(2) { 1.0 } else { -1.0 };
-        sign * determinant(&without(x, n, i, j), n - 1, &without)
-    };
+    let whole = determinant(x, n);
+    let cofactor = |i, j| sign(i + j) * determinant(&without(x, n, i, j), n - 1);
     (0..n * n).map(|e| cofactor(e % n, e / n) / whole).collect()
+}
+
+/// The determinant, expanded along the first row.
+fn determinant(x: &[f64], n: usize) -> f64 {
+    let term = |j| sign(j) * x[j] * determinant(&without(x, n, 0, j), n - 1);
+    if n == 0 { 1.0 } else { (0..n).map(term).sum() }
+}
+
+/// A matrix without row `i` and column `j`.
+fn without(x: &[f64], n: usize, i: usize, j: usize) -> Vec<f64> {
+    (0..n * n).filter(|e| e / n != i && e % n != j).map(|e| x[e]).collect()
+}
+
+fn sign(n: usize) -> f64 {
+    if n.is_multiple_of(2) { 1.0 } else { -1.0 }
 }
 
 #[test]
