@@ -20,9 +20,9 @@ pub enum ProductPrecision {
 
 /// c\[m, n\] = alpha · a\[m, k\] · b\[k, n\] + beta · c, all f32 with f32 sums.
 ///
-/// With [`ProductPrecision::BF16`], and a machine (and `isa`) with AMX-BF16 or AVX512-BF16, the
-/// elements of A and B are rounded to bfloat16 (to nearest, halves to even; numbers below 2⁻¹²⁶
-/// to zero) and multiplied exactly. Else this is [`sgemm`]. Any strides are taken; with
+/// With [`ProductPrecision::BF16`], and a machine (and `isa`) with AMX-BF16 or a fast AVX512-BF16,
+/// the elements of A and B are rounded to bfloat16 (to nearest, halves to even; numbers below
+/// 2⁻¹²⁶ to zero) and multiplied exactly. Else this is [`sgemm`]. Any strides are taken; with
 /// `beta == 0.0`, C is not read.
 ///
 /// # Panics

@@ -1,6 +1,7 @@
 //! f32 matrix products, c = alpha·a·b + beta·c, on strided views.
 
 mod block;
+mod deep;
 mod gemv;
 mod pack;
 
@@ -44,7 +45,11 @@ pub fn sgemm(
     if c.rows == 1 && (b.col_stride == 1 || b.row_stride == 1) {
         return gemv::gemv(pool, isa, alpha, a, b, beta, &mut c.data[..b.cols]);
     }
-    gemm(pool, isa, Product { alpha, a, b, beta }, c);
+    let p = Product { alpha, a, b, beta };
+    match deep::n_parts(c.rows, a.cols, c.cols, pool.n_threads()) {
+        1 => gemm(pool, isa, p, c),
+        parts => deep::gemm(pool, isa, p, c, parts),
+    }
 }
 
 /// The operands of alpha·a·b + beta·c but for c.
@@ -71,8 +76,13 @@ fn gemm(pool: &ThreadPool, isa: Isa, p: Product<'_>, c: MatMut<'_>) {
     let height = tile_height(m, n_panels, pool.n_threads());
     let n_strips = m.div_ceil(height);
     let out = SharedMut::new(c.data);
-    let worthwhile = if m * n * p.a.cols < 40_000 { usize::MAX } else { 1 };
-    pool.for_each_dynamic(n_panels * n_strips, worthwhile, |tasks| {
+    let n_tasks = n_panels * n_strips;
+    // A thread takes neighbouring panels, which lie in the same lines and pages of memory.
+    let chunk = match m * n * p.a.cols {
+        ..40_000 => usize::MAX,
+        _ => n_tasks / (8 * pool.n_threads()),
+    };
+    pool.for_each_dynamic(n_tasks, chunk, |tasks| {
         for task in tasks {
             let (strip, panel) = (task / n_panels, task % n_panels);
             let rows = strip * height..((strip + 1) * height).min(m);

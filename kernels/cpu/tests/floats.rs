@@ -36,6 +36,8 @@ fn sgemm_of_every_shape_and_stride() {
         (31, 300, 65),
         (50, 20, 100),
         (97, 150, 191),
+        (24, 4100, 24),
+        (20, 3000, 70),
     ];
     for (m, k, n) in shapes {
         let (a, at) = (random.floats(m * k), random.floats(m * k));

@@ -1,6 +1,6 @@
 //! Blocks of sums by the dot products of AVX512-BF16, for machines without the tiles.
 
-use super::{Job, PANEL_STEP, SIDE, Sums, TILE};
+use super::{Job, PANEL_STEP, SIDE, Sums, TILE, for_each_block};
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -9,19 +9,15 @@ const ROWS: usize = 8;
 
 /// Multiplies the packed panels `rows` of A by the panels `cols` of B.
 pub(super) fn multiply(job: &Job<'_>, a: &[u32], rows: Range<usize>, cols: Range<usize>) {
-    let panel = job.steps() * PANEL_STEP;
     let mut block = Sums([0.0; SIDE * SIDE]);
-    for col in cols {
-        let b = &job.b[col * panel..][..panel];
-        for (row, a) in rows.clone().zip(a.chunks_exact(panel)) {
-            for first in (0..SIDE).step_by(ROWS) {
-                // SAFETY: the job's unit says that the machine has AVX512-BF16; the panels hold
-                // the steps.
-                unsafe { sums(job.steps(), a.as_ptr(), b.as_ptr(), first, &mut block) };
-            }
-            job.target.write(&block, row, col);
+    for_each_block(job, a, rows, cols, |a, b, place| {
+        for first in (0..SIDE).step_by(ROWS) {
+            // SAFETY: the job's unit says that the machine has AVX512-BF16; the panels hold the
+            // steps.
+            unsafe { sums(job.steps(), a.as_ptr(), b.as_ptr(), first, &mut block) };
         }
-    }
+        job.target.write(&block, place);
+    });
 }
 
 /// The sums of the rows `first..first + ROWS` of a panel of A by a panel of B.

@@ -19,33 +19,53 @@ pub(super) struct Target<'a> {
     pub(super) beta: f32,
 }
 
+/// Where a block lies in the matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Its first element.
+    pub(super) start: *mut f32,
+    /// Rows that the matrix has there.
+    pub(super) rows: usize,
+    /// Columns that it has there.
+    pub(super) cols: usize,
+}
+
+impl Place {
+    /// Whether the block lies wholly inside the matrix.
+    pub(super) fn is_whole(&self) -> bool {
+        self.rows == SIDE && self.cols == SIDE
+    }
+}
+
 impl Target<'_> {
-    /// The element at the start of the block of panel `row` of A and panel `col` of B, and the
-    /// rows and columns that the matrix has there.
-    pub(super) fn block(&self, row: usize, col: usize) -> (*mut f32, usize, usize) {
+    /// The block of panel `row` of A and panel `col` of B.
+    pub(super) fn place(&self, row: usize, col: usize) -> Place {
         let (i, j) = (row * SIDE, col * SIDE);
-        let rows = SIDE.min(self.n_rows - i);
-        let cols = SIDE.min(self.n_cols - j);
+        let (rows, cols) = (SIDE.min(self.n_rows - i), SIDE.min(self.n_cols - j));
         let start = i * self.stride + self.first + j;
-        // Both ends are checked here, so that a block never leaves the slice.
+        // Both ends are checked, so that a block never leaves the slice.
         self.out.ptr_at(start + (rows - 1) * self.stride + cols);
-        (self.out.ptr_at(start), rows, cols)
+        Place { start: self.out.ptr_at(start), rows, cols }
+    }
+
+    /// Whether the sums go out as they are.
+    pub(super) fn is_plain(&self) -> bool {
+        self.alpha == 1.0 && self.beta == 0.0
     }
 
     /// Writes the sums of a block.
-    pub(super) fn write(&self, sums: &Sums, row: usize, col: usize) {
-        write(Isa::Avx512, self, sums, self.block(row, col));
+    pub(super) fn write(&self, sums: &Sums, place: Place) {
+        write(Isa::Avx512, self, sums, place);
     }
 }
 
 simd_fn! {
-    fn write<S>(t: &Target<'_>, sums: &Sums, block: (*mut f32, usize, usize)) {
-        let (out, rows, cols) = block;
+    fn write<S>(t: &Target<'_>, sums: &Sums, place: Place) {
         let (alpha, beta) = (S::splat(t.alpha), S::splat(t.beta));
-        for i in 0..rows {
-            for j in (0..cols).step_by(S::LANES) {
-                let lanes = S::first((cols - j).min(S::LANES));
-                let to = out.add(i * t.stride + j);
+        for i in 0..place.rows {
+            for j in (0..place.cols).step_by(S::LANES) {
+                let lanes = S::first((place.cols - j).min(S::LANES));
+                let to = place.start.add(i * t.stride + j);
                 let mut y = S::mul(alpha, S::load(sums.0.as_ptr().add(i * SIDE + j)));
                 if t.beta != 0.0 {
                     y = S::fma(beta, S::load_m(to, lanes), y);

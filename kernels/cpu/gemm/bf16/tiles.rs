@@ -1,33 +1,56 @@
 //! Blocks of sums by AMX-BF16 tiles.
 
-use super::{Job, PANEL_STEP, SIDE, Sums};
+use super::finish::Place;
+use super::{Job, PANEL_STEP, SIDE, Sums, for_each_block};
 use crate::amx::Tiles;
 use std::arch::asm;
 use std::ops::Range;
 
 /// Multiplies the packed panels `rows` of A by the panels `cols` of B.
 pub(super) fn multiply(job: &Job<'_>, a: &[u32], rows: Range<usize>, cols: Range<usize>) {
-    let panel = job.steps() * PANEL_STEP;
+    let (steps, target) = (job.steps(), &job.target);
     let mut block = Sums([0.0; SIDE * SIDE]);
     // SAFETY: the job's unit says that the machine has the tiles.
     let _tiles = unsafe { Tiles::configure() };
-    for col in cols {
-        let b = &job.b[col * panel..][..panel];
-        for (row, a) in rows.clone().zip(a.chunks_exact(panel)) {
-            // SAFETY: the tiles are configured, both panels hold the steps, at least one.
-            unsafe { sums(job.steps(), a.as_ptr(), b.as_ptr(), &mut block) };
-            job.target.write(&block, row, col);
+    for_each_block(job, a, rows, cols, |a, b, place| {
+        prefetch(place, target.stride);
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: the tiles are configured, both panels hold the steps, at least one; the whole
+        // block at the place, and the local one, can be written.
+        unsafe {
+            if target.is_plain() && place.is_whole() {
+                return sums(steps, a, b, place.start, target.stride);
+            }
+            sums(steps, a, b, block.0.as_mut_ptr(), SIDE);
+        }
+        target.write(&block, place);
+    });
+}
+
+/// Asks for the lines of a block that is to be written, so that they come while it is summed.
+#[inline(always)]
+fn prefetch(place: Place, stride: usize) {
+    for i in 0..place.rows {
+        let row = place.start.wrapping_add(i * stride);
+        // SAFETY: a prefetch of any address is allowed, and machines with AMX have this one.
+        unsafe {
+            asm!(
+                "prefetchw [{row}]",
+                "prefetchw [{row} + 64]",
+                row = in(reg) row,
+                options(nostack, readonly, preserves_flags)
+            );
         }
     }
 }
 
-/// The sums of one panel of A by one panel of B.
+/// The sums of one panel of A by one panel of B, to 32 rows at `c` that lie `stride` apart.
 ///
 /// # Safety
-/// The tiles are configured; A and B hold `steps` steps, one at least.
+/// The tiles are configured; A and B hold `steps` steps, one at least; C can be written.
 #[inline(always)]
-unsafe fn sums(steps: usize, a: *const u32, b: *const u32, block: &mut Sums) {
-    // SAFETY: the caller's promise; the four results fill `block`.
+unsafe fn sums(steps: usize, a: *const u32, b: *const u32, c: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
     unsafe {
         asm!(
             "tilezero tmm0",
@@ -55,9 +78,9 @@ unsafe fn sums(steps: usize, a: *const u32, b: *const u32, block: &mut Sums) {
             b = inout(reg) b => _,
             steps = inout(reg) steps => _,
             row = in(reg) 64usize,
-            c = in(reg) block.0.as_mut_ptr(),
-            c2 = in(reg) block.0.as_mut_ptr().add(16 * SIDE),
-            c_row = in(reg) SIDE * 4,
+            c = in(reg) c,
+            c2 = in(reg) c.add(16 * stride),
+            c_row = in(reg) stride * 4,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack)
