@@ -17,6 +17,8 @@ pub(super) mod rotary;
 pub(super) mod rows;
 
 #[cfg(test)]
+pub(super) mod gradient;
+#[cfg(test)]
 pub(super) mod oracle;
 #[cfg(test)]
 pub(super) mod testing;
