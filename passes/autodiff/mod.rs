@@ -124,8 +124,7 @@ fn backward(
         return Ok(());
     }
     let op = ops::find(&node.domain, &node.op_type).and_then(|op| op.grad);
-    let no_rule =
-        || AutodiffError::NoRule { node: node.describe(), op: node.op_type.clone() };
+    let no_rule = || AutodiffError::NoRule { node: node.describe(), op: node.op_type.clone() };
     let rule = op.ok_or_else(no_rule)?;
     let op = OpNode { node: &node, opset: opset(&node.domain) };
     let gradients = rule(

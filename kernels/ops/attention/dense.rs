@@ -12,9 +12,7 @@ use crate::{OpError, OpNode};
 /// heads given.
 pub(in crate::ops) fn layout(shape: &[usize], heads: usize) -> Option<HeadLayout> {
     match *shape {
-        [batch, heads, rows, dim] => {
-            Some(HeadLayout { batch, heads, rows, dim, head_major: true })
-        }
+        [batch, heads, rows, dim] => Some(HeadLayout { batch, heads, rows, dim, head_major: true }),
         [batch, rows, hidden] if heads > 0 && hidden.is_multiple_of(heads) => {
             Some(HeadLayout { batch, heads, rows, dim: hidden / heads, head_major: false })
         }
@@ -108,11 +106,7 @@ impl<'a> Hiding<'a> {
     }
 
     /// The attention of `op` over inputs laid out so.
-    pub fn attention(
-        &self,
-        op: &OpNode,
-        [q, k, v, y]: [HeadLayout; 4],
-    ) -> DenseAttention<'_> {
+    pub fn attention(&self, op: &OpNode, [q, k, v, y]: [HeadLayout; 4]) -> DenseAttention<'_> {
         let values = match &self.elements {
             Elements::None => None,
             Elements::Bools(values) => Some(MaskValues::Seen(values)),

@@ -1,7 +1,9 @@
 //! The gradient rule of `Attention`.
 
-use planish_ir::{Node, ValueId};
+use planish_ir::{Dim, Node, ValueId};
 
+use super::dense;
+use crate::ops::support::heads;
 use crate::{DOMAIN, GradNode, GradScope, OpError};
 
 /// The attributes that `AttentionGrad` has of `Attention`'s.
@@ -44,6 +46,12 @@ pub(super) fn grad(
         if let Some(value) = node.op.node.attributes.get(name) {
             grad = grad.with(name, value.clone());
         }
+    }
+    // Written out, since the function body of the gradient does not know the size of a head.
+    let q_heads = node.op.node.int("q_num_heads", 0);
+    let dims = heads::dims(&scope.fact(node.input(0)?), q_heads)?;
+    if let Some(size) = dims.and_then(|[_, _, _, size]| Dim::as_usize(&size)) {
+        grad = grad.with("scale", dense::scale(&node.op, size));
     }
     let outputs = scope.node_n("grad_attention", grad, 3)?;
     gradients.iter_mut().zip(outputs).for_each(|(slot, value)| *slot = Some(value));

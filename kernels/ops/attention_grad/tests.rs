@@ -5,6 +5,7 @@ use planish_ir::Tensor;
 
 use crate::buffers::BufferPool;
 use crate::ops::support::gradient::{by_differences, by_rule};
+use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 use crate::{CpuContext, DOMAIN};
 
@@ -120,8 +121,7 @@ fn check_fast(pair: &Pair, inputs: &[Option<Tensor>]) {
     let all = with_dy(&dy, inputs);
     let gradients = pair.grad.eval(&all);
     for threads in [1, 2, 3, 8] {
-        let (pool, buffers, mut caches) =
-            (ThreadPool::new(threads), BufferPool::new(), Vec::new());
+        let (pool, buffers, mut caches) = (ThreadPool::new(threads), BufferPool::new(), Vec::new());
         let mut context = CpuContext::new(&pool, &buffers, &mut caches);
         let fast = pair.forward.run_cpu_in(&mut context, inputs, &[]).unwrap();
         assert_close(&fast[0], &y[0], 2e-6);
@@ -159,6 +159,24 @@ fn the_fast_forms_agree() {
         let four = [[2, 4, 18, 8], [2, 2, 21, 8], [2, 2, 21, 5]].map(|s| random.tensor(&s));
         check_fast(&pair(), &present(&[&four[0], &four[1], &four[2]]));
     }
+}
+
+#[test]
+fn the_function_body_agrees() {
+    let mut random = Random::new(66);
+    let scaled = || Pair::new(6, 2).with("scale", 0.4f32);
+    let pairs = [
+        scaled(),
+        scaled().with("is_causal", 1i64),
+        scaled().with("is_causal", 1i64).with("softcap", 0.9f32).with("left_window_size", 2i64),
+        scaled().with("left_window_size", 0i64).with("right_window_size", 1i64),
+    ];
+    let questions = pairs.map(|pair| {
+        let x = inputs(&mut random, 2, [6, 2], [7, 5], [4, 3]);
+        let dy = random.tensor(&[2, 7, 18]);
+        Question::new(pair.grad, with_dy(&dy, &x))
+    });
+    assert_agree(&questions, 1e-5);
 }
 
 #[test]

@@ -119,9 +119,8 @@ fn the_gradient_is_turned_back() {
     let mut random = Random::new(13);
     let (three, four) = (random.tensor(&[2, 3, 12]), random.tensor(&[2, 2, 3, 4]));
     let ids = Tensor::from_vec(&[2, 3], vec![4i64, 5, 6, 0, 1, 15]);
-    let [cos3, sin3] = [&cos, &sin].map(|t| {
-        Tensor::from_vec(&[2, 3, 2], t.to_f32_vec().unwrap()[8..20].to_vec())
-    });
+    let [cos3, sin3] =
+        [&cos, &sin].map(|t| Tensor::from_vec(&[2, 3, 2], t.to_f32_vec().unwrap()[8..20].to_vec()));
     let case = |n_heads: i64| Case::new("", "RotaryEmbedding", 23).with("num_heads", n_heads);
     let partial = |n_heads| case(n_heads).with("rotary_embedding_dim", 4i64);
     let questions = [

@@ -69,9 +69,23 @@ impl Body {
         self.node(name, Node::new("Constant", Vec::new()).with("value_float", reference))
     }
 
+    /// The float attribute `name` of the calling node, which must be there.
+    pub fn required_float_attribute(&mut self, name: &str) -> ValueId {
+        self.function.attributes.push(name.into());
+        let reference = Attribute::Ref(name.into(), FLOAT);
+        self.node(name, Node::new("Constant", Vec::new()).with("value_float", reference))
+    }
+
     /// The integer attribute `name` of the calling node, which must be there.
     pub fn int_attribute(&mut self, name: &str) -> ValueId {
         self.function.attributes.push(name.into());
+        let reference = Attribute::Ref(name.into(), INT);
+        self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
+    }
+
+    /// The integer attribute `name` of the calling node, `default` where it is absent.
+    pub fn int_attribute_or(&mut self, name: &str, default: i64) -> ValueId {
+        self.function.attribute_defaults.push((name.into(), default.into()));
         let reference = Attribute::Ref(name.into(), INT);
         self.node(name, Node::new("Constant", Vec::new()).with("value_int", reference))
     }
