@@ -108,11 +108,7 @@ pub struct GradScope<'a> {
 impl<'a> GradScope<'a> {
     /// A scope over `graph`, whose values `facts` knows, under the operator set versions that
     /// `opset` gives.
-    pub fn new(
-        graph: &'a mut Graph,
-        facts: &'a mut Facts,
-        opset: &'a dyn Fn(&str) -> i64,
-    ) -> Self {
+    pub fn new(graph: &'a mut Graph, facts: &'a mut Facts, opset: &'a dyn Fn(&str) -> i64) -> Self {
         Self { graph, facts, opset }
     }
 

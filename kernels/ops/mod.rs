@@ -7,6 +7,7 @@ use crate::OpDef;
 
 mod add_rms_norm;
 mod attention;
+mod attention_grad;
 mod binary;
 mod block_quantized_matmul;
 mod cached_attention;
@@ -95,6 +96,7 @@ static OPS: &[&[OpDef]] = &[
     trilu::OPS,
     unary::OPS,
     attention::OPS,
+    attention_grad::OPS,
     gelu::OPS,
     gemm::OPS,
     group_query_attention::OPS,

@@ -8,9 +8,9 @@ use crate::ops::support::Dense;
 use crate::{OpError, OpNode};
 
 /// The mask input, causality, window and lengths of one node, taken together.
-pub(super) struct Mask {
-    /// Elements (−∞ and 0 for a bool mask), steps along `[b, h, q, k]`, number of columns.
-    given: Option<(Vec<f32>, Vec<usize>, usize)>,
+pub(in crate::ops) struct Mask {
+    /// Elements (−∞ and 0 for a bool mask), and where they lie.
+    given: Option<(Vec<f32>, Place)>,
     /// Keys of each sequence that count.
     lengths: Option<Vec<i64>>,
     /// Position of the first query among the keys, for each sequence.
@@ -18,6 +18,32 @@ pub(super) struct Mask {
     is_causal: bool,
     left: i64,
     right: i64,
+}
+
+/// Where the elements of a mask lie.
+pub(super) struct Place {
+    /// Steps along `[b, h, q, k]`.
+    pub steps: [usize; 4],
+    /// Keys that the mask knows; those beyond are hidden.
+    pub columns: usize,
+}
+
+impl Place {
+    /// Of a mask of shape `mask` for scores of shape `[b, h, q, k]`. A mask with fewer columns
+    /// than keys hides the keys beyond.
+    pub fn new(mask: &[usize], scores: [usize; 4]) -> Result<Self, OpError> {
+        let columns = match mask.last() {
+            Some(1) | None => scores[3],
+            Some(columns) => *columns,
+        };
+        let target = [scores[0], scores[1], scores[2], columns];
+        let wrong = || OpError::shape(format!("a mask {mask:?} for scores {scores:?}"));
+        if columns > scores[3] || broadcast::shapes(mask, &target)? != target {
+            return Err(wrong());
+        }
+        let steps = broadcast::strides(mask, &target).try_into().map_err(|_| wrong())?;
+        Ok(Self { steps, columns })
+    }
 }
 
 impl Mask {
@@ -58,29 +84,20 @@ impl Mask {
         match &self.given {
             _ if hidden => f32::NEG_INFINITY,
             None => 0.0,
-            Some((_, _, columns)) if k >= *columns => f32::NEG_INFINITY,
-            Some((values, steps, _)) => {
+            Some((_, place)) if k >= place.columns => f32::NEG_INFINITY,
+            Some((values, Place { steps, .. })) => {
                 values[b * steps[0] + h * steps[1] + q * steps[2] + k * steps[3]]
             }
         }
     }
 }
 
-/// A mask with fewer columns than keys hides the keys beyond.
-fn read(mask: &Tensor, shape: [usize; 4]) -> Result<(Vec<f32>, Vec<usize>, usize), OpError> {
+fn read(mask: &Tensor, shape: [usize; 4]) -> Result<(Vec<f32>, Place), OpError> {
     let mut values = Dense::read(mask)?;
     if mask.dtype() == DataType::Bool {
         let hide = |v: &mut f32| *v = if *v == 0.0 { f32::NEG_INFINITY } else { 0.0 };
         values.data.iter_mut().for_each(hide);
     }
-    let columns = match values.shape.last() {
-        Some(1) | None => shape[3],
-        Some(columns) => *columns,
-    };
-    let target = [shape[0], shape[1], shape[2], columns];
-    if columns > shape[3] || broadcast::shapes(&values.shape, &target)? != target {
-        let message = format!("a mask {:?} for scores {shape:?}", values.shape);
-        return Err(OpError::shape(message));
-    }
-    Ok((values.data, broadcast::strides(&values.shape, &target), columns))
+    let place = Place::new(&values.shape, shape)?;
+    Ok((values.data, place))
 }

@@ -13,11 +13,14 @@ use crate::{Fact, OpDef, OpError, OpNode};
 use mask::Mask;
 
 mod cpu;
-mod mask;
+pub(super) mod dense;
+mod grad;
+pub(super) mod mask;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Attention", infer, eval).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("Attention", infer, eval).with_cpu(cpu::cpu).with_grad(grad::grad)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let fact = |i| facts::required(inputs, i);
@@ -59,7 +62,7 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let n_past = optional(inputs, 4).map_or(0, |t| t.shape()[2]);
     let mask = Mask::new(op, inputs, [q.batch, q.heads, q.seq, k.seq], n_past)?;
     let scoring = Scoring {
-        scale: op.node.float("scale", 1.0 / (q.size as f32).sqrt()),
+        scale: dense::scale(op, q.size),
         softcap: op.node.float("softcap", 0.0),
         bias: &|b, h, i, j| mask.bias(b, h, i, j),
     };

@@ -82,12 +82,26 @@ fn windows_and_lengths_hide_keys() {
     let lengths = Tensor::from_vec(&[1], vec![4i64]);
     let mut inputs = present(&[&q, &k, &k]);
     inputs.extend([None, None, None, Some(lengths)]);
-    let windowed = case().with("is_causal", 1i64).with("left_window_size", 1i64).eval(&inputs);
+    let windowed = case().with("is_causal", 1i64).with("left_window_size", 1i64);
+    windowed.assert_kernel_agrees(&inputs, &[], 1e-6);
+    let windowed = windowed.eval(&inputs);
     // The queries stand at positions 2 and 3; each sees itself and the one before.
     let seen = [[false, true, true, false, false], [false, false, true, true, false]];
     let mask = Tensor::from_bools(&[1, 2, 5], &seen.concat());
     let masked = case().eval(&present(&[&q, &k, &k, &mask]));
     assert_close(&windowed[0], &masked[0], 1e-6);
+}
+
+#[test]
+fn the_kernel_gives_present_keys_and_values() {
+    let mut random = Random::new(17);
+    let (q, kv) = (random.tensor(&[2, 3, 16]), random.tensor(&[2, 5, 8]));
+    let three = case().with("q_num_heads", 4i64).with("kv_num_heads", 2i64).outputs(3);
+    three.assert_kernel_agrees(&present(&[&q, &kv, &kv]), &[], 1e-6);
+    let mut inputs = present(&[&q, &kv, &kv]);
+    let past = random.tensor(&[2, 2, 70, 4]);
+    inputs.extend([None, Some(past.clone()), Some(past)]);
+    three.with("is_causal", 1i64).assert_kernel_agrees(&inputs, &[], 1e-6);
 }
 
 #[test]

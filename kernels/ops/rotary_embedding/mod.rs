@@ -10,11 +10,12 @@ use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
+mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("RotaryEmbedding", infer, eval).with_cpu(cpu::cpu),
+    OpDef::new("RotaryEmbedding", infer, eval).with_cpu(cpu::cpu).with_grad(grad::grad),
     OpDef::new("RotaryEmbedding", infer_microsoft, eval_microsoft).in_domain(MICROSOFT),
 ];
 

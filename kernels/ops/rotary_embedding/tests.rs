@@ -3,6 +3,7 @@
 use planish_ir::Tensor;
 
 use crate::MICROSOFT;
+use crate::ops::support::gradient::{by_differences, by_rule};
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
@@ -110,4 +111,42 @@ fn onnx_runtime_agrees() {
         questions.push(Question::new(microsoft(), present(&[&four, ids, &cos, &sin])));
     }
     assert_agree(&questions, 1e-6);
+}
+
+#[test]
+fn the_gradient_is_turned_back() {
+    let (cos, sin) = caches();
+    let mut random = Random::new(13);
+    let (three, four) = (random.tensor(&[2, 3, 12]), random.tensor(&[2, 2, 3, 4]));
+    let ids = Tensor::from_vec(&[2, 3], vec![4i64, 5, 6, 0, 1, 15]);
+    let [cos3, sin3] =
+        [&cos, &sin].map(|t| Tensor::from_vec(&[2, 3, 2], t.to_f32_vec().unwrap()[8..20].to_vec()));
+    let case = |n_heads: i64| Case::new("", "RotaryEmbedding", 23).with("num_heads", n_heads);
+    let partial = |n_heads| case(n_heads).with("rotary_embedding_dim", 4i64);
+    let questions = [
+        (case(3), present(&[&three, &cos, &sin, &ids])),
+        (case(3), present(&[&three, &cos3, &sin3])),
+        (case(0), present(&[&four, &cos3, &sin3])),
+        (partial(2), present(&[&three, &cos, &sin, &ids])),
+        (partial(1).with("interleaved", 1i64), present(&[&three, &cos3, &sin3])),
+        (case(0).with("interleaved", 1i64), present(&[&four, &cos, &sin, &ids])),
+    ];
+    for (case, inputs) in questions {
+        let dy = random.tensor(inputs[0].as_ref().unwrap().shape());
+        let gradients = by_rule(&case, &inputs, &[Some(dy.clone())], &[0]).unwrap();
+        let expected = by_differences(&case, &inputs, &dy, 0);
+        assert_close(gradients[0].as_ref().unwrap(), &expected, 1e-5);
+        assert_eq!(gradients[1..], vec![None; inputs.len() - 1]);
+    }
+}
+
+#[test]
+fn tables_have_no_gradient() {
+    let (cos, sin) = caches();
+    let x = Random::new(14).tensor(&[1, 16, 4]);
+    let case = Case::new("", "RotaryEmbedding", 23).with("num_heads", 1i64);
+    let cos = cos.reshaped(vec![1, 16, 2]).unwrap();
+    let sin = sin.reshaped(vec![1, 16, 2]).unwrap();
+    let error = by_rule(&case, &present(&[&x, &cos, &sin]), &[Some(x.clone())], &[0, 2]);
+    assert!(error.unwrap_err().to_string().contains("cosines and sines"));
 }

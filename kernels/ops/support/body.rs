@@ -81,6 +81,13 @@ impl Body {
         self.node(name, Node::new("Constant", Vec::new()).with("value_float", reference))
     }
 
+    /// The float attribute `name` of the calling node, which must be there.
+    pub fn required_float_attribute(&mut self, name: &str) -> ValueId {
+        self.function.attributes.push(name.into());
+        let reference = Attribute::Ref(name.into(), FLOAT);
+        self.node(name, Node::new("Constant", Vec::new()).with("value_float", reference))
+    }
+
     /// The integer attribute `name` of the calling node, which must be there.
     pub fn int_attribute(&mut self, name: &str) -> ValueId {
         self.function.attributes.push(name.into());

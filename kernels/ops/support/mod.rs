@@ -24,6 +24,8 @@ pub(super) mod through_body;
 #[cfg(test)]
 pub(super) mod grad_testing;
 #[cfg(test)]
+pub(super) mod gradient;
+#[cfg(test)]
 pub(super) mod oracle;
 #[cfg(test)]
 pub(super) mod surrogate;

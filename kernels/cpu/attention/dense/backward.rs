@@ -155,8 +155,9 @@ impl Backward<'_> {
         for (out, layout) in [(dk, &spec.k), (dv, &spec.v)] {
             for row in 0..layout.rows {
                 // SAFETY: this task alone writes this head of this copy.
-                let row =
-                    unsafe { std::slice::from_raw_parts_mut(out.add(row * layout.step()), layout.dim) };
+                let row = unsafe {
+                    std::slice::from_raw_parts_mut(out.add(row * layout.step()), layout.dim)
+                };
                 row.fill(0.0);
             }
         }
@@ -168,13 +169,7 @@ impl Backward<'_> {
     }
 
     /// One block of queries, all query heads of a key/value head.
-    fn block(
-        &self,
-        span: &Span<'_>,
-        (batch, kv_head): (usize, usize),
-        dk: *mut f32,
-        dv: *mut f32,
-    ) {
+    fn block(&self, span: &Span<'_>, (batch, kv_head): (usize, usize), dk: *mut f32, dv: *mut f32) {
         let (spec, group, rows) = (self.spec, self.spec.group(), span.rows.len());
         let n = rows * span.step();
         let n_buffers = if spec.softcap.is_some() { 3 } else { 2 };

@@ -29,7 +29,7 @@ impl HeadLayout {
     }
 
     /// The first element of row `row` of a head.
-    pub(super) fn start(&self, batch: usize, head: usize, row: usize) -> usize {
+    pub fn start(&self, batch: usize, head: usize, row: usize) -> usize {
         if self.head_major {
             ((batch * self.heads + head) * self.rows + row) * self.dim
         } else {

@@ -75,7 +75,10 @@ impl<'a> Transposed<'a> {
             let (k, a_col, b, ldb) = (dim, 1, b.as_ptr(), PANEL);
             // SAFETY: the caller's promise; the panel holds these columns.
             unsafe {
-                gemm_block(isa, &Block { k, m, n, a, a_row, a_col, b, ldb, c, ldc, alpha, beta: 0.0 });
+                gemm_block(
+                    isa,
+                    &Block { k, m, n, a, a_row, a_col, b, ldb, c, ldc, alpha, beta: 0.0 },
+                );
             }
             key += n;
         }
