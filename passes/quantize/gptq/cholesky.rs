@@ -6,6 +6,9 @@ use crate::parallel::{for_each_chunk, for_each_item};
 const BLOCK: usize = 64;
 /// Elements of a row that are updated together: their sums stay in registers.
 const TILE: usize = 8;
+/// Rows that are updated together, a multiple of `TILE`: what they are updated by stays in the
+/// nearest cache.
+const STRIP: usize = 32;
 
 /// L, lower triangular with a positive diagonal, for which L · Lᵀ is a given matrix.
 pub(super) struct Cholesky {
@@ -62,12 +65,17 @@ fn dot(a: &[f64], b: &[f64], n: usize) -> f64 {
 fn solve_below(elements: &mut [f64], n: usize, first: usize, end: usize) {
     let (above, below) = elements.split_at_mut(end * n);
     let size = end - first;
+    // Column j of the block as a row, so that a row is updated by runs of it.
+    let block = |i: usize, j: usize| above[(first + i) * n + first + j];
+    let columns: Vec<f64> = (0..size * size).map(|at| block(at % size, at / size)).collect();
     let cost = below.len() / n.max(1) * size * size;
     for_each_chunk(below, n, cost, |_, row| {
         let row = &mut row[first..end];
         for j in 0..size {
-            let other = &above[(first + j) * n + first..][..size];
-            row[j] = (row[j] - dot(row, other, j)) / other[j];
+            let column = &columns[j * size..][..size];
+            row[j] /= column[j];
+            let solved = row[j];
+            row[j + 1..].iter_mut().zip(&column[j + 1..]).for_each(|(x, l)| *x -= solved * l);
         }
     });
 }
@@ -78,13 +86,17 @@ fn update_rest(elements: &mut [f64], n: usize, first: usize, end: usize) {
     let below = &mut elements[end * n..];
     let tiles = packed(below, n, first, size);
     let n_below = below.len() / n.max(1);
-    let mut rows: Vec<&mut [f64]> = below.chunks_mut(n).collect();
-    // The rows get longer from one to the next.
-    for_each_item(&mut rows, n_below * n_below * size, |i, row| {
-        let (left, right) = row.split_at_mut(end);
-        let factors = &left[first..];
-        for (target, tile) in right[..=i].chunks_mut(TILE).zip(tiles.chunks(TILE * size)) {
-            subtract(target, factors, tile);
+    let mut strips: Vec<&mut [f64]> = below.chunks_mut(STRIP * n).collect();
+    // Rows get longer from one to the next.
+    for_each_item(&mut strips, n_below * n_below * size, |strip, rows| {
+        let top = strip * STRIP;
+        for (t, tile) in tiles.chunks(TILE * size).enumerate().take(top / TILE + STRIP / TILE) {
+            for (i, row) in rows.chunks_mut(n).enumerate().skip((t * TILE).saturating_sub(top)) {
+                let (left, right) = row.split_at_mut(end);
+                let target = &mut right[t * TILE..=top + i];
+                let width = target.len().min(TILE);
+                subtract(&mut target[..width], &left[first..], tile);
+            }
         }
     });
 }

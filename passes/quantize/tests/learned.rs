@@ -251,7 +251,7 @@ fn few_bits_are_stored_as_four_and_the_report_says_so() {
 fn sharing() -> (Model, Layout, [LinearId; 2]) {
     let mut model = TinyDecoder::default().build(7);
     let layout = Layout::new(&model).unwrap();
-    let is_query = |id: &LinearId| layout.linear(*id).out_features == 48 && id.0 % 7 == 0;
+    let is_query = |id: &LinearId| layout.linear(*id).out_features == 48 && id.0.is_multiple_of(7);
     let queries: Vec<LinearId> = (0..14).map(LinearId).filter(is_query).collect();
     let [first, second]: [LinearId; 2] = queries.try_into().unwrap();
     let weight = layout.linear(first).weight;
