@@ -9,6 +9,8 @@ use planish_kernels::{GradNode, GradScope, OpError, OpNode, ops};
 mod prune;
 
 #[cfg(test)]
+pub(crate) mod block;
+#[cfg(test)]
 mod cases;
 #[cfg(test)]
 pub(crate) mod check;

@@ -7,11 +7,13 @@ use planish_ir::{Dim, Model, Tensor};
 use planish_onnx::{WriteOptions, write_model};
 
 use super::lower_for_opset;
+use crate::autodiff::block::{parameters, small};
+use crate::autodiff::differentiate;
 use crate::quantize::{
     Calibration, Clip, Clips, Method, QuantizeOptions, quantize_with, transforms_of,
 };
 use crate::sites::Layout;
-use crate::testing::{Mlp, TinyDecoder, evaluate};
+use crate::testing::{Mlp, Norm, TinyDecoder, evaluate};
 use crate::transform::Random;
 
 /// Batch, sequence and past of the runs.
@@ -136,5 +138,36 @@ fn onnxruntime_computes_the_same() {
             println!("{bits} {method:?}, output {j}: {difference}");
             assert!(difference < tolerance, "{bits} {method:?}, output {j}: {difference}");
         }
+    }
+}
+
+#[test]
+fn onnxruntime_computes_the_same_gradients() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut paths, mut expected) = (Vec::new(), Vec::new());
+    let llama = TinyDecoder::default();
+    let other = TinyDecoder { fused: true, bias: true, norm: Norm::Layer, ..llama };
+    for (i, decoder) in [llama, other].into_iter().enumerate() {
+        let (block, tensors) = small(decoder);
+        let wrt = parameters(&block);
+        let mut model = block.model;
+        let shape = tensors[&block.input].shape().to_vec();
+        let mut random = Random::new(12);
+        let seed = (0..shape.iter().product()).map(|_| random.normal() as f32).collect();
+        let seed = model.graph.add_constant("seed", Tensor::from_vec(&shape, seed));
+        let gradients = differentiate(&mut model, &[(block.output, seed)], &wrt).unwrap();
+        model.graph.outputs = gradients.into_iter().map(Option::unwrap).collect();
+        let tensors: Vec<Tensor> = model.graph.inputs.iter().map(|v| tensors[v].clone()).collect();
+        let path = folder.path().join(format!("{i}.onnx"));
+        emit(&model, &tensors, &path);
+        paths.push(path);
+        expected.push(evaluate(&model, tensors));
+    }
+    let n_outputs: Vec<usize> = expected.iter().map(Vec::len).collect();
+    let answers = run_onnxruntime(&paths, &n_outputs);
+    for (answer, expected) in answers.iter().flatten().zip(expected.iter().flatten()) {
+        let difference = relative_difference(answer, &expected.to_f32_vec().unwrap());
+        println!("gradient: {difference}");
+        assert!(difference < 1e-5, "{difference}");
     }
 }
