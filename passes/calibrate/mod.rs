@@ -7,6 +7,7 @@
 //!
 //! Sources: FlatQuant (Sun et al., arXiv 2410.09426), AffineQuant (Ma et al., arXiv 2403.12544).
 
+mod balance;
 mod builder;
 mod cut;
 mod error;
@@ -14,6 +15,7 @@ mod gradual;
 mod learned;
 mod objective;
 mod parameter;
+mod statistics;
 mod student;
 mod tail;
 
@@ -26,6 +28,7 @@ pub use gradual::GradualMask;
 pub use learned::{LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
 pub use objective::{Objective, Target};
 pub use parameter::{Parameter, ParameterId, ParameterKind};
+pub use statistics::{ObservedBlock, Statistics};
 pub use tail::Divergence;
 pub use student::{
     AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, SiteSlots, Student,

@@ -1,6 +1,6 @@
 //! What is minimised, and its gradients.
 
-use planish_ir::{DataType, Model, Node, ValueId, ValueType};
+use planish_ir::{DataType, Dim, Model, Node, Tensor, ValueId, ValueType};
 
 use super::{CalibrateError, Student};
 use crate::autodiff::differentiate;
@@ -8,9 +8,11 @@ use crate::autodiff::differentiate;
 /// Where the gradient of the student's output comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A further input `target`, what the output should be: the loss is the mean squared error,
-    /// and the gradients are those of its logarithm (FlatQuant divides the loss by its own
-    /// detached value), so that blocks of any magnitude learn at the same rates.
+    /// A further input `target`, what the output should be: the loss is the squared error of each
+    /// token over the squared norm of its target, in the mean over tokens. Some tokens' states
+    /// are a hundred times as large as the others' and would be all that is learned from else.
+    /// The gradients are those of the loss's logarithm (FlatQuant divides the loss by its own
+    /// detached value), so that blocks of any error learn at the same rates.
     Output,
     /// A further input `output_gradient`: the gradient of a loss computed elsewhere.
     Gradient,
@@ -47,7 +49,7 @@ impl Objective {
         let given = add_input_like(&mut model, hint, output);
         let (loss, seed) = match target {
             Target::Output => {
-                let (loss, seed) = squared_error(&mut model, output, given);
+                let (loss, seed) = relative_error(&mut model, output, given);
                 (Some(loss), seed)
             }
             Target::Gradient => (None, given),
@@ -76,7 +78,7 @@ impl Objective {
 fn add_input_like(model: &mut Model, hint: &str, like: ValueId) -> ValueId {
     let ty = model.graph.value(like).ty.clone();
     let ty = if ty == ValueType::Unknown {
-        ValueType::tensor(DataType::F32, ["batch", "sequence", "hidden"].map(planish_ir::Dim::parse).to_vec())
+        ValueType::tensor(DataType::F32, ["batch", "sequence", "hidden"].map(Dim::parse).to_vec())
     } else {
         ty
     };
@@ -85,25 +87,29 @@ fn add_input_like(model: &mut Model, hint: &str, like: ValueId) -> ValueId {
     value
 }
 
-/// The mean squared error, and the gradient of its logarithm with respect to the output.
-fn squared_error(model: &mut Model, output: ValueId, target: ValueId) -> (ValueId, ValueId) {
+/// The mean over tokens of ‖y − t‖² / ‖t‖², and the gradient of its logarithm with respect to y.
+fn relative_error(model: &mut Model, output: ValueId, target: ValueId) -> (ValueId, ValueId) {
     let graph = &mut model.graph;
+    let last = graph.add_constant("last_axis", Tensor::from_vec(&[1], vec![-1i64]));
+    // A token without any signal counts little; a block that is met exactly has no direction.
+    let tiny = graph.add_constant("tiny", Tensor::scalar(1e-20f32));
+    let two = graph.add_constant("two", Tensor::scalar(2f32));
     let mut op = |hint: &str, op_type: &str, inputs: &[ValueId]| {
         let node = Node::new(op_type, inputs.iter().copied().map(Some).collect());
-        let node = if op_type.starts_with("Reduce") { node.with("keepdims", 0i64) } else { node };
-        graph.add_op(hint, node)
+        let all = op_type.starts_with("Reduce") && inputs.len() == 1;
+        graph.add_op(hint, if all { node.with("keepdims", 0i64) } else { node })
     };
     let difference = op("difference", "Sub", &[output, target]);
-    let square = op("square", "Mul", &[difference, difference]);
-    let loss = op("loss", "ReduceMean", &[square]);
-    let sum = op("squared_error", "ReduceSum", &[square]);
-    // A block that is met exactly has no direction to go.
-    let tiny = graph.add_constant("tiny", planish_ir::Tensor::scalar(f32::MIN_POSITIVE));
-    let two = graph.add_constant("two", planish_ir::Tensor::scalar(2f32));
-    let mut op = |hint: &str, op_type: &str, inputs: &[ValueId]| {
-        graph.add_op(hint, Node::new(op_type, inputs.iter().copied().map(Some).collect()))
+    let mut squared_norm = |x: ValueId| {
+        let square = op("square", "Mul", &[x, x]);
+        let sum = op("squared_norm", "ReduceSum", &[square, last]);
+        op("squared_norm", "Max", &[sum, tiny])
     };
-    let sum = op("squared_error_floored", "Max", &[sum, tiny]);
-    let factor = op("factor", "Div", &[two, sum]);
+    let (error, signal) = (squared_norm(difference), squared_norm(target));
+    let ratio = op("relative_error", "Div", &[error, signal]);
+    let loss = op("loss", "ReduceMean", &[ratio]);
+    let sum = op("sum", "ReduceSum", &[ratio]);
+    let divisor = op("divisor", "Mul", &[signal, sum]);
+    let factor = op("factor", "Div", &[two, divisor]);
     (loss, op("output_gradient", "Mul", &[difference, factor]))
 }

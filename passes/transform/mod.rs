@@ -11,6 +11,7 @@ mod matrix;
 mod plan;
 mod random;
 mod set;
+mod symmetric;
 
 #[cfg(test)]
 mod tests;
@@ -23,3 +24,4 @@ pub use matrix::Matrix;
 pub use plan::TransformError;
 pub use random::Random;
 pub use set::{SiteMatrix, SiteTransform, TransformSet};
+pub use symmetric::{eigen, power};

@@ -2,9 +2,10 @@
 
 use planish_cpu::ThreadPool;
 
-/// Decay rates of the moments, and the floor of the divisor.
+/// Decay rates of the moments, the second one's as suits some hundred steps, and the floor of
+/// the divisor.
 const BETA_1: f32 = 0.9;
-const BETA_2: f32 = 0.999;
+const BETA_2: f32 = 0.99;
 const EPSILON: f32 = 1e-8;
 /// Elements of a thread's share at least.
 const MIN_CHUNK: usize = 1 << 14;

@@ -9,7 +9,7 @@ use planish_passes::calibrate::{GradualMask, Objective, Student, Target};
 
 use super::batches::Batches;
 use super::learner::Learner;
-use super::recipe::{BlockRecipe, cosine};
+use super::recipe::{BlockRecipe, schedule};
 use super::runner::{Runner, pool_of_steps};
 use super::states::States;
 use super::CalibrationError;
@@ -65,7 +65,7 @@ pub fn learn_block(
         }
         let gradients: Vec<Option<Tensor>> =
             objective.gradients.iter().map(|g| g.as_ref().and_then(|_| outputs.next())).collect();
-        learner.step(pool, &recipe.rates, cosine(step, recipe.steps), &gradients)?;
+        learner.step(pool, &recipe.rates, schedule(step, recipe.steps), &gradients)?;
         if let Some(stability) = student.gradual {
             learner.keep_dominant(stability);
         }

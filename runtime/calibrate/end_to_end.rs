@@ -14,7 +14,7 @@ use planish_passes::calibrate::{BlockModel, Divergence, Objective, Target};
 use super::batches::Batches;
 use super::block::masks;
 use super::pipeline::Pupil;
-use super::recipe::{EndToEndRecipe, cosine};
+use super::recipe::{EndToEndRecipe, schedule};
 use super::runner::{Runner, pool_of_steps};
 use super::states::States;
 use super::{CalibrationError, floats};
@@ -102,7 +102,7 @@ impl<'a> EndToEnd<'a> {
         let mut losses = Vec::with_capacity(self.recipe.steps);
         for step in 0..self.recipe.steps {
             let windows = batches.take().to_vec();
-            let loss = self.step(pupils, corpus, &windows, cosine(step, self.recipe.steps))?;
+            let loss = self.step(pupils, corpus, &windows, schedule(step, self.recipe.steps))?;
             losses.push(loss);
             progress(step + 1, loss);
         }
@@ -176,9 +176,8 @@ impl<'a> EndToEnd<'a> {
             sum += f64::from(floats(&outputs[0], "divergence")?.first().copied().unwrap_or(0.0));
             gradient.extend(floats(&outputs[1], "gradient")?);
         }
-        let scale = 1.0 / n_tokens.max(1) as f32;
-        gradient.iter_mut().for_each(|g| *g *= scale);
-        Ok((sum as f32 * scale, Tensor::from_vec(&shape, gradient)))
+        // The gradient is that of the sum: AdamW takes any scale but one that ε outweighs.
+        Ok(((sum / n_tokens.max(1) as f64) as f32, Tensor::from_vec(&shape, gradient)))
     }
 }
 

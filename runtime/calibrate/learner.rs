@@ -2,7 +2,7 @@
 
 use planish_cpu::ThreadPool;
 use planish_ir::Tensor;
-use planish_passes::calibrate::{GradualMask, Parameter, ParameterKind};
+use planish_passes::calibrate::{GradualMask, Parameter, ParameterId, ParameterKind};
 
 use super::CalibrationError;
 use super::adamw::Moments;
@@ -58,6 +58,13 @@ impl Learner {
     /// All tensors, in order.
     pub fn tensors(&self) -> Vec<Tensor> {
         self.parameters.iter().map(Learning::tensor).collect()
+    }
+
+    /// Sets a parameter to values of its size.
+    pub fn set(&mut self, id: ParameterId, values: &[f32]) {
+        let parameter = &mut self.parameters[id.0];
+        debug_assert_eq!(parameter.values.len(), values.len());
+        parameter.values.copy_from_slice(values);
     }
 
     /// Takes over values learned before, one tensor for each parameter. Returns whether they

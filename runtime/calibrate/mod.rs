@@ -17,6 +17,7 @@ mod own_text;
 mod pipeline;
 mod recipe;
 mod runner;
+mod start;
 mod states;
 mod store;
 

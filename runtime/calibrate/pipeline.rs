@@ -5,8 +5,13 @@ use std::collections::HashMap;
 use planish_cpu::ThreadPool;
 use planish_ir::{Model, Tensor};
 use planish_kernels::ProductPrecision;
-use planish_passes::calibrate::{BlockModel, Initial, LearnedBlock, Student, StudentOptions, cut_block, cut_tail};
-use planish_passes::quantize::{Hessians, QuantizeError, add_gram, observe};
+use planish_passes::PassManager;
+use planish_passes::calibrate::{
+    BlockModel, CalibrateError, Initial, LearnedBlock, ObservedBlock, Statistics, Student,
+    StudentOptions, cut_block, cut_tail,
+};
+use planish_passes::lower::{LowerOptions, lower};
+use planish_passes::quantize::{Hessians, QuantizeError, add_gram};
 use planish_passes::sites::Layout;
 
 use super::block::{Lesson, learn_block, masks};
@@ -15,10 +20,17 @@ use super::end_to_end::{Corpus, EndToEnd};
 use super::learner::Learner;
 use super::recipe::{BlockInput, Recipe};
 use super::runner::{Runner, pool_of_steps};
+use super::start::start_weight_clips;
 use super::states::States;
 use super::store::{Finished, Store};
-use super::CalibrationError;
+use super::{CalibrationError, floats};
 use crate::engine::Engine;
+
+/// Tokens that ranges and moments are taken of.
+const STATISTICS_TOKENS: usize = 16_384;
+
+/// How full-precision blocks are lowered.
+const NO_CACHE: LowerOptions = LowerOptions { cache: false, no_padding: true };
 
 /// A calibration to be done.
 pub struct Calibration<'a> {
@@ -97,8 +109,9 @@ impl Calibration<'_> {
         let (mut teacher, mut pupils, mut losses) = (captured.states.clone(), Vec::new(), Vec::new());
         let mut own = (recipe.input == BlockInput::Quantized).then(|| teacher.clone());
         for (index, block) in blocks.iter().enumerate() {
-            let (targets, channel_max) = self.teach(block, &teacher, outside)?;
-            let mut pupil = self.pupil(index, block, channel_max)?;
+            let targets = self.teach(block, &teacher, outside)?;
+            let statistics = self.observe(block, &teacher, outside)?;
+            let mut pupil = self.pupil(index, block, statistics)?;
             let lesson = Lesson {
                 block: index,
                 inputs: own.as_ref().unwrap_or(&teacher),
@@ -163,12 +176,13 @@ impl Calibration<'_> {
         &self,
         index: usize,
         block: &BlockModel,
-        channel_max: Vec<Vec<f32>>,
+        statistics: Statistics,
     ) -> Result<Pupil, CalibrationError> {
         let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
-        initial.channel_max = channel_max;
+        initial.statistics = statistics;
         let student = Student::new(block, self.options, &mut initial)?;
-        let learner = Learner::new(&student.parameters)?;
+        let mut learner = Learner::new(&student.parameters)?;
+        start_weight_clips(self.engine, &student, &mut learner, self.options)?;
         Ok(Pupil { student, learner })
     }
 
@@ -241,34 +255,64 @@ impl Calibration<'_> {
         Ok(windows)
     }
 
-    /// What the block gives in full precision, and the largest values that its sites read.
+    /// What the block gives in full precision.
     fn teach(
         &self,
         block: &BlockModel,
         inputs: &States,
         outside: &HashMap<String, Tensor>,
-    ) -> Result<(States, Vec<Vec<f32>>), CalibrationError> {
-        let observed = observe(&block.model, &block.layout)?;
-        let mut runner =
-            Runner::new(self.engine, &observed.model, ProductPrecision::F32, outside, pool_of_steps())?;
-        let input = &block.model.graph.value(block.input).name;
+    ) -> Result<States, CalibrationError> {
+        let mut model = block.model.clone();
+        lower(&mut model, NO_CACHE, &mut PassManager::new()).map_err(CalibrateError::from)?;
         let mut targets = inputs.empty_like();
-        let mut channel_max = vec![Vec::new(); block.layout.sites.len()];
+        let all = inputs.n_windows();
+        self.run_block(block, &model, inputs, outside, all, &mut |outputs| {
+            targets.push(&floats(&outputs[0], "a block's output")?);
+            Ok(())
+        })?;
+        Ok(targets)
+    }
+
+    /// Ranges and moments of what the block reads, on some of the windows.
+    fn observe(
+        &self,
+        block: &BlockModel,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<Statistics, CalibrationError> {
+        let observed = ObservedBlock::new(block);
+        let mut statistics = Statistics::default();
+        let length = self.recipe.blocks.length.max(1);
+        let some = STATISTICS_TOKENS.div_ceil(length).min(inputs.n_windows());
+        self.run_block(block, &observed.model, inputs, outside, some, &mut |outputs| {
+            observed.update(&mut statistics, outputs).map_err(|error| CalibrationError::Value {
+                value: "an activation".into(),
+                problem: error.to_string(),
+            })
+        })?;
+        Ok(statistics)
+    }
+
+    /// Runs a full-precision form of a block on the first windows, batch by batch.
+    fn run_block(
+        &self,
+        block: &BlockModel,
+        model: &Model,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+        n_windows: usize,
+        take: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
+    ) -> Result<(), CalibrationError> {
+        let (precision, buffers) = (ProductPrecision::F32, pool_of_steps());
+        let mut runner = Runner::new(self.engine, model, precision, outside, buffers)?;
+        let input = &block.model.graph.value(block.input).name;
         let batch = self.recipe.blocks.batch;
-        for first in (0..inputs.n_windows()).step_by(batch) {
+        for first in (0..n_windows).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
             let x = inputs.batch(&windows);
-            let mut outputs = runner.run(&|name| (name == input).then(|| x.clone()))?.into_iter();
-            let y = outputs.next().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
-            targets.push(&y);
-            for ((site, _), maxima) in observed.outputs.iter().zip(outputs) {
-                let maxima = maxima.to_f32_vec().unwrap_or_default();
-                let largest: &mut Vec<f32> = &mut channel_max[site.0];
-                largest.resize(maxima.len(), 0.0);
-                largest.iter_mut().zip(maxima).for_each(|(max, x)| *max = max.max(x));
-            }
+            take(&runner.run(&|name| (name == input).then(|| x.clone()))?)?;
         }
-        Ok((targets, channel_max))
+        Ok(())
     }
 
     /// Learns a block, or takes over what was learned before.

@@ -38,7 +38,8 @@ impl Runner {
         buffers: BufferPool,
     ) -> Result<Self, CalibrationError> {
         let buffers = Some(buffers);
-        let options = CompileOptions { precision, buffers, ..CompileOptions::default() };
+        let profile = tracing::enabled!(tracing::Level::DEBUG);
+        let options = CompileOptions { precision, buffers, profile, ..CompileOptions::default() };
         let executable = engine.compile(model, &options)?;
         for (op, n) in &executable.summary().fallbacks {
             tracing::warn!("{n} × {op} runs by its slow reference form while calibrating");
@@ -66,5 +67,13 @@ impl Runner {
         };
         let tensors = self.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         Ok(self.session.run(&tensors)?)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(profile) = self.session.profile() {
+            tracing::debug!("calibration graph:\n{profile}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use planish_kernels::DOMAIN;
 
 use super::linear::ColumnFold;
 use super::{ClipSlots, Writer};
+use crate::calibrate::statistics::matrix_of;
 use crate::calibrate::{CalibrateError, ParameterKind};
 use crate::sites::{AttentionId, HeadTransform};
 
@@ -19,7 +20,9 @@ impl Writer<'_> {
             return Ok(());
         }
         let size = attention.head_size;
-        let start = self.initial.matrix(size, self.options).to_tensor();
+        let moments = self.initial.statistics.heads.get(&id);
+        let moments = moments.map(|(q, k)| (matrix_of(k), matrix_of(q)));
+        let start = self.initial.matrix(size, self.options, moments.as_ref()).to_tensor();
         let (slot, _) = self.builder.parameter("p_h", ParameterKind::Matrix, start);
         let matrix = self.matrix_of(slot);
         self.attentions.entry(id).or_default().matrix = Some(slot);

@@ -60,6 +60,7 @@ impl Writer<'_> {
         }
         let fold = self.folds.get(&id).cloned().unwrap_or_default();
         weight = fold_weight(&mut self.builder, weight, &linear, &fold);
+        self.folded.insert(id, weight);
         if self.options.bits.quantizes_weights() {
             weight = self.round_weight(weight, &linear, &mut slots)?;
         }

@@ -40,6 +40,8 @@ pub struct Student {
     pub gradual: Option<f32>,
     /// The parameters of each site of the block.
     pub sites: BTreeMap<SiteId, SiteSlots>,
+    /// The weight of each layer after its transforms, before it is rounded, `[K, N]`.
+    pub folded: BTreeMap<LinearId, ValueId>,
     /// What the layers of each site read, transformed and rounded, `[batch, sequence, channels]`.
     pub readings: BTreeMap<SiteId, ValueId>,
     /// The parameters of each linear layer of the block.
@@ -70,17 +72,18 @@ impl Student {
             folds: BTreeMap::new(),
             sites: BTreeMap::new(),
             readings: BTreeMap::new(),
+            folded: BTreeMap::new(),
             linears: BTreeMap::new(),
             attentions: BTreeMap::new(),
         };
         writer.write()?;
-        let Writer { builder, sites, readings, linears, attentions, .. } = writer;
+        let Writer { builder, sites, readings, folded, linears, attentions, .. } = writer;
         let (parameters, masks) = builder.finish();
         let (input, output) = (block.input, block.output);
         model.graph.remove_dead();
         crate::lower::fuse_swiglu(&mut model)?;
         let gradual = options.gradual;
-        Ok(Self { model, input, output, parameters, masks, gradual, sites, readings, linears, attentions })
+        Ok(Self { model, input, output, parameters, masks, gradual, sites, folded, readings, linears, attentions })
     }
 }
 
@@ -94,6 +97,7 @@ struct Writer<'a> {
     folds: BTreeMap<LinearId, Fold>,
     sites: BTreeMap<SiteId, SiteSlots>,
     readings: BTreeMap<SiteId, ValueId>,
+    folded: BTreeMap<LinearId, ValueId>,
     linears: BTreeMap<LinearId, LinearSlots>,
     attentions: BTreeMap<AttentionId, AttentionSlots>,
 }

@@ -1,5 +1,7 @@
 //! What a student learns, and from where it starts.
 
+use crate::calibrate::Statistics;
+use crate::calibrate::balance::balanced;
 use crate::quantize::BitWidths;
 use crate::transform::{Matrix, Random, spreading};
 
@@ -27,28 +29,38 @@ pub struct StudentOptions {
 pub struct Initial {
     /// Generator of the random starting matrices.
     pub random: Random,
-    /// Largest absolute value of every channel of the block's sites, by site; empty where it was
-    /// not measured.
-    pub channel_max: Vec<Vec<f32>>,
+    /// What the block reads; what is not known is started from without it.
+    pub statistics: Statistics,
     /// How much of the activations' range the scales move into the weights (FlatQuant's
     /// diag_alpha is 0.3: c = max|W|^(1−α) / max|X|^α, inverted here as activations are divided).
     pub alpha: f64,
 }
 
-/// The sigmoid of this is 0.982: FlatQuant's start of every clipping ratio.
-pub(super) const CLIP_START: f32 = 4.0;
+/// The sigmoid of this, 0.924, is where the clipping ratios of activations and cache start.
+pub(super) const CLIP_START: f32 = 2.5;
 
 impl Initial {
     /// A start without measured ranges.
     pub fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), channel_max: Vec::new(), alpha: 0.3 }
+        Self { random: Random::new(seed), statistics: Statistics::default(), alpha: 0.3 }
     }
 
-    /// Where a matrix starts: at the identity under a gradual mask, else at [`Self::rotation`].
-    pub(super) fn matrix(&mut self, n: usize, options: &StudentOptions) -> Matrix {
-        match options.gradual {
-            Some(_) => Matrix::identity(n),
-            None => self.rotation(n),
+    /// Where a matrix of `n` rows starts: at the identity under a gradual mask; else balanced
+    /// between the second moments of activations and weights, if they are known, and spread by a
+    /// rotation.
+    pub(super) fn matrix(
+        &mut self,
+        n: usize,
+        options: &StudentOptions,
+        moments: Option<&(Matrix, Matrix)>,
+    ) -> Matrix {
+        if options.gradual.is_some() {
+            return Matrix::identity(n);
+        }
+        let rotation = self.rotation(n);
+        match moments {
+            Some((activations, weights)) => balanced(activations, weights, &rotation),
+            None => rotation,
         }
     }
 

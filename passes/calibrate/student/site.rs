@@ -8,7 +8,8 @@ use super::options::CLIP_START;
 use super::{ClipSlots, MatrixSlots, Writer};
 use crate::calibrate::{CalibrateError, ParameterId, ParameterKind};
 use crate::sites::{Site, SiteId, SiteRole};
-use crate::transform::kronecker_sizes;
+use crate::calibrate::balance::partial_traces;
+use crate::transform::{Matrix, kronecker_sizes};
 
 /// Floor of the ranges that scales start from, so that a dead channel gives no infinite scale.
 const MIN_RANGE: f64 = 1e-5;
@@ -63,7 +64,7 @@ impl Writer<'_> {
     /// zeros where the activations were not measured.
     fn scale_start(&self, id: SiteId) -> Result<Vec<f32>, CalibrateError> {
         let site = self.site(id);
-        let Some(ranges) = self.initial.channel_max.get(id.0).filter(|r| !r.is_empty()) else {
+        let Some(ranges) = self.initial.statistics.channel_max.get(&id) else {
             return Ok(vec![0.0; site.channels]);
         };
         let mut weights = vec![0.0f64; site.channels];
@@ -94,10 +95,14 @@ impl Writer<'_> {
         if let SiteRole::AttentionOutput { attention, value } = &site.role {
             let attention = self.block.layout.attention(*attention).clone();
             let at_site = self.rounds_sites();
+            let sizes = (attention.q_heads, attention.v_head_size);
+            let [first, second] = self.moments_of(id, sizes)?;
             let takes_across = at_site && self.options.online && attention.q_heads > 1;
-            let across = takes_across.then(|| self.add_matrix_of("p_o", attention.q_heads));
+            let across =
+                takes_across.then(|| self.add_matrix_of("p_o", attention.q_heads, first.as_ref()));
             let takes_within = at_site || on_cache;
-            let within = takes_within.then(|| self.add_matrix_of("p_v", attention.v_head_size));
+            let within = takes_within
+                .then(|| self.add_matrix_of("p_v", attention.v_head_size, second.as_ref()));
             if let Some((_, matrix)) = within {
                 let fold = self.folds.entry(value.linear).or_default();
                 let size = attention.v_head_size;
@@ -106,12 +111,12 @@ impl Writer<'_> {
             let slots = |p: Option<(_, ValueId)>| p.map(|(slot, _)| slot);
             self.sites.entry(id).or_default().matrix =
                 MatrixSlots::Heads { across: slots(across), within: slots(within) };
-            let sizes = (attention.q_heads, attention.v_head_size);
             self.fold_rows(&site, across.map(|p| p.1), within.map(|p| p.1), sizes);
         } else if self.rounds_sites() && self.options.online {
             let sizes = kronecker_sizes(site.channels);
-            let left = self.add_matrix_of("p_1", sizes.0);
-            let right = self.add_matrix_of("p_2", sizes.1);
+            let [first, second] = self.moments_of(id, sizes)?;
+            let left = self.add_matrix_of("p_1", sizes.0, first.as_ref());
+            let right = self.add_matrix_of("p_2", sizes.1, second.as_ref());
             self.sites.entry(id).or_default().matrix =
                 MatrixSlots::Kronecker { left: left.0, right: right.0 };
             self.fold_rows(&site, Some(left.1), Some(right.1), sizes);
@@ -119,8 +124,47 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn add_matrix_of(&mut self, hint: &str, n: usize) -> (ParameterId, ValueId) {
-        let start = self.initial.matrix(n, self.options).to_tensor();
+    /// The second moments that each factor of a site's transform stands between, of the
+    /// activations after the scale and of the layers' weights; nothing where they are not known.
+    fn moments_of(
+        &self,
+        id: SiteId,
+        (n1, n2): (usize, usize),
+    ) -> Result<[Option<(Matrix, Matrix)>; 2], CalibrateError> {
+        let site = self.site(id);
+        let Some(moments) = self.initial.statistics.moments.get(&id) else { return Ok([None, None]) };
+        let scale = self.scale_at_start(id)?;
+        let n = site.channels;
+        let scaled = |k: usize| moments.elements()[k] / (scale[k / n] * scale[k % n]);
+        let scaled: Vec<f64> = (0..n * n).map(scaled).collect();
+        let (a1, a2) = partial_traces(&scaled, n1, n2);
+        let (mut b1, mut b2) = (vec![0.0; n1 * n1], vec![0.0; n2 * n2]);
+        for linear in &site.linears {
+            let linear = self.block.layout.linear(*linear);
+            let weight = self.weight_of(linear)?;
+            add_factor_moments(&weight, &scale, (n1, n2), &mut b1, &mut b2);
+        }
+        let b1 = Matrix::from_fn(n1, n1, |i, j| b1[i * n1 + j]);
+        let b2 = Matrix::from_fn(n2, n2, |i, j| b2[i * n2 + j]);
+        Ok([Some((a1, b1)), Some((a2, b2))])
+    }
+
+    /// c where learning starts; ones where there is no scale.
+    fn scale_at_start(&self, id: SiteId) -> Result<Vec<f64>, CalibrateError> {
+        let has_scale = self.sites.get(&id).is_some_and(|slots| slots.scale.is_some());
+        if !has_scale {
+            return Ok(vec![1.0; self.site(id).channels]);
+        }
+        Ok(self.scale_start(id)?.iter().map(|log| f64::from(*log).exp()).collect())
+    }
+
+    fn add_matrix_of(
+        &mut self,
+        hint: &str,
+        n: usize,
+        moments: Option<&(Matrix, Matrix)>,
+    ) -> (ParameterId, ValueId) {
+        let start = self.initial.matrix(n, self.options, moments).to_tensor();
         let (slot, _) = self.builder.parameter(hint, ParameterKind::Matrix, start);
         (slot, self.matrix_of(slot))
     }
@@ -194,5 +238,37 @@ impl Writer<'_> {
         };
         let (max, min) = (add("max"), add("min"));
         (ClipSlots { max: max.0, min: min.0 }, [max.1, min.1])
+    }
+}
+
+/// Adds what the rows of a weight, as `[n₁, n₂]` and multiplied by the scale, contribute to the
+/// second moments of both factors.
+fn add_factor_moments(
+    weight: &[f32],
+    scale: &[f64],
+    (n1, n2): (usize, usize),
+    first: &mut [f64],
+    second: &mut [f64],
+) {
+    let n_columns = weight.len() / (n1 * n2).max(1);
+    let rows: Vec<Vec<f32>> = weight
+        .chunks_exact(n_columns.max(1))
+        .zip(scale)
+        .map(|(row, c)| row.iter().map(|x| (f64::from(*x) * c) as f32).collect())
+        .collect();
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        // In sixteen sums, so that the loop is vectorised.
+        let mut sums = [0.0f32; 16];
+        for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+        }
+        sums.iter().map(|x| f64::from(*x)).sum()
+    };
+    for i in 0..n1 {
+        for j in 0..n2 {
+            let row = &rows[i * n2 + j];
+            (0..n1).for_each(|k| first[i * n1 + k] += dot(row, &rows[k * n2 + j]));
+            (0..n2).for_each(|m| second[j * n2 + m] += dot(row, &rows[i * n2 + m]));
+        }
     }
 }

@@ -1,0 +1,93 @@
+//! What the sites and attentions of a block read in full precision.
+
+use std::collections::BTreeMap;
+
+use planish_ir::{Dim, Model, Tensor, TensorError, ValueId, ValueType};
+
+use super::BlockModel;
+use crate::quantize::{Hessian, add_gram};
+use crate::sites::{AttentionId, SiteId};
+use crate::transform::Matrix;
+
+/// Ranges and second moments of a block's activations.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// Largest absolute value of every channel of each site.
+    pub channel_max: BTreeMap<SiteId, Vec<f32>>,
+    /// Σ xᵀx of each site, `[channels, channels]`.
+    pub moments: BTreeMap<SiteId, Hessian>,
+    /// Σ xᵀx of queries and keys over all heads, `[head_size, head_size]` each, after rotary
+    /// embedding.
+    pub heads: BTreeMap<AttentionId, (Hessian, Hessian)>,
+}
+
+/// A block that gives what [`Statistics`] are made of.
+#[derive(Clone, Debug)]
+pub struct ObservedBlock {
+    /// Outputs: the activation and its moments of each site, then the moments of queries and of
+    /// keys of each attention.
+    pub model: Model,
+    sites: Vec<SiteId>,
+    attentions: Vec<AttentionId>,
+}
+
+impl ObservedBlock {
+    /// Adds the outputs to a block.
+    pub fn new(block: &BlockModel) -> Self {
+        let mut model = block.model.clone();
+        let mut outputs = Vec::new();
+        let (sites, attentions) = (block.group.sites.clone(), block.group.attentions.clone());
+        for id in &sites {
+            let site = block.layout.site(*id);
+            outputs.push(site.input);
+            outputs.push(gram(&mut model, site.input, site.channels));
+        }
+        for id in &attentions {
+            let attention = block.layout.attention(*id);
+            for index in [0, 1] {
+                let value = model.graph.node(attention.node).input(index);
+                outputs.extend(value.map(|value| gram(&mut model, value, attention.head_size)));
+            }
+        }
+        model.graph.outputs = outputs;
+        model.graph.remove_dead();
+        Self { model, sites, attentions }
+    }
+
+    /// Takes in the outputs of one run.
+    ///
+    /// # Errors
+    /// If one is no tensor of floats.
+    pub fn update(&self, statistics: &mut Statistics, outputs: &[Tensor]) -> Result<(), TensorError> {
+        let (of_sites, of_attentions) = outputs.split_at(2 * self.sites.len());
+        for (id, pair) in self.sites.iter().zip(of_sites.chunks_exact(2)) {
+            let n = pair[0].shape().last().copied().unwrap_or(1).max(1);
+            let largest = statistics.channel_max.entry(*id).or_insert_with(|| vec![0.0; n]);
+            for row in pair[0].as_slice::<f32>()?.chunks_exact(n) {
+                largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
+            }
+            statistics.moments.entry(*id).or_insert_with(|| Hessian::new(n)).add(&pair[1])?;
+        }
+        for (id, pair) in self.attentions.iter().zip(of_attentions.chunks_exact(2)) {
+            let n = pair[0].shape().last().copied().unwrap_or(1);
+            let new = || (Hessian::new(n), Hessian::new(n));
+            let (queries, keys) = statistics.heads.entry(*id).or_insert_with(new);
+            queries.add(&pair[0])?;
+            keys.add(&pair[1])?;
+        }
+        Ok(())
+    }
+}
+
+fn gram(model: &mut Model, value: ValueId, channels: usize) -> ValueId {
+    let gram = add_gram(&mut model.graph, value, channels, "planish.moments");
+    let n = Dim::from(channels);
+    model.graph.value_mut(gram).ty = ValueType::tensor(planish_ir::DataType::F32, vec![n.clone(), n]);
+    gram
+}
+
+/// Moments as a matrix.
+pub(super) fn matrix_of(moments: &Hessian) -> Matrix {
+    let n = moments.n_channels();
+    Matrix::from_fn(n, n, |i, j| moments.elements()[i * n + j])
+}

@@ -1,0 +1,107 @@
+//! Functions of symmetric matrices.
+
+use super::Matrix;
+
+/// Rounds over all off-diagonal elements at most; Jacobi's method converges quadratically, so
+/// that ten are plenty.
+const MAX_ROUNDS: usize = 30;
+
+/// The eigenvalues of a symmetric matrix and its orthonormal eigenvectors, the columns of the
+/// second matrix, by Jacobi's rotations.
+pub fn eigen(matrix: &Matrix) -> (Vec<f64>, Matrix) {
+    let n = matrix.n_rows();
+    let (mut a, mut vectors) = (matrix.clone(), Matrix::identity(n));
+    let size: f64 = a.elements().iter().map(|x| x * x).sum::<f64>().sqrt();
+    for _ in 0..MAX_ROUNDS {
+        let beside = |i: usize| (0..n).filter(move |j| *j != i);
+        let off: f64 = (0..n).flat_map(|i| beside(i).map(move |j| (i, j))).map(|at| a[at].powi(2)).sum();
+        if off.sqrt() <= f64::EPSILON * size {
+            break;
+        }
+        for p in 0..n {
+            for q in p + 1..n {
+                rotate(&mut a, &mut vectors, p, q);
+            }
+        }
+    }
+    ((0..n).map(|i| a[(i, i)]).collect(), vectors)
+}
+
+/// Makes a[p, q] zero.
+fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
+    if a[(p, q)] == 0.0 {
+        return;
+    }
+    let n = a.n_rows();
+    let theta = (a[(q, q)] - a[(p, p)]) / (2.0 * a[(p, q)]);
+    let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
+    let t = if theta == 0.0 { 1.0 } else { t };
+    let c = 1.0 / (t * t + 1.0).sqrt();
+    let s = t * c;
+    for k in 0..n {
+        let (x, y) = (a[(k, p)], a[(k, q)]);
+        (a[(k, p)], a[(k, q)]) = (c * x - s * y, s * x + c * y);
+    }
+    for k in 0..n {
+        let (x, y) = (a[(p, k)], a[(q, k)]);
+        (a[(p, k)], a[(q, k)]) = (c * x - s * y, s * x + c * y);
+    }
+    for k in 0..n {
+        let (x, y) = (vectors[(k, p)], vectors[(k, q)]);
+        (vectors[(k, p)], vectors[(k, q)]) = (c * x - s * y, s * x + c * y);
+    }
+}
+
+/// A power of a symmetric positive definite matrix; eigenvalues below `floor` times the largest
+/// count as that.
+pub fn power(matrix: &Matrix, exponent: f64, floor: f64) -> Matrix {
+    let (values, vectors) = eigen(matrix);
+    let least = values.iter().fold(0.0f64, |max, x| max.max(*x)) * floor;
+    let mut scaled = vectors.clone();
+    for i in 0..scaled.n_rows() {
+        for (x, value) in scaled.row_mut(i).iter_mut().zip(&values) {
+            *x *= value.max(least).powf(exponent);
+        }
+    }
+    scaled.times(&vectors.transposed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transform::Random;
+
+    fn positive(n: usize) -> Matrix {
+        let factor = Random::new(2).invertible(n, 30.0);
+        factor.times(&factor.transposed())
+    }
+
+    #[test]
+    fn eigenvectors_diagonalise() {
+        for n in [1, 2, 9, 24, 64] {
+            let matrix = positive(n);
+            let (values, vectors) = eigen(&matrix);
+            let gram = vectors.transposed().times(&vectors);
+            assert!(gram.max_difference(&Matrix::identity(n)) < 1e-12, "{n}");
+            let diagonal = Matrix::from_fn(n, n, |i, j| if i == j { values[i] } else { 0.0 });
+            let back = vectors.times(&diagonal).times(&vectors.transposed());
+            assert!(back.max_difference(&matrix) < 1e-11, "{n}");
+        }
+    }
+
+    #[test]
+    fn powers_multiply() {
+        let matrix = positive(12);
+        let root = power(&matrix, 0.5, 0.0);
+        assert!(root.times(&root).max_difference(&matrix) < 1e-11);
+        let inverse = power(&matrix, -1.0, 0.0);
+        assert!(inverse.times(&matrix).max_difference(&Matrix::identity(12)) < 1e-10);
+    }
+
+    #[test]
+    fn small_eigenvalues_are_lifted() {
+        let matrix = Matrix::from_fn(2, 2, |i, j| if i == j { [4.0, 0.0][i] } else { 0.0 });
+        let lifted = power(&matrix, -0.5, 0.25);
+        assert!((lifted[(0, 0)] - 0.5).abs() < 1e-15 && (lifted[(1, 1)] - 1.0).abs() < 1e-15);
+    }
+}
