@@ -13,19 +13,23 @@ mod end_to_end;
 mod error;
 mod fingerprint;
 mod learner;
+mod lessons;
 mod own_text;
 mod pipeline;
 mod recipe;
 mod runner;
+mod side_by_side;
 mod start;
 mod states;
 mod store;
+mod together;
 
 pub use error::CalibrationError;
 pub use fingerprint::fingerprint;
 pub use own_text::write_own_text;
 pub use pipeline::{Calibration, CalibrationProgress, Outcome};
 pub use recipe::{BlockInput, BlockRecipe, EndToEndRecipe, Rates, Recipe};
+pub use side_by_side::Worker;
 pub use store::{Finished, Store};
 
 use planish_ir::Tensor;

@@ -49,6 +49,10 @@ pub(super) struct QuantizeArgs {
     /// Changes of the effort's recipe, such as steps=300,matrix-rate=0.005
     #[arg(long, value_name = "NAME=VALUE,…", value_delimiter = ',', value_parser = change)]
     recipe: Vec<(String, String)>,
+    /// Blocks that learn side by side, each on its share of the threads; memory grows with them
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
     /// How weights become codes
     #[arg(long, value_enum, default_value = "nearest")]
     rounding: Rounding,
@@ -83,6 +87,7 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         }),
         effort: args.effort,
         recipe: args.recipe,
+        workers: usize::from(args.workers),
         rounding: args.rounding,
         format: args.format,
         seed: args.seed,

@@ -41,6 +41,7 @@ impl Recipe {
             calibration: None,
             effort: Effort::Fast,
             recipe: Vec::new(),
+            workers: 1,
             rounding: Rounding::Nearest,
             format: Format::Fused,
             seed: 0,

@@ -8,8 +8,10 @@ use planish_passes::calibrate::StudentOptions;
 use planish_passes::quantize::{self, Calibration, ModelQuantizer};
 use planish_passes::sites::Layout;
 use planish_runtime::calibrate::{
-    self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, fingerprint,
+    self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, Worker, fingerprint,
 };
+
+use planish_runtime::engine::cpu::CpuEngine;
 
 use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
 use super::text::{Text, tokens};
@@ -60,7 +62,7 @@ pub(super) fn learn(
     request: &QuantizeRequest,
     model: &mut Model,
     text: Option<Text>,
-    progress: &mut dyn FnMut(Stage<'_>),
+    progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<Learned, AppError> {
     let failed = |error: CalibrationError| AppError::failed("cannot calibrate", error);
     let recipe = recipe(request)?;
@@ -79,6 +81,7 @@ pub(super) fn learn(
     let store = Store::open(&store_folder(&request.output), &key).map_err(failed)?;
     let engine = engine(&request.open)?;
     let pool = ThreadPool::new(request.open.threads.unwrap_or(0));
+    let workers = workers(request);
     let calibration = calibrate::Calibration {
         engine: &engine,
         pool: &pool,
@@ -89,6 +92,7 @@ pub(super) fn learn(
         ids: &ids,
         seed: request.seed,
         hessians: request.rounding == Rounding::Gptq,
+        workers: &workers,
         store: Some(&store),
     };
     let options = request.options();
@@ -108,6 +112,16 @@ pub(super) fn learn(
     }
     let report = quantizer.finish().map_err(cannot)?;
     Ok(Learned { report, outcome, recipe, store })
+}
+
+/// Shares of the machine for blocks that learn side by side; none for one at a time.
+fn workers(request: &QuantizeRequest) -> Vec<Worker> {
+    let available = || std::thread::available_parallelism().map_or(1, usize::from);
+    let n_threads = request.open.threads.unwrap_or_else(available);
+    let each = (n_threads / request.workers.max(1)).max(1);
+    let worker =
+        |_| Worker { engine: Box::new(CpuEngine::new(each)), pool: ThreadPool::new(each) };
+    if request.workers > 1 { (0..request.workers).map(worker).collect() } else { Vec::new() }
 }
 
 fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {

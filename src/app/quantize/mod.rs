@@ -40,7 +40,7 @@ const RANGE_WINDOWS: usize = 32;
 /// supported.
 pub fn quantize(
     request: &QuantizeRequest,
-    progress: &mut dyn FnMut(Stage<'_>),
+    progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<QuantizeReport, AppError> {
     let start = Instant::now();
     check_request(request)?;
@@ -85,7 +85,7 @@ fn rewrite(
     model: &mut Model,
     file: &Path,
     text: Option<Text>,
-    progress: &mut dyn FnMut(Stage<'_>),
+    progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<(quantize::QuantizeReport, Option<Learned>), AppError> {
     if request.method.learns() {
         let learned = learn(request, model, text, progress)?;
@@ -141,7 +141,7 @@ fn measure_ranges(
     model: &Model,
     file: &Path,
     text: Option<Text>,
-    progress: &mut dyn FnMut(Stage<'_>),
+    progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<Option<CalibrationStats>, AppError> {
     let Some(text) = text else { return Ok(None) };
     text.check(model)?;

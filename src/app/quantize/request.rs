@@ -98,6 +98,8 @@ pub struct QuantizeRequest {
     pub effort: Effort,
     /// Changes of the effort's recipe, as (name, value).
     pub recipe: Vec<(String, String)>,
+    /// Blocks that learn side by side, each on its share of the threads.
+    pub workers: usize,
     /// How weights become codes.
     pub rounding: Rounding,
     /// How the result is written.

@@ -1,0 +1,214 @@
+//! What a block learns from, and learning it.
+
+use std::collections::HashMap;
+
+use planish_cpu::ThreadPool;
+use planish_ir::{Model, Tensor};
+use planish_kernels::ProductPrecision;
+use planish_passes::PassManager;
+use planish_passes::calibrate::{
+    BlockModel, CalibrateError, Initial, ObservedBlock, Statistics, Student,
+};
+use planish_passes::lower::{LowerOptions, lower};
+use planish_passes::quantize::{Hessians, add_gram};
+
+use super::block::{Lesson, learn_block, masks};
+use super::learner::Learner;
+use super::pipeline::{Calibration, CalibrationProgress, Pupil, Report};
+use super::runner::{Runner, pool_of_steps};
+use super::start::start_weight_clips;
+use super::states::States;
+use super::store::Finished;
+use super::{CalibrationError, floats};
+use crate::engine::Engine;
+
+/// Tokens that ranges and moments are taken of.
+const STATISTICS_TOKENS: usize = 16_384;
+
+/// How full-precision blocks are lowered.
+const NO_CACHE: LowerOptions = LowerOptions { cache: false, no_padding: true };
+
+impl Calibration<'_> {
+    /// What the block gives in full precision.
+    pub(super) fn teach(
+        &self,
+        block: &BlockModel,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<States, CalibrationError> {
+        let mut model = block.model.clone();
+        lower(&mut model, NO_CACHE, &mut PassManager::new()).map_err(CalibrateError::from)?;
+        let mut targets = inputs.empty_like();
+        let all = inputs.n_windows();
+        self.run_block(block, &model, inputs, outside, all, &mut |outputs| {
+            targets.push(&floats(&outputs[0], "a block's output")?);
+            Ok(())
+        })?;
+        Ok(targets)
+    }
+
+    /// Ranges and moments of what the block reads, on some of the windows.
+    pub(super) fn observe(
+        &self,
+        block: &BlockModel,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<Statistics, CalibrationError> {
+        let observed = ObservedBlock::new(block);
+        let mut statistics = Statistics::default();
+        let length = self.recipe.blocks.length.max(1);
+        let some = STATISTICS_TOKENS.div_ceil(length).min(inputs.n_windows());
+        self.run_block(block, &observed.model, inputs, outside, some, &mut |outputs| {
+            observed.update(&mut statistics, outputs).map_err(|error| CalibrationError::Value {
+                value: "an activation".into(),
+                problem: error.to_string(),
+            })
+        })?;
+        Ok(statistics)
+    }
+
+    /// Runs a full-precision form of a block on the first windows, batch by batch.
+    pub(super) fn run_block(
+        &self,
+        block: &BlockModel,
+        model: &Model,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+        n_windows: usize,
+        take: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
+    ) -> Result<(), CalibrationError> {
+        // What 4-bit activations lose is far more than what bfloat16 does.
+        let precision = match self.options.bits.activations {
+            0..=4 => ProductPrecision::BF16,
+            _ => ProductPrecision::F32,
+        };
+        let mut runner = Runner::new(self.engine, model, precision, outside, pool_of_steps())?;
+        let input = &block.model.graph.value(block.input).name;
+        let batch = self.recipe.blocks.batch;
+        for first in (0..n_windows).step_by(batch) {
+            let windows: Vec<usize> = (first..first + batch).collect();
+            let x = inputs.batch(&windows);
+            take(&runner.run(&|name| (name == input).then(|| x.clone()))?)?;
+        }
+        Ok(())
+    }
+
+    /// A block with its parameters at their start.
+    pub(super) fn pupil(
+        &self,
+        index: usize,
+        block: &BlockModel,
+        inputs: &States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<Pupil, CalibrationError> {
+        let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
+        initial.statistics = self.observe(block, inputs, outside)?;
+        let student = Student::new(block, self.options, &mut initial)?;
+        let mut learner = Learner::new(&student.parameters)?;
+        start_weight_clips(self.engine, &student, &mut learner, self.options)?;
+        Ok(Pupil { student, learner })
+    }
+
+    /// What a block learns from.
+    pub(super) fn lesson<'a>(
+        &self,
+        block: usize,
+        inputs: &'a States,
+        targets: &'a States,
+        outside: &'a HashMap<String, Tensor>,
+    ) -> Lesson<'a> {
+        let seed = self.seed.wrapping_add(1000 + block as u64);
+        Lesson { block, inputs, targets, outside, seed }
+    }
+
+    /// Learns a block, or takes over what was learned before.
+    pub(super) fn learn(
+        &self,
+        (engine, pool): (&dyn Engine, &ThreadPool),
+        pupil: &mut Pupil,
+        lesson: &Lesson<'_>,
+        progress: &mut Report<'_>,
+    ) -> Result<Vec<f32>, CalibrationError> {
+        let name = format!("block_{:04}", lesson.block);
+        let (n_steps, n_blocks) = (self.recipe.blocks.steps, self.layout.blocks.len());
+        let mut report = |step, loss| {
+            progress(CalibrationProgress { block: lesson.block, n_blocks, step, n_steps, loss });
+        };
+        let before = self.store.map_or(Ok(None), |store| store.load(&name))?;
+        if let Some(finished) = before.filter(|f| pupil.learner.restore(&f.values)) {
+            report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
+            return Ok(finished.losses);
+        }
+        let Pupil { student, learner } = pupil;
+        let recipe = &self.recipe.blocks;
+        let losses =
+            learn_block(engine, pool, student, learner, recipe, lesson, &mut report)?;
+        self.save(&name, pupil, &losses)?;
+        Ok(losses)
+    }
+
+    pub(super) fn save(&self, name: &str, pupil: &Pupil, losses: &[f32]) -> Result<(), CalibrationError> {
+        let Some(store) = self.store else { return Ok(()) };
+        let values = pupil.learner.parameters().iter().map(|p| p.values().to_vec()).collect();
+        store.save(name, &Finished { values, losses: losses.to_vec() })
+    }
+
+    /// Σ xᵀx of what the layers of each site of a quantised block read, for the states that the
+    /// quantised blocks before it give; the states are replaced by what it gives.
+    pub(super) fn hessians_of(
+        &self,
+        pupil: &Pupil,
+        states: &mut States,
+        outside: &HashMap<String, Tensor>,
+    ) -> Result<Hessians, CalibrationError> {
+        let mut model = pupil.student.model.clone();
+        let mut sites = Vec::new();
+        for (site, reading) in &pupil.student.readings {
+            let channels = self.layout.site(*site).channels;
+            let gram = add_gram(&mut model.graph, *reading, channels, "gram");
+            model.graph.outputs.push(gram);
+            sites.push(*site);
+        }
+        let mut hessians = Hessians::default();
+        self.advance(pupil, &model, states, outside, &mut |grams| {
+            for (site, gram) in sites.iter().zip(grams) {
+                hessians.update(*site, gram).map_err(|error| CalibrationError::Value {
+                    value: "a Hessian".into(),
+                    problem: error.to_string(),
+                })?;
+            }
+            Ok(())
+        })?;
+        Ok(hessians)
+    }
+
+    /// Replaces the states by what the quantised block, `model`, makes of them; `also` sees what
+    /// else it gives for every batch.
+    pub(super) fn advance(
+        &self,
+        pupil: &Pupil,
+        model: &Model,
+        states: &mut States,
+        outside: &HashMap<String, Tensor>,
+        also: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
+    ) -> Result<(), CalibrationError> {
+        let input = &model.graph.value(pupil.student.input).name;
+        let mut runner =
+            Runner::new(self.engine, model, ProductPrecision::BF16, outside, pool_of_steps())?;
+        let (batch, masks) = (self.recipe.blocks.batch, masks(&pupil.student, 1.0));
+        for first in (0..states.n_windows()).step_by(batch) {
+            let windows: Vec<usize> = (first..first + batch).collect();
+            let x = states.batch(&windows);
+            let outputs = runner.run(&|name| {
+                match name {
+                    _ if name == input => Some(x.clone()),
+                    _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
+                }
+            })?;
+            let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
+            states.replace(&windows, &y);
+            also(&outputs[1..])?;
+        }
+        Ok(())
+    }
+}
