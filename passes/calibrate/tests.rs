@@ -45,7 +45,11 @@ fn disturbed(student: &Student, random: &mut Random) -> Vec<Tensor> {
 }
 
 /// The student's graph with its parameters as constants, so that it can stand for its block.
-fn output_of(student: &Student, given: &[(planish_ir::ValueId, Tensor)], values: &[Tensor]) -> Tensor {
+fn output_of(
+    student: &Student,
+    given: &[(planish_ir::ValueId, Tensor)],
+    values: &[Tensor],
+) -> Tensor {
     let graph = &student.model.graph;
     let n_first = graph.inputs.len() - values.len();
     let mask = |name: &str| {
@@ -159,8 +163,7 @@ fn groups_and_merged_transforms_too() {
 #[test]
 fn merged_transforms_leave_no_node_behind() {
     let (mut model, layout) = canonical(TinyDecoder::default());
-    let options =
-        StudentOptions { online: false, gradual: Some(0.1), ..options("w4a4kv4") };
+    let options = StudentOptions { online: false, gradual: Some(0.1), ..options("w4a4kv4") };
     let mut calibration = Calibration::of_transforms(TransformSet::identity(&layout));
     for i in 0..layout.blocks.len() {
         let piece = cut_block(&model, &layout, i).unwrap();
@@ -170,9 +173,8 @@ fn merged_transforms_leave_no_node_behind() {
     }
     let quantize = QuantizeOptions { bits: BitWidths::W4A4KV4, ..QuantizeOptions::default() };
     quantize_with(&mut model, &layout, &calibration, &quantize, &mut |_| {}).unwrap();
-    let transforms = model.graph.node_ids().filter(|id| {
-        model.graph.node(*id).op_type.contains("Transform")
-    });
+    let transforms =
+        model.graph.node_ids().filter(|id| model.graph.node(*id).op_type.contains("Transform"));
     assert_eq!(transforms.count(), 0);
 }
 

@@ -7,8 +7,8 @@ use planish_passes::PassManager;
 use planish_passes::calibrate::BlockModel;
 use planish_passes::lower::{LowerOptions, lower};
 
-use super::states::States;
 use super::CalibrationError;
+use super::states::States;
 use crate::decoder::{Feeds, Roles};
 use crate::engine::{CompileOptions, Engine, Executable};
 
@@ -42,8 +42,7 @@ pub fn capture(
             wanted.push(*outside);
         }
     }
-    let names: Vec<String> =
-        wanted.iter().map(|v| model.graph.value(*v).name.clone()).collect();
+    let names: Vec<String> = wanted.iter().map(|v| model.graph.value(*v).name.clone()).collect();
     let (executable, feeds) = compile_prefix(engine, model, &wanted, &names)?;
     let mut session = executable.session();
     let mut captured: Option<Captured> = None;
@@ -84,7 +83,8 @@ fn compile_prefix(
         prefix.graph.outputs.push(*value);
     }
     let options = LowerOptions { cache: true, no_padding: true };
-    lower(&mut prefix, options, &mut PassManager::new()).map_err(crate::decoder::DecoderError::from)?;
+    lower(&mut prefix, options, &mut PassManager::new())
+        .map_err(crate::decoder::DecoderError::from)?;
     let options = CompileOptions { outputs: Some(names.to_vec()), ..CompileOptions::default() };
     let executable = engine.compile(&prefix, &options)?;
     let feeds = Feeds::new(&model.graph, &roles, executable.inputs())?;

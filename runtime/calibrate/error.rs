@@ -27,7 +27,9 @@ pub enum CalibrationError {
         length: usize,
     },
     /// A block that reads an activation that is not the same for all windows.
-    #[error("block {block} reads \"{value}\", which depends on the text: it can't be learned alone")]
+    #[error(
+        "block {block} reads \"{value}\", which depends on the text: it can't be learned alone"
+    )]
     Outside {
         /// Number of the block.
         block: usize,

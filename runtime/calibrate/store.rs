@@ -55,8 +55,8 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let arrays =
-            read_npz(&path).map_err(|error| CalibrationError::Store { path: path.clone(), error })?;
+        let arrays = read_npz(&path)
+            .map_err(|error| CalibrationError::Store { path: path.clone(), error })?;
         let mut arrays: Vec<(String, Vec<f32>)> =
             arrays.into_iter().filter_map(|(name, array)| Some((name, array.to_f32()?))).collect();
         arrays.sort_by(|a, b| a.0.cmp(&b.0));
@@ -102,7 +102,8 @@ impl Store {
         name: &str,
         write: impl FnOnce(&Path) -> Result<(), CalibrationError>,
     ) -> Result<(), CalibrationError> {
-        let (partial, whole) = (self.folder.join(format!(".{name}.partial")), self.folder.join(name));
+        let (partial, whole) =
+            (self.folder.join(format!(".{name}.partial")), self.folder.join(name));
         write(&partial)?;
         fs::rename(&partial, &whole).map_err(|error| self.io(&whole, error))
     }

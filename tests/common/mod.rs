@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use planish::app::{
-    Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize,
-};
+use planish::app::{Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize};
 use planish_passes::quantize::BitWidths;
 use planish_runtime::npz::NpyArray;
 

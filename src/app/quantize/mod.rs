@@ -154,8 +154,7 @@ fn measure_ranges(
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         AppError::failed(format!("cannot calibrate {}", file.display()), error)
     };
-    let windows: Vec<&[u32]> =
-        text.ids.chunks_exact(RANGE_WINDOW).take(RANGE_WINDOWS).collect();
+    let windows: Vec<&[u32]> = text.ids.chunks_exact(RANGE_WINDOW).take(RANGE_WINDOWS).collect();
     let layout = Layout::new(model).map_err(|error| failed(error.into()))?;
     let mut on_window = |done: usize| progress(Stage::new("calibrate", done, windows.len()));
     collect_stats(model, &layout, &engine(&request.open)?, &windows, &mut on_window)
