@@ -83,7 +83,19 @@ impl Student {
         model.graph.remove_dead();
         crate::lower::fuse_swiglu(&mut model)?;
         let gradual = options.gradual;
-        Ok(Self { model, input, output, parameters, masks, gradual, sites, folded, readings, linears, attentions })
+        Ok(Self {
+            model,
+            input,
+            output,
+            parameters,
+            masks,
+            gradual,
+            sites,
+            folded,
+            readings,
+            linears,
+            attentions,
+        })
     }
 }
 
