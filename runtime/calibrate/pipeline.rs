@@ -106,7 +106,8 @@ impl Calibration<'_> {
         let windows = self.windows()?;
         let captured = capture(self.engine, self.model, &blocks, &windows, recipe.batch)?;
         let outside = &captured.outside;
-        let (mut teacher, mut pupils, mut losses) = (captured.states.clone(), Vec::new(), Vec::new());
+        let (mut teacher, mut pupils, mut losses) =
+            (captured.states.clone(), Vec::new(), Vec::new());
         let mut own = (recipe.input == BlockInput::Quantized).then(|| teacher.clone());
         for (index, block) in blocks.iter().enumerate() {
             let targets = self.teach(block, &teacher, outside)?;
@@ -205,8 +206,7 @@ impl Calibration<'_> {
             return Ok(losses);
         }
         let tail = cut_tail(self.model, self.layout)?;
-        let mut whole =
-            EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
+        let mut whole = EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
         let losses = whole.learn(pupils, corpus, &mut |step, loss| {
             let (block, n_steps) = (n_blocks, recipe.steps);
             progress(CalibrationProgress { block, n_blocks, step, n_steps, loss });
@@ -248,8 +248,9 @@ impl Calibration<'_> {
         let mut windows: Vec<&[u32]> =
             self.ids.chunks_exact(recipe.length).take(recipe.windows).collect();
         windows.truncate(windows.len() / recipe.batch * recipe.batch);
-        if windows.is_empty() {
-            let (tokens, batch, length) = (self.ids.len(), recipe.batch, recipe.length);
+        let batch = self.recipe.largest_batch();
+        if windows.len() < batch {
+            let (tokens, length) = (self.ids.len(), recipe.length);
             return Err(CalibrationError::TooShort { tokens, batch, length });
         }
         Ok(windows)
@@ -362,11 +363,9 @@ impl Calibration<'_> {
         for first in (0..states.n_windows()).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
             let x = states.batch(&windows);
-            let outputs = runner.run(&|name| {
-                match name {
-                    _ if name == input => Some(x.clone()),
-                    _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
-                }
+            let outputs = runner.run(&|name| match name {
+                _ if name == input => Some(x.clone()),
+                _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
             })?;
             let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
             states.replace(&windows, &y);

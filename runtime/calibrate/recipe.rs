@@ -145,6 +145,30 @@ impl Recipe {
         self.blocks.steps > 0 && self.blocks.rates.weight > 0.0 || together
     }
 
+    /// The most windows that a step learns from.
+    pub fn largest_batch(&self) -> usize {
+        let last = if self.end_to_end.steps > 0 { self.end_to_end.batch } else { 0 };
+        self.blocks.batch.max(last)
+    }
+
+    /// Checks that the numbers go together.
+    ///
+    /// # Errors
+    /// A sentence that says which do not.
+    pub fn check(&self) -> Result<(), String> {
+        let BlockRecipe { windows, batch, .. } = self.blocks;
+        // The windows are a whole number of batches.
+        let taken = windows / batch * batch;
+        let largest = self.largest_batch();
+        if taken < largest {
+            return Err(format!(
+                "the recipe has a batch of {largest}, but takes {taken} windows of text in \
+                 batches of {batch}"
+            ));
+        }
+        Ok(())
+    }
+
     /// Changes one number by its name, as shown by the text form.
     ///
     /// # Errors
@@ -226,6 +250,21 @@ mod tests {
         {
             assert!(recipe.set(name, value).unwrap_err().contains(value), "{name}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_the_text() {
+        let check = |changes: &[(&str, &str)]| {
+            let mut recipe = Recipe::fast();
+            changes.iter().for_each(|(name, value)| recipe.set(name, value).unwrap());
+            recipe.check()
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[("windows", "4")]), Ok(()));
+        assert!(check(&[("windows", "3")]).unwrap_err().contains("batch of 4"));
+        let changes = [("windows", "7"), ("last-batch", "5")];
+        assert!(check(&changes).unwrap_err().contains("takes 4 windows"));
+        assert_eq!(check(&[changes[0], changes[1], ("last-steps", "0")]), Ok(()));
     }
 
     #[test]

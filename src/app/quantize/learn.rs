@@ -48,6 +48,7 @@ pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
     for (name, value) in &request.recipe {
         recipe.set(name, value).map_err(AppError::Input)?;
     }
+    recipe.check().map_err(AppError::Input)?;
     Ok(recipe)
 }
 
@@ -112,8 +113,7 @@ pub(super) fn learn(
 
 fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {
     let affine = request.method == Method::Affinequant;
-    let stability =
-        if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
+    let stability = if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
     StudentOptions {
         bits: request.bits,
         group_size: request.group_size,
