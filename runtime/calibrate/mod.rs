@@ -20,6 +20,8 @@ mod runner;
 mod start;
 mod states;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use error::CalibrationError;
 pub use fingerprint::fingerprint;
