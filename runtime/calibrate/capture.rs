@@ -21,6 +21,17 @@ pub struct Captured {
     pub outside: HashMap<String, Tensor>,
 }
 
+/// Checks that the model takes windows of `length` tokens.
+///
+/// # Errors
+/// If it does not, or is no decoder.
+pub fn check_length(model: &Model, length: usize) -> Result<(), CalibrationError> {
+    match Roles::find(model)?.max_positions {
+        Some(capacity) if capacity < length => Err(CalibrationError::TooLong { length, capacity }),
+        _ => Ok(()),
+    }
+}
+
 /// Runs all windows, `batch` at a time, up to the first block. The number of windows must be a
 /// multiple of the batch.
 ///
@@ -43,6 +54,7 @@ pub fn capture(
         }
     }
     let names: Vec<String> = wanted.iter().map(|v| model.graph.value(*v).name.clone()).collect();
+    check_length(model, windows.first().map_or(0, |window| window.len()))?;
     let (executable, feeds) = compile_prefix(engine, model, &wanted, &names)?;
     let mut session = executable.session();
     let mut captured: Option<Captured> = None;

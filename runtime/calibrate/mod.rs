@@ -23,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use capture::check_length;
 pub use error::CalibrationError;
 pub use fingerprint::fingerprint;
 pub use own_text::write_own_text;

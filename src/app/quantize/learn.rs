@@ -66,6 +66,7 @@ pub(super) fn learn(
     let failed = |error: CalibrationError| AppError::failed("cannot calibrate", error);
     let recipe = recipe(request)?;
     let sizes = (recipe.blocks.windows, recipe.blocks.length);
+    calibrate::check_length(model, recipe.blocks.length).map_err(failed)?;
     let ids = tokens(request, text, model, sizes, progress)?;
     let source = model.clone();
     let layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
