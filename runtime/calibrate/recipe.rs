@@ -90,6 +90,9 @@ const BLOCK_RATES: Rates = Rates { matrix: 2e-3, scale: 5e-3, clip: 5e-2, weight
 /// Those of the last stage, likewise.
 const LAST_RATES: Rates = Rates { matrix: 1e-4, scale: 2e-4, clip: 2e-3, weight: 2e-4 };
 
+/// What a number of a recipe may be at most, so that products of two do not overflow.
+const LARGEST: usize = 1_000_000_000;
+
 impl Recipe {
     /// For two cores: minutes for a model of 135 million parameters.
     pub fn fast() -> Self {
@@ -175,7 +178,10 @@ impl Recipe {
     /// A sentence that says which names there are, or what a value must be.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let wrong = || format!("\"{value}\" is no value for {name}");
-        let count = || value.parse::<usize>().map_err(|_| wrong());
+        let count = || match value.parse::<usize>() {
+            Ok(n) if n <= LARGEST => Ok(n),
+            _ => Err(wrong()),
+        };
         let positive = || count().and_then(|n| if n > 0 { Ok(n) } else { Err(wrong()) });
         let rate = || match value.parse::<f32>() {
             Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
@@ -246,8 +252,13 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let mut recipe = Recipe::fast();
         assert!(recipe.set("speed", "1").unwrap_err().contains("it has windows="));
-        for (name, value) in [("steps", "-1"), ("batch", "0"), ("clip-rate", "NaN"), ("input", "x")]
-        {
+        for (name, value) in [
+            ("steps", "-1"),
+            ("windows", "99999999999"),
+            ("batch", "0"),
+            ("clip-rate", "NaN"),
+            ("input", "x"),
+        ] {
             assert!(recipe.set(name, value).unwrap_err().contains(value), "{name}");
         }
     }
