@@ -79,7 +79,7 @@ pub fn capture(
             }
         }
     }
-    captured.ok_or_else(|| CalibrationError::TooShort { tokens: 0, batch, length: 0 })
+    captured.ok_or(CalibrationError::TooShort { tokens: 0, batch, length: 0 })
 }
 
 fn compile_prefix(

@@ -26,7 +26,8 @@ pub use slots::{AttentionSlots, ClipSlots, LinearSlots, MatrixSlots, SiteSlots};
 /// A block with parameters.
 #[derive(Clone, Debug)]
 pub struct Student {
-    /// Inputs: those of the block, one for each of `masks`, then one for each of `parameters`; output: that of the block.
+    /// Inputs: those of the block, one for each of `masks`, then one for each of `parameters`;
+    /// output: that of the block.
     pub model: Model,
     /// The block's input `[batch, sequence, hidden]`.
     pub input: ValueId,
