@@ -148,7 +148,8 @@ fn measure_ranges(
     let n = text.ids.len();
     if n < RANGE_WINDOW {
         return Err(AppError::Input(format!(
-            "the calibration text has {n} tokens, but at least {RANGE_WINDOW} are needed"
+            "{} has {n} tokens, but at least {RANGE_WINDOW} are needed",
+            text.path.display()
         )));
     }
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
