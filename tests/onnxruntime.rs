@@ -11,7 +11,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{RECIPES, Recipe, difference, find, python, smollm2, tokens};
+use common::{LEARNED, RECIPES, Recipe, difference, find, python, smollm2, tokens};
 use planish::app::{Method, OpenOptions, forward, open_model};
 use planish_models::tiny_models;
 use planish_runtime::npz::{NpyArray, NpyType, read_npz, write_npz};
@@ -134,9 +134,9 @@ fn quantize_tiny_models(root: &Path) -> Vec<(String, PathBuf, u8)> {
     let mut folders = Vec::new();
     for tiny in tiny_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        for recipe in RECIPES {
-            let name = format!("{} {}", tiny.name, recipe.bits);
-            let folder = root.join(format!("{}-{}", tiny.name, recipe.bits));
+        for recipe in RECIPES.into_iter().chain([LEARNED]) {
+            let name = format!("{} {}", tiny.name, recipe.name());
+            let folder = root.join(format!("{}-{}", tiny.name, recipe.name()));
             recipe.quantize(&tiny.dir, &folder);
             let ids = ["ids", "step_ids"].map(|n| (n.to_owned(), find(&expected, n).clone()));
             write_npz(&folder.join("ids.npz"), &ids).unwrap();

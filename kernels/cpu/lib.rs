@@ -30,9 +30,9 @@ mod activation_grad;
 mod amx;
 mod attention;
 mod elementwise;
-mod gemm;
 mod extremes;
 mod fake_quantize;
+mod gemm;
 mod inverse;
 mod isa;
 mod kv;
@@ -62,11 +62,11 @@ pub use attention::{
 pub use elementwise::{
     add, add_assign, exp, gelu_erf, gelu_tanh, gelu_tanh_mul, mul, sigmoid, silu, silu_mul, tanh,
 };
-pub use gemm::{ProductPrecision, gemm, multiplies_bf16};
 pub use fake_quantize::{
     ColumnClips, ColumnClipsMut, ColumnSpec, fake_quantize_columns, fake_quantize_columns_grad,
     fake_quantize_heads_grad, fake_quantize_rows, fake_quantize_rows_grad,
 };
+pub use gemm::{ProductPrecision, gemm, multiplies_bf16};
 pub use inverse::{Singular, inverse};
 pub use isa::Isa;
 pub use kv::{Clip, KvCache, KvFormat, KvSpec, quantize_dequantize_heads};

@@ -52,7 +52,8 @@ pub fn cut_tail(model: &Model, layout: &Layout) -> Result<BlockModel, CalibrateE
     let head = layout.head.as_ref().map(|head| head.node);
     let logits = head.and_then(|node| logits_of(&model.graph, node));
     let what = "the part behind the last block".to_owned();
-    let no_logits = || CalibrateError::Cut { what: what.clone(), reason: "it has no logits".into() };
+    let no_logits =
+        || CalibrateError::Cut { what: what.clone(), reason: "it has no logits".into() };
     let output = logits.ok_or_else(no_logits)?;
     cut(model, layout, Group::default(), Piece { what, input: last.output, output })
 }
@@ -84,7 +85,8 @@ fn cut(
         layout.attentions[id.0].node = without_cache(&mut model.graph, layout.attention(*id).node);
     }
     let graph = &mut model.graph;
-    let reason = |reason: &str| CalibrateError::Cut { what: piece.what.clone(), reason: reason.into() };
+    let reason =
+        |reason: &str| CalibrateError::Cut { what: piece.what.clone(), reason: reason.into() };
     let order = graph.topological_order().map_err(|error| reason(&error.to_string()))?;
     let inside = reached(graph, &order, &[piece.input]);
     if !inside.contains(&piece.output) {
@@ -173,8 +175,7 @@ mod tests {
         whole.graph.outputs.extend(&wanted);
         let ids: Vec<i64> = (0..10).map(|i| (7 * i) % 60).collect();
         let positions: Vec<i64> = (0..10).map(|i| i % 5).collect();
-        let mut inputs =
-            vec![Tensor::from_vec(&[2, 5], ids), Tensor::from_vec(&[2, 5], positions)];
+        let mut inputs = vec![Tensor::from_vec(&[2, 5], ids), Tensor::from_vec(&[2, 5], positions)];
         let shape = [2, decoder.kv_heads, 0, decoder.head_size];
         inputs.resize(whole.graph.inputs.len(), Tensor::from_vec(&shape, Vec::<f32>::new()));
         let outputs = evaluate(&whole, inputs);

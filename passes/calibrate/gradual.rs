@@ -67,7 +67,8 @@ mod tests {
         let mut matrix = vec![1.0, 30.0, 0.0, 0.5, -2.0, 0.5, 4.0, 4.0, 1e-9];
         assert_eq!(GradualMask::keep_dominant(&mut matrix, 3, 0.1), 3);
         for (i, row) in matrix.chunks(3).enumerate() {
-            let beside: f32 = row.iter().enumerate().filter(|(j, _)| *j != i).map(|x| x.1.abs()).sum();
+            let beside: f32 =
+                row.iter().enumerate().filter(|(j, _)| *j != i).map(|x| x.1.abs()).sum();
             assert!(0.1 * beside < row[i].abs(), "{row:?}");
         }
         assert_eq!(&matrix[3..6], [0.5, -2.0, 0.5], "a dominant row stays as it is");

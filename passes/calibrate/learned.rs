@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use planish_ir::{Tensor, TensorError};
 
 use super::{CalibrateError, ClipSlots, MatrixSlots, ParameterId, Student};
-use crate::sites::{AttentionId, LinearId, SiteId};
 use crate::quantize::{Calibration, Clip, ModelQuantizer, QuantizeError, WeightClip};
+use crate::sites::{AttentionId, LinearId, SiteId};
 use crate::transform::{Matrix, SiteMatrix, SiteTransform};
 
 /// What was learned at a site.
@@ -54,10 +54,7 @@ impl LearnedBlock {
     ///
     /// # Errors
     /// If a value is no tensor of floats.
-    pub fn new(
-        student: &Student,
-        values: &[Tensor],
-    ) -> Result<Self, CalibrateError> {
+    pub fn new(student: &Student, values: &[Tensor]) -> Result<Self, CalibrateError> {
         let reader = Reader { student, values };
         let mut learned = Self::default();
         for (id, slots) in &student.sites {

@@ -29,8 +29,8 @@ pub use learned::{LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
 pub use objective::{Objective, Target};
 pub use parameter::{Parameter, ParameterId, ParameterKind};
 pub use statistics::{ObservedBlock, Statistics};
-pub use tail::Divergence;
 pub use student::{
     AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, SiteSlots, Student,
     StudentOptions,
 };
+pub use tail::Divergence;

@@ -113,3 +113,129 @@ fn relative_error(model: &mut Model, output: ValueId, target: ValueId) -> (Value
     let factor = op("factor", "Div", &[two, divisor]);
     (loss, op("output_gradient", "Mul", &[difference, factor]))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::autodiff::{block, check};
+    use crate::calibrate::{Initial, StudentOptions};
+    use crate::testing::TinyDecoder;
+    use crate::transform::Random;
+
+    fn student(bits: &str) -> (Student, HashMap<ValueId, Tensor>) {
+        let (block, mut inputs) = block::small(TinyDecoder::default());
+        let options = StudentOptions {
+            bits: bits.parse().unwrap(),
+            group_size: None,
+            online: true,
+            scales: true,
+            weights: true,
+            gradual: None,
+        };
+        let student = Student::new(&block, &options, &mut Initial::new(3)).unwrap();
+        let graph = &student.model.graph;
+        let first = graph.inputs.len() - student.parameters.len();
+        for (value, parameter) in graph.inputs[first..].iter().zip(&student.parameters) {
+            inputs.insert(*value, parameter.initial.clone());
+        }
+        (student, inputs)
+    }
+
+    fn value(model: &Model, name: &str) -> ValueId {
+        let mut values = model.graph.value_ids();
+        values.find(|v| model.graph.value(*v).name == name).unwrap()
+    }
+
+    fn random_like(like: &Tensor, seed: u64) -> Tensor {
+        let mut random = Random::new(seed);
+        let data = (0..like.n_elements()).map(|_| random.normal() as f32).collect();
+        Tensor::from_vec(like.shape(), data)
+    }
+
+    fn floats(tensor: &Tensor) -> Vec<f64> {
+        tensor.to_f32_vec().unwrap().into_iter().map(f64::from).collect()
+    }
+
+    /// The mean over rows of ‖y − t‖² / ‖t‖².
+    fn plain_loss(y: &[f64], t: &[f64], n: usize) -> f64 {
+        let row = |(y, t): (&[f64], &[f64])| {
+            let error: f64 = y.iter().zip(t).map(|(y, t)| (y - t).powi(2)).sum();
+            error / t.iter().map(|t| t * t).sum::<f64>()
+        };
+        y.chunks(n).zip(t.chunks(n)).map(row).sum::<f64>() / (y.len() / n) as f64
+    }
+
+    #[test]
+    fn the_loss_is_the_relative_error_of_the_output() {
+        let (student, mut inputs) = student("w4a4kv4");
+        let objective = Objective::new(&student, Target::Output).unwrap();
+        planish_ir::verify(&objective.model).unwrap();
+        assert!(objective.gradients.iter().all(Option::is_some) && objective.gradients.len() > 20);
+        let y = check::evaluate(&student.model, &inputs, &[student.output]).unwrap().remove(0);
+        let t = random_like(&y, 2);
+        inputs.insert(value(&objective.model, &objective.target), t.clone());
+        let loss = value(&objective.model, objective.loss.as_ref().unwrap());
+        let loss = check::evaluate(&objective.model, &inputs, &[loss]).unwrap().remove(0);
+        let wanted = plain_loss(&floats(&y), &floats(&t), *y.shape().last().unwrap());
+        assert!(loss.shape().is_empty() || loss.n_elements() == 1);
+        assert!((floats(&loss)[0] / wanted - 1.0).abs() < 1e-5, "{loss:?} {wanted}");
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_losss_logarithm() {
+        let mut model = Model::default();
+        model.set_opset("", 21);
+        let ty = ValueType::tensor(DataType::F32, [2usize, 3, 4].map(Dim::from).to_vec());
+        let y = model.graph.new_value("y", ty.clone());
+        let t = model.graph.new_value("t", ty);
+        model.graph.inputs = vec![y, t];
+        let (_, gradient) = relative_error(&mut model, y, t);
+        let shape = Tensor::from_vec(&[2, 3, 4], vec![0.0f32; 24]);
+        let (y_data, t_data) = (random_like(&shape, 4), random_like(&shape, 5));
+        let inputs = HashMap::from([(y, y_data.clone()), (t, t_data.clone())]);
+        let gradient = check::evaluate(&model, &inputs, &[gradient]).unwrap().remove(0);
+        let (y, t) = (floats(&y_data), floats(&t_data));
+        for (i, actual) in floats(&gradient).into_iter().enumerate() {
+            let log_loss = |offset: f64| {
+                let mut y = y.clone();
+                y[i] += offset;
+                plain_loss(&y, &t, 4).ln()
+            };
+            let slope = (log_loss(1e-5) - log_loss(-1e-5)) / 2e-5;
+            assert!((actual - slope).abs() < 1e-5, "{i}: {actual} {slope}");
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_input_is_the_slope() {
+        let (student, mut inputs) = student("w16a16kv16");
+        let objective = Objective::new(&student, Target::Gradient).unwrap();
+        planish_ir::verify(&objective.model).unwrap();
+        assert_eq!((objective.gradients.len(), &objective.loss), (0, &None));
+        let x = inputs[&student.input].clone();
+        let seed = random_like(&x, 6);
+        inputs.insert(value(&objective.model, &objective.target), seed.clone());
+        let gradient = value(&objective.model, objective.input_gradient.as_ref().unwrap());
+        let gradient = check::evaluate(&objective.model, &inputs, &[gradient]).unwrap().remove(0);
+        assert_eq!(gradient.shape(), x.shape());
+        let loss = |i: usize, offset: f32| {
+            let mut data = x.to_f32_vec().unwrap();
+            data[i] += offset;
+            let mut inputs = inputs.clone();
+            inputs.insert(student.input, Tensor::from_vec(x.shape(), data));
+            let y = check::evaluate(&student.model, &inputs, &[student.output]).unwrap().remove(0);
+            floats(&y).iter().zip(floats(&seed)).map(|(y, g)| y * g).sum::<f64>()
+        };
+        let slope = |i, h: f32| (loss(i, h) - loss(i, -h)) / (2.0 * f64::from(h));
+        let gradient = floats(&gradient);
+        let largest = gradient.iter().fold(0.0f64, |max, g| max.max(g.abs()));
+        for i in (0..gradient.len()).step_by(11) {
+            // Richardson's extrapolation takes the error of order h² out.
+            let h = 1.0 / 128.0;
+            let slope = (4.0 * slope(i, h) - slope(i, 2.0 * h)) / 3.0;
+            assert!((gradient[i] - slope).abs() < 5e-3 * largest, "{i}: {} {slope}", gradient[i]);
+        }
+    }
+}

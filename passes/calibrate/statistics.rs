@@ -58,7 +58,11 @@ impl ObservedBlock {
     ///
     /// # Errors
     /// If one is no tensor of floats.
-    pub fn update(&self, statistics: &mut Statistics, outputs: &[Tensor]) -> Result<(), TensorError> {
+    pub fn update(
+        &self,
+        statistics: &mut Statistics,
+        outputs: &[Tensor],
+    ) -> Result<(), TensorError> {
         let (of_sites, of_attentions) = outputs.split_at(2 * self.sites.len());
         for (id, pair) in self.sites.iter().zip(of_sites.chunks_exact(2)) {
             let n = pair[0].shape().last().copied().unwrap_or(1).max(1);
@@ -82,7 +86,8 @@ impl ObservedBlock {
 fn gram(model: &mut Model, value: ValueId, channels: usize) -> ValueId {
     let gram = add_gram(&mut model.graph, value, channels, "planish.moments");
     let n = Dim::from(channels);
-    model.graph.value_mut(gram).ty = ValueType::tensor(planish_ir::DataType::F32, vec![n.clone(), n]);
+    model.graph.value_mut(gram).ty =
+        ValueType::tensor(planish_ir::DataType::F32, vec![n.clone(), n]);
     gram
 }
 

@@ -39,8 +39,7 @@ impl Divergence {
         model.graph.inputs.push(teacher);
         let (divergence, seed) = divergence(&mut model, logits, teacher);
         let gradients = differentiate(&mut model, &[(logits, seed)], &[tail.input])?;
-        model.graph.outputs =
-            [Some(divergence), gradients[0]].into_iter().flatten().collect();
+        model.graph.outputs = [Some(divergence), gradients[0]].into_iter().flatten().collect();
         model.graph.remove_dead();
         let name = |value: ValueId| model.graph.value(value).name.clone();
         Ok(Self { hidden: name(tail.input), teacher: name(teacher), model })

@@ -10,6 +10,9 @@ use crate::sites::Layout;
 use crate::testing::{Norm, TinyDecoder, evaluate, run};
 use crate::transform::{Random, TransformSet};
 
+/// What sums in another order may make of logits; no code falls to the other side in these runs.
+const ROUNDING: f64 = 1e-5;
+
 fn canonical(decoder: TinyDecoder) -> (Model, Layout) {
     let mut model = decoder.build(11);
     canonicalize(&mut model, &mut PassManager::new()).unwrap();
@@ -45,7 +48,11 @@ fn disturbed(student: &Student, random: &mut Random) -> Vec<Tensor> {
 }
 
 /// The student's graph with its parameters as constants, so that it can stand for its block.
-fn output_of(student: &Student, given: &[(planish_ir::ValueId, Tensor)], values: &[Tensor]) -> Tensor {
+fn output_of(
+    student: &Student,
+    given: &[(planish_ir::ValueId, Tensor)],
+    values: &[Tensor],
+) -> Tensor {
     let graph = &student.model.graph;
     let n_first = graph.inputs.len() - values.len();
     let mask = |name: &str| {
@@ -137,10 +144,9 @@ fn a_student_computes_what_the_quantised_model_will() {
     let fused = TinyDecoder { fused: true, bias: true, ..TinyDecoder::default() };
     let layer_norms = TinyDecoder { norm: Norm::Layer, bias: true, ..TinyDecoder::default() };
     for decoder in [TinyDecoder::default(), TinyDecoder::gpt2(), fused, layer_norms] {
-        // A code that falls on the other side of a tie moves a logit by a step.
-        for (bits, tolerance) in [("w8a8kv8", 2e-3), ("w4a16kv16", 1e-4), ("w4a4kv4", 3e-2)] {
+        for bits in ["w8a8kv8", "w4a16kv16", "w4a4kv4"] {
             let difference = relative_difference(&compare(decoder, &options(bits)));
-            assert!(difference < tolerance, "{decoder:?} {bits}: {difference}");
+            assert!(difference < ROUNDING, "{decoder:?} {bits}: {difference}");
         }
     }
 }
@@ -150,17 +156,16 @@ fn groups_and_merged_transforms_too() {
     let groups = StudentOptions { group_size: Some(8), ..options("w4a16kv16") };
     let merged =
         StudentOptions { online: false, gradual: Some(0.1), weights: false, ..options("w8a8kv16") };
-    for (options, tolerance) in [(groups, 1e-4), (merged, 2e-3)] {
+    for options in [groups, merged] {
         let difference = relative_difference(&compare(TinyDecoder::default(), &options));
-        assert!(difference < tolerance, "{options:?}: {difference}");
+        assert!(difference < ROUNDING, "{options:?}: {difference}");
     }
 }
 
 #[test]
 fn merged_transforms_leave_no_node_behind() {
     let (mut model, layout) = canonical(TinyDecoder::default());
-    let options =
-        StudentOptions { online: false, gradual: Some(0.1), ..options("w4a4kv4") };
+    let options = StudentOptions { online: false, gradual: Some(0.1), ..options("w4a4kv4") };
     let mut calibration = Calibration::of_transforms(TransformSet::identity(&layout));
     for i in 0..layout.blocks.len() {
         let piece = cut_block(&model, &layout, i).unwrap();
@@ -170,9 +175,8 @@ fn merged_transforms_leave_no_node_behind() {
     }
     let quantize = QuantizeOptions { bits: BitWidths::W4A4KV4, ..QuantizeOptions::default() };
     quantize_with(&mut model, &layout, &calibration, &quantize, &mut |_| {}).unwrap();
-    let transforms = model.graph.node_ids().filter(|id| {
-        model.graph.node(*id).op_type.contains("Transform")
-    });
+    let transforms =
+        model.graph.node_ids().filter(|id| model.graph.node(*id).op_type.contains("Transform"));
     assert_eq!(transforms.count(), 0);
 }
 

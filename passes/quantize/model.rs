@@ -93,7 +93,14 @@ impl<'a> ModelQuantizer<'a> {
         };
         note_left_alone(layout, &mut report);
         let groups = layout.groups().into_iter().map(Some).collect();
-        Ok(Self { model, layout: layout.clone(), options, groups, sums: ErrorSums::default(), report })
+        Ok(Self {
+            model,
+            layout: layout.clone(),
+            options,
+            groups,
+            sums: ErrorSums::default(),
+            report,
+        })
     }
 
     /// How many groups there are.

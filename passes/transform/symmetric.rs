@@ -14,7 +14,8 @@ pub fn eigen(matrix: &Matrix) -> (Vec<f64>, Matrix) {
     let size: f64 = a.elements().iter().map(|x| x * x).sum::<f64>().sqrt();
     for _ in 0..MAX_ROUNDS {
         let beside = |i: usize| (0..n).filter(move |j| *j != i);
-        let off: f64 = (0..n).flat_map(|i| beside(i).map(move |j| (i, j))).map(|at| a[at].powi(2)).sum();
+        let off: f64 =
+            (0..n).flat_map(|i| beside(i).map(move |j| (i, j))).map(|at| a[at].powi(2)).sum();
         if off.sqrt() <= f64::EPSILON * size {
             break;
         }

@@ -47,9 +47,8 @@ impl Moments {
         pool.for_each_chunk(n, MIN_CHUNK, |range| {
             // SAFETY: the ranges of a pool's chunks are disjoint and within 0..n, the length of
             // all four slices.
-            let (x, m, v) = unsafe {
-                (values.part(&range), first.part(&range), second.part(&range))
-            };
+            let (x, m, v) =
+                unsafe { (values.part(&range), first.part(&range), second.part(&range)) };
             update(x, m, v, &gradient[range], size, correction);
         });
         true

@@ -7,12 +7,12 @@ use planish_ir::Tensor;
 use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{GradualMask, Objective, Student, Target};
 
+use super::CalibrationError;
 use super::batches::Batches;
 use super::learner::Learner;
 use super::recipe::{BlockRecipe, schedule};
 use super::runner::{Runner, pool_of_steps};
 use super::states::States;
-use super::CalibrationError;
 use crate::engine::Engine;
 
 /// What a block learns from.

@@ -7,8 +7,8 @@ use planish_passes::PassManager;
 use planish_passes::calibrate::BlockModel;
 use planish_passes::lower::{LowerOptions, lower};
 
-use super::states::States;
 use super::CalibrationError;
+use super::states::States;
 use crate::decoder::{Feeds, Roles};
 use crate::engine::{CompileOptions, Engine, Executable};
 
@@ -19,6 +19,17 @@ pub struct Captured {
     /// What blocks read from outside of the residual stream, for a batch, by the name of the
     /// value in the whole model.
     pub outside: HashMap<String, Tensor>,
+}
+
+/// Checks that the model takes windows of `length` tokens.
+///
+/// # Errors
+/// If it does not, or is no decoder.
+pub fn check_length(model: &Model, length: usize) -> Result<(), CalibrationError> {
+    match Roles::find(model)?.max_positions {
+        Some(capacity) if capacity < length => Err(CalibrationError::TooLong { length, capacity }),
+        _ => Ok(()),
+    }
 }
 
 /// Runs all windows, `batch` at a time, up to the first block. The number of windows must be a
@@ -42,8 +53,8 @@ pub fn capture(
             wanted.push(*outside);
         }
     }
-    let names: Vec<String> =
-        wanted.iter().map(|v| model.graph.value(*v).name.clone()).collect();
+    let names: Vec<String> = wanted.iter().map(|v| model.graph.value(*v).name.clone()).collect();
+    check_length(model, windows.first().map_or(0, |window| window.len()))?;
     let (executable, feeds) = compile_prefix(engine, model, &wanted, &names)?;
     let mut session = executable.session();
     let mut captured: Option<Captured> = None;
@@ -68,7 +79,7 @@ pub fn capture(
             }
         }
     }
-    captured.ok_or_else(|| CalibrationError::TooShort { tokens: 0, batch, length: 0 })
+    captured.ok_or(CalibrationError::TooShort { tokens: 0, batch, length: 0 })
 }
 
 fn compile_prefix(
@@ -84,7 +95,8 @@ fn compile_prefix(
         prefix.graph.outputs.push(*value);
     }
     let options = LowerOptions { cache: true, no_padding: true };
-    lower(&mut prefix, options, &mut PassManager::new()).map_err(crate::decoder::DecoderError::from)?;
+    lower(&mut prefix, options, &mut PassManager::new())
+        .map_err(crate::decoder::DecoderError::from)?;
     let options = CompileOptions { outputs: Some(names.to_vec()), ..CompileOptions::default() };
     let executable = engine.compile(&prefix, &options)?;
     let feeds = Feeds::new(&model.graph, &roles, executable.inputs())?;

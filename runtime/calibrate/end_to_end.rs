@@ -181,11 +181,7 @@ impl<'a> EndToEnd<'a> {
     }
 }
 
-fn trainer_tensor(
-    pupil: &Pupil,
-    masks: &HashMap<String, Tensor>,
-    name: &str,
-) -> Option<Tensor> {
+fn trainer_tensor(pupil: &Pupil, masks: &HashMap<String, Tensor>, name: &str) -> Option<Tensor> {
     masks.get(name).cloned().or_else(|| pupil.learner.tensor(name))
 }
 

@@ -26,8 +26,18 @@ pub enum CalibrationError {
         /// Tokens of a window.
         length: usize,
     },
+    /// Windows longer than the model's table of positions.
+    #[error("the model takes {capacity} tokens, but the windows have {length}")]
+    TooLong {
+        /// Tokens of a window.
+        length: usize,
+        /// Positions of the model.
+        capacity: usize,
+    },
     /// A block that reads an activation that is not the same for all windows.
-    #[error("block {block} reads \"{value}\", which depends on the text: it can't be learned alone")]
+    #[error(
+        "block {block} reads \"{value}\", which depends on the text: it can't be learned alone"
+    )]
     Outside {
         /// Number of the block.
         block: usize,

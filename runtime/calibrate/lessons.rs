@@ -141,13 +141,17 @@ impl Calibration<'_> {
         }
         let Pupil { student, learner } = pupil;
         let recipe = &self.recipe.blocks;
-        let losses =
-            learn_block(engine, pool, student, learner, recipe, lesson, &mut report)?;
+        let losses = learn_block(engine, pool, student, learner, recipe, lesson, &mut report)?;
         self.save(&name, pupil, &losses)?;
         Ok(losses)
     }
 
-    pub(super) fn save(&self, name: &str, pupil: &Pupil, losses: &[f32]) -> Result<(), CalibrationError> {
+    pub(super) fn save(
+        &self,
+        name: &str,
+        pupil: &Pupil,
+        losses: &[f32],
+    ) -> Result<(), CalibrationError> {
         let Some(store) = self.store else { return Ok(()) };
         let values = pupil.learner.parameters().iter().map(|p| p.values().to_vec()).collect();
         store.save(name, &Finished { values, losses: losses.to_vec() })
@@ -199,11 +203,9 @@ impl Calibration<'_> {
         for first in (0..states.n_windows()).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
             let x = states.batch(&windows);
-            let outputs = runner.run(&|name| {
-                match name {
-                    _ if name == input => Some(x.clone()),
-                    _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
-                }
+            let outputs = runner.run(&|name| match name {
+                _ if name == input => Some(x.clone()),
+                _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
             })?;
             let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
             states.replace(&windows, &y);

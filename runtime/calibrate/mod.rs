@@ -24,6 +24,10 @@ mod states;
 mod store;
 mod together;
 
+#[cfg(test)]
+mod tests;
+
+pub use capture::check_length;
 pub use error::CalibrationError;
 pub use fingerprint::fingerprint;
 pub use own_text::write_own_text;

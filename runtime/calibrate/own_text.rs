@@ -37,7 +37,7 @@ pub fn write_own_text(
     let mut random = SplitMix64::new(seed.wrapping_add(1));
     let n_rounds = n_windows.div_ceil(batch);
     let total = n_rounds * batch * length;
-    let mut text = Vec::with_capacity(total);
+    let mut text = Vec::new();
     for round in 0..n_rounds {
         decoder.reset();
         let vocab = decoder.vocab_size();

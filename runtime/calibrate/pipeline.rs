@@ -109,8 +109,7 @@ impl Calibration<'_> {
             _ => self.learn_in_order(&blocks, &captured, progress)?,
         };
         let Captured { states: mut first, outside } = captured;
-        let corpus =
-            Corpus { first: &first, last: &last, seed: self.seed.wrapping_add(9000) };
+        let corpus = Corpus { first: &first, last: &last, seed: self.seed.wrapping_add(9000) };
         let divergences = self.learn_together(&mut pupils, &corpus, &outside, progress)?;
         for (index, pupil) in pupils.iter().enumerate() {
             let learned = LearnedBlock::new(&pupil.student, &pupil.learner.tensors())?;
@@ -157,8 +156,9 @@ impl Calibration<'_> {
         let mut windows: Vec<&[u32]> =
             self.ids.chunks_exact(recipe.length).take(recipe.windows).collect();
         windows.truncate(windows.len() / recipe.batch * recipe.batch);
-        if windows.is_empty() {
-            let (tokens, batch, length) = (self.ids.len(), recipe.batch, recipe.length);
+        let batch = self.recipe.largest_batch();
+        if windows.len() < batch {
+            let (tokens, length) = (self.ids.len(), recipe.length);
             return Err(CalibrationError::TooShort { tokens, batch, length });
         }
         Ok(windows)

@@ -90,6 +90,9 @@ const BLOCK_RATES: Rates = Rates { matrix: 2e-3, scale: 5e-3, clip: 5e-2, weight
 /// Those of the last stage, likewise.
 const LAST_RATES: Rates = Rates { matrix: 1e-4, scale: 2e-4, clip: 2e-3, weight: 2e-4 };
 
+/// What a number of a recipe may be at most, so that products of two do not overflow.
+const LARGEST: usize = 1_000_000_000;
+
 impl Recipe {
     /// For two cores: minutes for a model of 135 million parameters.
     pub fn fast() -> Self {
@@ -145,13 +148,40 @@ impl Recipe {
         self.blocks.steps > 0 && self.blocks.rates.weight > 0.0 || together
     }
 
+    /// The most windows that a step learns from.
+    pub fn largest_batch(&self) -> usize {
+        let last = if self.end_to_end.steps > 0 { self.end_to_end.batch } else { 0 };
+        self.blocks.batch.max(last)
+    }
+
+    /// Checks that the numbers go together.
+    ///
+    /// # Errors
+    /// A sentence that says which do not.
+    pub fn check(&self) -> Result<(), String> {
+        let BlockRecipe { windows, batch, .. } = self.blocks;
+        // The windows are a whole number of batches.
+        let taken = windows / batch * batch;
+        let largest = self.largest_batch();
+        if taken < largest {
+            return Err(format!(
+                "the recipe has a batch of {largest}, but takes {taken} windows of text in \
+                 batches of {batch}"
+            ));
+        }
+        Ok(())
+    }
+
     /// Changes one number by its name, as shown by the text form.
     ///
     /// # Errors
     /// A sentence that says which names there are, or what a value must be.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let wrong = || format!("\"{value}\" is no value for {name}");
-        let count = || value.parse::<usize>().map_err(|_| wrong());
+        let count = || match value.parse::<usize>() {
+            Ok(n) if n <= LARGEST => Ok(n),
+            _ => Err(wrong()),
+        };
         let positive = || count().and_then(|n| if n > 0 { Ok(n) } else { Err(wrong()) });
         let rate = || match value.parse::<f32>() {
             Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
@@ -222,10 +252,30 @@ mod tests {
     fn what_is_not_understood_is_named() {
         let mut recipe = Recipe::fast();
         assert!(recipe.set("speed", "1").unwrap_err().contains("it has windows="));
-        for (name, value) in [("steps", "-1"), ("batch", "0"), ("clip-rate", "NaN"), ("input", "x")]
-        {
+        for (name, value) in [
+            ("steps", "-1"),
+            ("windows", "99999999999"),
+            ("batch", "0"),
+            ("clip-rate", "NaN"),
+            ("input", "x"),
+        ] {
             assert!(recipe.set(name, value).unwrap_err().contains(value), "{name}");
         }
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_the_text() {
+        let check = |changes: &[(&str, &str)]| {
+            let mut recipe = Recipe::fast();
+            changes.iter().for_each(|(name, value)| recipe.set(name, value).unwrap());
+            recipe.check()
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[("windows", "4")]), Ok(()));
+        assert!(check(&[("windows", "3")]).unwrap_err().contains("batch of 4"));
+        let changes = [("windows", "7"), ("last-batch", "5")];
+        assert!(check(&changes).unwrap_err().contains("takes 4 windows"));
+        assert_eq!(check(&[changes[0], changes[1], ("last-steps", "0")]), Ok(()));
     }
 
     #[test]

@@ -38,14 +38,14 @@ pub fn start_weight_clips(
     model.graph.outputs = clipped.iter().map(|(_, value)| *value).collect();
     model.graph.remove_dead();
     let graph = &mut model.graph;
-    let read: Vec<_> = graph.inputs.iter().copied().filter(|v| !graph.users(*v).is_empty()).collect();
+    let read: Vec<_> =
+        graph.inputs.iter().copied().filter(|v| !graph.users(*v).is_empty()).collect();
     graph.inputs = read;
     let masks = masks(student, 0.0);
     let no_inputs = HashMap::new();
     let mut runner =
         Runner::new(engine, &model, ProductPrecision::F32, &no_inputs, pool_of_steps())?;
-    let weights =
-        runner.run(&|name| masks.get(name).cloned().or_else(|| learner.tensor(name)))?;
+    let weights = runner.run(&|name| masks.get(name).cloned().or_else(|| learner.tensor(name)))?;
     let format = WeightFormat { bits: options.bits.weights, group_size: options.group_size };
     for ((clip, _), weight) in clipped.iter().zip(&weights) {
         let n_columns = weight.shape().last().copied().unwrap_or(1);

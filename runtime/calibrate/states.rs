@@ -70,7 +70,6 @@ mod tests {
         let batch = states.batch(&[2, 0]);
         assert_eq!(batch.shape(), [2, 2, 1]);
         assert_eq!(batch.to_f32_vec().unwrap(), [5., -6., 1., 2.]);
-        let mut states = states;
         states.replace(&[1], &[7., 8.]);
         assert_eq!(states.window(1), [7., 8.]);
     }

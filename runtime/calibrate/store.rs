@@ -13,6 +13,7 @@ const KEY_FILE: &str = "run.txt";
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
+    key: String,
 }
 
 /// A finished block.
@@ -25,25 +26,38 @@ pub struct Finished {
 }
 
 impl Store {
-    /// Opens the folder, or makes it. `key` says everything that what is learned depends on.
+    /// Opens the folder. `key` says everything that what is learned depends on. Nothing is written
+    /// before something is saved: a run that fails at once leaves nothing behind.
     ///
     /// # Errors
     /// If the folder belongs to another key, or can't be used.
     pub fn open(folder: &Path, key: &str) -> Result<Self, CalibrationError> {
-        let store = Self { folder: folder.to_owned() };
-        let path = folder.join(KEY_FILE);
-        match fs::read_to_string(&path) {
-            Ok(found) if found == key => Ok(store),
-            Ok(_) => Err(CalibrationError::OtherRun { path: folder.to_owned() }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::create_dir_all(folder).map_err(|error| store.io(folder, error))?;
-                store.write_whole(KEY_FILE, |path| {
-                    fs::write(path, key).map_err(|error| store.io(path, error))
-                })?;
-                Ok(store)
-            }
-            Err(error) => Err(store.io(&path, error)),
+        let store = Self { folder: folder.to_owned(), key: key.to_owned() };
+        match store.is_begun()? {
+            Some(false) => Err(CalibrationError::OtherRun { path: folder.to_owned() }),
+            Some(true) | None => Ok(store),
         }
+    }
+
+    /// Whether what the folder has is of the key; nothing if there is nothing.
+    fn is_begun(&self) -> Result<Option<bool>, CalibrationError> {
+        let path = self.folder.join(KEY_FILE);
+        match fs::read_to_string(&path) {
+            Ok(found) => Ok(Some(found == self.key)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io(&path, error)),
+        }
+    }
+
+    /// Makes the folder if there is none.
+    fn begin(&self) -> Result<(), CalibrationError> {
+        if self.is_begun()?.is_some() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder).map_err(|error| self.io(&self.folder, error))?;
+        self.write_whole(KEY_FILE, |path| {
+            fs::write(path, &self.key).map_err(|error| self.io(path, error))
+        })
     }
 
     /// The block or stage called `name`, if it is finished.
@@ -55,8 +69,8 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let arrays =
-            read_npz(&path).map_err(|error| CalibrationError::Store { path: path.clone(), error })?;
+        let arrays = read_npz(&path)
+            .map_err(|error| CalibrationError::Store { path: path.clone(), error })?;
         let mut arrays: Vec<(String, Vec<f32>)> =
             arrays.into_iter().filter_map(|(name, array)| Some((name, array.to_f32()?))).collect();
         arrays.sort_by(|a, b| a.0.cmp(&b.0));
@@ -72,6 +86,7 @@ impl Store {
     /// # Errors
     /// If the file can't be written; then there is none.
     pub fn save(&self, name: &str, finished: &Finished) -> Result<(), CalibrationError> {
+        self.begin()?;
         let flat = |values: &[f32]| NpyArray::from_f32(&[values.len()], values);
         let mut arrays: Vec<(String, NpyArray)> = finished
             .values
@@ -102,7 +117,8 @@ impl Store {
         name: &str,
         write: impl FnOnce(&Path) -> Result<(), CalibrationError>,
     ) -> Result<(), CalibrationError> {
-        let (partial, whole) = (self.folder.join(format!(".{name}.partial")), self.folder.join(name));
+        let (partial, whole) =
+            (self.folder.join(format!(".{name}.partial")), self.folder.join(name));
         write(&partial)?;
         fs::rename(&partial, &whole).map_err(|error| self.io(&whole, error))
     }
@@ -122,6 +138,7 @@ mod tests {
         let folder = root.path().join("a/b");
         let store = Store::open(&folder, "seed 1").unwrap();
         assert_eq!(store.load("block_0000").unwrap(), None);
+        assert!(!folder.exists(), "nothing is saved yet");
         let values: Vec<Vec<f32>> = (0..12).map(|i| vec![i as f32; i % 3 + 1]).collect();
         let finished = Finished { values, losses: vec![2.0, 1.0] };
         store.save("block_0000", &finished).unwrap();

@@ -29,8 +29,7 @@ impl Calibration<'_> {
             return Ok(losses);
         }
         let tail = cut_tail(self.model, self.layout)?;
-        let mut whole =
-            EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
+        let mut whole = EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
         let losses = whole.learn(pupils, corpus, &mut |step, loss| {
             let (block, n_steps) = (n_blocks, recipe.steps);
             progress(CalibrationProgress { block, n_blocks, step, n_steps, loss });

@@ -97,8 +97,7 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         dump_ir: args.dump_ir,
     };
     let bar = Bar::new();
-    let report =
-        app::quantize(&request, &mut |stage| bar.show_stage(&stage))?;
+    let report = app::quantize(&request, &mut |stage| bar.show_stage(&stage))?;
     drop(bar);
     report.notes.iter().for_each(|line| note(&format!("note: {line}")));
     print_table(&rows(&report))

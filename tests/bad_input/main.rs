@@ -2,6 +2,7 @@
 //! input of the same kind works.
 mod arrays;
 mod graphs;
+mod learned;
 mod model_files;
 mod options;
 mod output;

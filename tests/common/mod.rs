@@ -5,9 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use planish::app::{
-    Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize,
-};
+use planish::app::{Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize};
 use planish_passes::quantize::BitWidths;
 use planish_runtime::npz::NpyArray;
 
@@ -25,6 +23,11 @@ impl Recipe {
         Self { method, bits, group_size: None }
     }
 
+    /// A name for a folder.
+    pub fn name(self) -> String {
+        format!("{:?}-{}", self.method, self.bits).to_lowercase()
+    }
+
     /// Bits of keys and values.
     pub fn kv_bits(self) -> u8 {
         self.bits.parse::<BitWidths>().unwrap().kv
@@ -40,7 +43,7 @@ impl Recipe {
             group_size: self.group_size,
             calibration: None,
             effort: Effort::Fast,
-            recipe: Vec::new(),
+            recipe: if self.method.learns() { moment() } else { Vec::new() },
             workers: 1,
             rounding: Rounding::Nearest,
             format: Format::Fused,
@@ -67,6 +70,16 @@ pub const RECIPES: [Recipe; 5] = [
     Recipe { method: Method::Rtn, bits: "w4a8kv4", group_size: Some(16) },
     Recipe::new(Method::Orthogonal, "w8a4kv16"),
 ];
+
+/// One whose transforms and clipping are learned.
+pub const LEARNED: Recipe = Recipe::new(Method::Flatquant, "w4a4kv4");
+
+/// Changes of a learning method's recipe: it learns for a moment, from what the model writes.
+fn moment() -> Vec<(String, String)> {
+    let changes = [("windows", 4), ("length", 16), ("batch", 2), ("steps", 3)];
+    let changes = changes.into_iter().chain([("last-batch", 2), ("last-steps", 2)]);
+    changes.map(|(name, n)| (name.to_owned(), n.to_string())).collect()
+}
 
 /// Runs a script of `tests/python` with ONNX Runtime; returns what it prints.
 pub fn python(script: &str, arguments: &[String]) -> String {

@@ -16,10 +16,21 @@ use crate::sites::{LinearId, LinearLayer};
 pub(super) struct Fold {
     /// What each row is multiplied by, `[K]`.
     pub row_scale: Option<ValueId>,
-    /// The inverses L and R of the site's factors and their sizes: rows become (L ⊗ R) · W.
-    pub rows: Option<(Option<ValueId>, Option<ValueId>, (usize, usize))>,
+    /// What the rows are multiplied by.
+    pub rows: Option<RowFold>,
     /// Changes of output columns, in order.
     pub columns: Vec<(Range<usize>, ColumnFold)>,
+}
+
+/// A change of all rows: W becomes (L ⊗ R) · W.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowFold {
+    /// L, the inverse of the site's first factor, `[n₁, n₁]`; none is the identity.
+    pub left: Option<ValueId>,
+    /// R, that of the second, `[n₂, n₂]`.
+    pub right: Option<ValueId>,
+    /// n₁ and n₂.
+    pub sizes: (usize, usize),
 }
 
 /// A change of some output columns.
@@ -67,7 +78,8 @@ impl Writer<'_> {
         self.builder.graph.set_input(linear.node, 1, Some(weight));
         if let Some(bias) = linear.bias.filter(|_| !fold.columns.is_empty()) {
             let n = linear.out_features;
-            let folded = fold_columns(&mut self.builder, bias.value, 1, n, &fold.columns);
+            let row = self.builder.reshape(bias.value, &[1, n as i64]);
+            let folded = fold_columns(&mut self.builder, row, 1, n, &fold.columns);
             let flat = self.builder.reshape(folded, &[n as i64]);
             self.builder.graph.set_input(bias.node, bias.index, Some(flat));
         }
@@ -113,7 +125,7 @@ fn fold_weight(
         let column = builder.reshape(scale, &[k as i64, 1]);
         weight = builder.op("Mul", &[weight, column]);
     }
-    if let Some((left, right, (n1, n2))) = fold.rows {
+    if let Some(RowFold { left, right, sizes: (n1, n2) }) = fold.rows {
         let (n1, n2, n) = (n1 as i64, n2 as i64, n as i64);
         if let Some(left) = left {
             let wide = builder.reshape(weight, &[n1, n2 * n]);

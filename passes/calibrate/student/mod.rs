@@ -26,7 +26,8 @@ pub use slots::{AttentionSlots, ClipSlots, LinearSlots, MatrixSlots, SiteSlots};
 /// A block with parameters.
 #[derive(Clone, Debug)]
 pub struct Student {
-    /// Inputs: those of the block, one for each of `masks`, then one for each of `parameters`; output: that of the block.
+    /// Inputs: those of the block, one for each of `masks`, then one for each of `parameters`;
+    /// output: that of the block.
     pub model: Model,
     /// The block's input `[batch, sequence, hidden]`.
     pub input: ValueId,
@@ -83,7 +84,19 @@ impl Student {
         model.graph.remove_dead();
         crate::lower::fuse_swiglu(&mut model)?;
         let gradual = options.gradual;
-        Ok(Self { model, input, output, parameters, masks, gradual, sites, folded, readings, linears, attentions })
+        Ok(Self {
+            model,
+            input,
+            output,
+            parameters,
+            masks,
+            gradual,
+            sites,
+            folded,
+            readings,
+            linears,
+            attentions,
+        })
     }
 }
 

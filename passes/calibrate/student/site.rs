@@ -3,12 +3,12 @@
 use planish_ir::{Node, Tensor, ValueId};
 use planish_kernels::DOMAIN;
 
-use super::linear::ColumnFold;
+use super::linear::{ColumnFold, RowFold};
 use super::options::CLIP_START;
 use super::{ClipSlots, MatrixSlots, Writer};
+use crate::calibrate::balance::partial_traces;
 use crate::calibrate::{CalibrateError, ParameterId, ParameterKind};
 use crate::sites::{Site, SiteId, SiteRole};
-use crate::calibrate::balance::partial_traces;
 use crate::transform::{Matrix, kronecker_sizes};
 
 /// Floor of the ranges that scales start from, so that a dead channel gives no infinite scale.
@@ -132,7 +132,9 @@ impl Writer<'_> {
         (n1, n2): (usize, usize),
     ) -> Result<[Option<(Matrix, Matrix)>; 2], CalibrateError> {
         let site = self.site(id);
-        let Some(moments) = self.initial.statistics.moments.get(&id) else { return Ok([None, None]) };
+        let Some(moments) = self.initial.statistics.moments.get(&id) else {
+            return Ok([None, None]);
+        };
         let scale = self.scale_at_start(id)?;
         let n = site.channels;
         let scaled = |k: usize| moments.elements()[k] / (scale[k / n] * scale[k % n]);
@@ -193,7 +195,7 @@ impl Writer<'_> {
         let left = left.map(|p| self.builder.inverse(p));
         let right = right.map(|p| self.builder.inverse(p));
         for linear in &site.linears {
-            self.folds.entry(*linear).or_default().rows = Some((left, right, sizes));
+            self.folds.entry(*linear).or_default().rows = Some(RowFold { left, right, sizes });
         }
     }
 
@@ -215,9 +217,10 @@ impl Writer<'_> {
         if self.options.bits.quantizes_activations() {
             let (clip, inputs) = self.add_clip("activation_clip", &[1]);
             self.sites.entry(id).or_default().clip = Some(clip);
-            let node = Node::new("FakeQuantizeRows", vec![Some(x), Some(inputs[0]), Some(inputs[1])])
-                .with_domain(DOMAIN)
-                .with("bits", i64::from(self.options.bits.activations));
+            let node =
+                Node::new("FakeQuantizeRows", vec![Some(x), Some(inputs[0]), Some(inputs[1])])
+                    .with_domain(DOMAIN)
+                    .with("bits", i64::from(self.options.bits.activations));
             x = self.builder.node("rounded", node);
         }
         self.readings.insert(id, x);

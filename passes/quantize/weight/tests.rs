@@ -149,8 +149,7 @@ fn zeros_stay_zeros_and_infinities_are_refused() {
 /// The operator that learning goes through sees the weight as it is rounded in the end.
 #[test]
 fn fake_quantize_columns_gives_the_same_values() {
-    let op =
-        planish_kernels::ops::find(planish_kernels::DOMAIN, "FakeQuantizeColumns").unwrap();
+    let op = planish_kernels::ops::find(planish_kernels::DOMAIN, "FakeQuantizeColumns").unwrap();
     let (k, n) = (48, 35);
     let weight = normal(k * n);
     for (bits, group) in [(4, None), (8, None), (4, Some(16))] {
@@ -171,4 +170,3 @@ fn fake_quantize_columns_gives_the_same_values() {
         assert_eq!(y[0].to_f32_vec().unwrap(), want);
     }
 }
-

@@ -50,6 +50,7 @@ pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
     for (name, value) in &request.recipe {
         recipe.set(name, value).map_err(AppError::Input)?;
     }
+    recipe.check().map_err(AppError::Input)?;
     Ok(recipe)
 }
 
@@ -67,6 +68,7 @@ pub(super) fn learn(
     let failed = |error: CalibrationError| AppError::failed("cannot calibrate", error);
     let recipe = recipe(request)?;
     let sizes = (recipe.blocks.windows, recipe.blocks.length);
+    calibrate::check_length(model, recipe.blocks.length).map_err(failed)?;
     let ids = tokens(request, text, model, sizes, progress)?;
     let source = model.clone();
     let layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
@@ -119,15 +121,13 @@ fn workers(request: &QuantizeRequest) -> Vec<Worker> {
     let available = || std::thread::available_parallelism().map_or(1, usize::from);
     let n_threads = request.open.threads.unwrap_or_else(available);
     let each = (n_threads / request.workers.max(1)).max(1);
-    let worker =
-        |_| Worker { engine: Box::new(CpuEngine::new(each)), pool: ThreadPool::new(each) };
+    let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)), pool: ThreadPool::new(each) };
     if request.workers > 1 { (0..request.workers).map(worker).collect() } else { Vec::new() }
 }
 
 fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {
     let affine = request.method == Method::Affinequant;
-    let stability =
-        if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
+    let stability = if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
     StudentOptions {
         bits: request.bits,
         group_size: request.group_size,

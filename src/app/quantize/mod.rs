@@ -148,14 +148,14 @@ fn measure_ranges(
     let n = text.ids.len();
     if n < RANGE_WINDOW {
         return Err(AppError::Input(format!(
-            "the calibration text has {n} tokens, but at least {RANGE_WINDOW} are needed"
+            "{} has {n} tokens, but at least {RANGE_WINDOW} are needed",
+            text.path.display()
         )));
     }
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         AppError::failed(format!("cannot calibrate {}", file.display()), error)
     };
-    let windows: Vec<&[u32]> =
-        text.ids.chunks_exact(RANGE_WINDOW).take(RANGE_WINDOWS).collect();
+    let windows: Vec<&[u32]> = text.ids.chunks_exact(RANGE_WINDOW).take(RANGE_WINDOWS).collect();
     let layout = Layout::new(model).map_err(|error| failed(error.into()))?;
     let mut on_window = |done: usize| progress(Stage::new("calibrate", done, windows.len()));
     collect_stats(model, &layout, &engine(&request.open)?, &windows, &mut on_window)

@@ -1,5 +1,5 @@
 //! The calibration text.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
 use planish_runtime::calibrate::write_own_text;
@@ -24,13 +24,15 @@ pub(super) fn read_text(path: &Path, model_file: &Path) -> Result<Text, AppError
     let ids = tokenizer
         .encode(&join_rows(&contents), false)
         .map_err(|error| AppError::failed(format!("cannot tokenise {}", path.display()), error))?;
-    Ok(Text { tokenizer, ids })
+    Ok(Text { tokenizer, ids, path: path.to_owned() })
 }
 
 /// A calibration text that was read from a file.
 pub(super) struct Text {
     tokenizer: TextTokenizer,
     pub(super) ids: Vec<u32>,
+    /// The file.
+    pub(super) path: PathBuf,
 }
 
 impl Text {

@@ -1,0 +1,415 @@
+//! Tests of whole calibrations of the tiny models.
+
+use std::path::Path;
+
+use planish_cpu::ThreadPool;
+use planish_ir::Model;
+use planish_passes::PassManager;
+use planish_passes::calibrate::{LearnedBlock, StudentOptions};
+use planish_passes::canonicalize::canonicalize;
+use planish_passes::quantize::{self, Hessians, ModelQuantizer, QuantizeOptions, Rounding};
+use planish_passes::sites::Layout;
+use planish_passes::transform::{Matrix, SiteMatrix, inverse};
+
+use super::*;
+use crate::decoder::{Decoder, DecoderOptions, Roles, collect_hessians};
+use crate::engine::cpu::CpuEngine;
+use crate::{LanguageModel, Logits};
+
+/// A canonical model with a text.
+struct Bench {
+    model: Model,
+    layout: Layout,
+    ids: Vec<u32>,
+}
+
+impl Bench {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny").join(name);
+        let mut model = planish_onnx::read_model(&folder.join("model.onnx")).unwrap();
+        canonicalize(&mut model, &mut PassManager::new()).unwrap();
+        let layout = Layout::new(&model).unwrap();
+        let vocab = Roles::find(&model).unwrap().vocab as u64;
+        let mut random = planish_passes::transform::Random::new(1);
+        let ids = (0..8 * 16 + 5).map(|_| (random.bits() % vocab) as u32).collect();
+        Self { model, layout, ids }
+    }
+
+    /// Calibrates.
+    fn run(
+        &self,
+        options: &StudentOptions,
+        recipe: &Recipe,
+        more: More<'_>,
+    ) -> Result<Done, CalibrationError> {
+        let (engine, pool) = (CpuEngine::new(2), ThreadPool::new(2));
+        let calibration = Calibration {
+            engine: &engine,
+            pool: &pool,
+            model: &self.model,
+            layout: &self.layout,
+            options,
+            recipe,
+            ids: &self.ids,
+            seed: more.seed,
+            hessians: more.hessians,
+            store: more.store,
+        };
+        let (mut steps, mut blocks, mut hessians) = (Vec::new(), Vec::new(), Vec::new());
+        let outcome =
+            calibration.run(&mut |step| steps.push(step), &mut |index, block, found| {
+                assert_eq!(index, blocks.len());
+                blocks.push(block);
+                hessians.push(found);
+                Ok(())
+            })?;
+        Ok(Done { outcome, blocks, hessians, steps })
+    }
+
+    /// The model quantised with what was learned.
+    fn quantized(&self, options: &StudentOptions, done: &Done, rounding: Rounding) -> Model {
+        let mut model = self.model.clone();
+        let StudentOptions { bits, group_size, .. } = *options;
+        let quantize = QuantizeOptions {
+            bits,
+            group_size,
+            rounding,
+            lm_head_bits: 16,
+            ..QuantizeOptions::default()
+        };
+        let mut quantizer = ModelQuantizer::new(&mut model, &self.layout, &quantize).unwrap();
+        for (index, (block, hessians)) in done.blocks.iter().zip(&done.hessians).enumerate() {
+            let hessians = hessians.clone();
+            let mut found = quantize::Calibration { hessians, ..Default::default() };
+            block.add_to(&mut found);
+            block.replace_weights(&mut quantizer).unwrap();
+            quantizer.quantize_group(index, &found).unwrap();
+        }
+        quantizer.finish().unwrap();
+        model
+    }
+
+    /// The logits of a model for the first windows of 16 tokens.
+    fn logits(&self, model: &Model, n_windows: usize) -> Vec<f32> {
+        let options = DecoderOptions::default();
+        let mut decoder = Decoder::new(model.clone(), &CpuEngine::new(2), options).unwrap();
+        let windows = self.ids.chunks(16).take(n_windows);
+        let logits = windows.flat_map(|window| {
+            decoder.reset();
+            decoder.forward(window, Logits::All).unwrap().data
+        });
+        logits.collect()
+    }
+
+    /// The mean over tokens of KL(full precision ‖ quantised).
+    fn divergence(&self, quantized: &Model, n_windows: usize) -> f32 {
+        let vocab = Roles::find(&self.model).unwrap().vocab;
+        let log_softmax = |row: &[f32]| -> Vec<f64> {
+            let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            row.iter().map(|x| f64::from(*x) - sum.ln()).collect()
+        };
+        let of_row = |(s, t): (&[f32], &[f32])| -> f64 {
+            let (s, t) = (log_softmax(s), log_softmax(t));
+            t.iter().zip(&s).map(|(t, s)| t.exp() * (t - s)).sum()
+        };
+        let student = self.logits(quantized, n_windows);
+        let teacher = self.logits(&self.model, n_windows);
+        let sum: f64 = student.chunks(vocab).zip(teacher.chunks(vocab)).map(of_row).sum();
+        (sum / (n_windows * 16) as f64) as f32
+    }
+}
+
+/// What else a calibration is told.
+#[derive(Default)]
+struct More<'a> {
+    seed: u64,
+    hessians: bool,
+    store: Option<&'a Store>,
+}
+
+/// What came of a calibration.
+struct Done {
+    outcome: Outcome,
+    blocks: Vec<LearnedBlock>,
+    hessians: Vec<Hessians>,
+    steps: Vec<CalibrationProgress>,
+}
+
+impl Done {
+    /// All matrices.
+    fn matrices(&self) -> Vec<&Matrix> {
+        let sites = self.blocks.iter().flat_map(|block| block.sites.values());
+        let sites = sites.flat_map(|site| of_site(&site.transform.matrix));
+        let heads = self.blocks.iter().flat_map(|block| block.attentions.values());
+        sites.chain(heads.filter_map(|attention| attention.matrix.as_ref())).collect()
+    }
+}
+
+/// The matrices of a site.
+fn of_site(matrix: &SiteMatrix) -> Vec<&Matrix> {
+    match matrix {
+        SiteMatrix::Kronecker { left, right } => vec![left, right],
+        SiteMatrix::Heads { across, within } => across.iter().chain(within).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// All transforms, and the layers' weights.
+fn flat(bits: &str) -> StudentOptions {
+    StudentOptions {
+        bits: bits.parse().unwrap(),
+        group_size: None,
+        online: true,
+        scales: true,
+        weights: true,
+        gradual: None,
+    }
+}
+
+/// Only what merges.
+fn affine(bits: &str) -> StudentOptions {
+    StudentOptions { online: false, weights: false, gradual: Some(0.1), ..flat(bits) }
+}
+
+/// Seconds for a tiny model.
+fn tiny(steps: usize, last_steps: usize) -> Recipe {
+    let mut recipe = Recipe::fast();
+    let blocks = &mut recipe.blocks;
+    (blocks.windows, blocks.length, blocks.batch, blocks.steps) = (8, 16, 2, steps);
+    (recipe.end_to_end.batch, recipe.end_to_end.steps) = (2, last_steps);
+    recipe
+}
+
+/// Every step learns from the same windows.
+fn one_batch(steps: usize, last_steps: usize) -> Recipe {
+    let mut recipe = tiny(steps, last_steps);
+    recipe.blocks.windows = 2;
+    recipe
+}
+
+fn falls(losses: &[f32], factor: f32) -> bool {
+    matches!(losses, [first, .., last] if *last < factor * first && last.is_finite())
+}
+
+#[test]
+fn the_loss_of_each_block_falls_and_then_the_divergence() {
+    let bench = Bench::new("llama-optimum");
+    let done = bench.run(&flat("w4a4kv4"), &one_batch(20, 20), More::default()).unwrap();
+    let Outcome { losses, divergences } = &done.outcome;
+    assert_eq!(losses.len(), bench.layout.blocks.len());
+    assert!(losses.iter().all(|l| l.len() == 20 && falls(l, 0.9)), "{losses:?}");
+    assert!(divergences.len() == 20 && falls(divergences, 0.9), "{divergences:?}");
+    let n_blocks = losses.len();
+    assert_eq!(done.steps.len(), 20 * (n_blocks + 1));
+    assert!(done.steps.iter().enumerate().all(|(i, step)| {
+        step.block == i / 20 && step.step == i % 20 + 1 && step.n_blocks == n_blocks
+    }));
+}
+
+#[test]
+fn the_seed_decides_what_is_learned() {
+    let bench = Bench::new("llama-optimum");
+    let run =
+        |seed| bench.run(&flat("w4a4kv4"), &tiny(4, 2), More { seed, ..More::default() }).unwrap();
+    let (first, again, other) = (run(3), run(3), run(4));
+    assert!(first.blocks == again.blocks, "the same seed gives the same");
+    assert_eq!(first.outcome.losses, again.outcome.losses);
+    assert_eq!(first.outcome.divergences, again.outcome.divergences);
+    assert!(first.blocks.iter().zip(&other.blocks).all(|(a, b)| a != b));
+}
+
+/// Calibrates with a store, takes away what a run that was stopped would not have left there,
+/// and goes on.
+fn check_resumed(recipe: &Recipe, missing: &[&str], n_steps: usize) {
+    let bench = Bench::new("llama-optimum");
+    let options = flat("w4a4kv4");
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "key").unwrap();
+    let stored = || More { store: Some(&store), ..More::default() };
+    let whole = bench.run(&options, recipe, More::default()).unwrap();
+    bench.run(&options, recipe, stored()).unwrap();
+    for name in missing {
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let resumed = bench.run(&options, recipe, stored()).unwrap();
+    assert!(resumed.blocks == whole.blocks, "without {missing:?}");
+    assert_eq!(resumed.outcome.losses, whole.outcome.losses);
+    assert_eq!(resumed.outcome.divergences, whole.outcome.divergences);
+    let learned = resumed.steps.len();
+    assert_eq!(learned, n_steps, "steps and finished blocks, without {missing:?}");
+    for name in missing {
+        assert!(folder.path().join(name).exists(), "{name} is there again");
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_as_if_it_had_not_been() {
+    let last = ["end_to_end_0000.npz", "end_to_end_0001.npz"];
+    check_resumed(&tiny(3, 2), &[], 2);
+    check_resumed(&tiny(3, 2), &last[..1], 2 + 2);
+    check_resumed(&tiny(3, 2), &last, 2 + 2);
+    check_resumed(&tiny(3, 2), &["block_0001.npz", last[0], last[1]], 1 + 3 + 2);
+    let mut recipe = tiny(3, 0);
+    recipe.blocks.input = BlockInput::Quantized;
+    check_resumed(&recipe, &["block_0001.npz"], 1 + 3);
+}
+
+#[test]
+fn blocks_learn_from_what_quantised_blocks_give_them() {
+    let bench = Bench::new("llama-optimum");
+    let mut recipe = one_batch(20, 0);
+    let usual = bench.run(&flat("w4a4kv4"), &recipe, More::default()).unwrap();
+    recipe.blocks.input = BlockInput::Quantized;
+    let done = bench.run(&flat("w4a4kv4"), &recipe, More::default()).unwrap();
+    let (losses, usual) = (&done.outcome.losses, &usual.outcome.losses);
+    assert_eq!(losses[0], usual[0], "the first block reads the same");
+    assert!(falls(&losses[1], 0.9) && losses[1][0] > usual[1][0], "{losses:?} {usual:?}");
+    assert!(done.outcome.divergences.is_empty());
+}
+
+#[test]
+fn matrices_under_a_gradual_mask_stay_invertible() {
+    let bench = Bench::new("llama-optimum");
+    let mut recipe = tiny(10, 0);
+    // Far too fast, so that dominance must be kept by force.
+    recipe.blocks.rates.matrix = 0.5;
+    let done = bench.run(&affine("w4a4kv4"), &recipe, More::default()).unwrap();
+    let matrices = done.matrices();
+    assert!(matrices.len() >= bench.layout.blocks.len());
+    for matrix in matrices {
+        let n = matrix.n_rows();
+        assert!(matrix.max_difference(&Matrix::identity(n)) > 0.1, "nothing was learned");
+        for i in 0..n {
+            let beside: f64 = matrix.row(i).iter().map(|x| x.abs()).sum::<f64>();
+            assert!(beside < 2.0 * matrix.row(i)[i].abs(), "row {i} is not dominant");
+        }
+        let product = matrix.times(&inverse(matrix).unwrap());
+        assert!(product.max_difference(&Matrix::identity(n)) < 1e-6);
+    }
+    for site in done.blocks.iter().flat_map(|block| block.sites.values()) {
+        assert!(!matches!(site.transform.matrix, SiteMatrix::Kronecker { .. }));
+    }
+}
+
+#[test]
+fn hessians_are_those_of_the_quantised_model() {
+    let bench = Bench::new("llama-optimum");
+    let options = flat("w4a8kv8");
+    let more = More { hessians: true, ..More::default() };
+    let done = bench.run(&options, &tiny(2, 1), more).unwrap();
+    let quantized = bench.quantized(&options, &done, Rounding::Nearest);
+    let windows: Vec<&[u32]> = bench.ids.chunks_exact(16).collect();
+    let blocks = bench.layout.blocks.iter().zip(&done.hessians);
+    let mut n_sites = 0;
+    for (block, hessians) in blocks {
+        let engine = CpuEngine::new(2);
+        let layout = &bench.layout;
+        let wanted =
+            collect_hessians(&quantized, layout, &block.sites, &engine, &windows, &mut |_| {});
+        let wanted = wanted.unwrap();
+        for id in &block.sites {
+            let (a, b) = (hessians.site(*id).unwrap(), wanted.site(*id).unwrap());
+            assert_eq!(a.n_channels(), bench.layout.site(*id).channels);
+            let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+            let pairs = a.elements().iter().zip(b.elements());
+            let (difference, size) =
+                (norm(&mut pairs.map(|(a, b)| a - b)), norm(&mut b.elements().iter().copied()));
+            // Calibration multiplies in bfloat16, and single codes fall to the other side.
+            assert!(difference < 1e-3 * size && size > 0.0, "{id:?}: {difference} of {size}");
+            n_sites += 1;
+        }
+    }
+    assert_eq!(n_sites, 8);
+}
+
+#[test]
+fn gptq_with_what_was_collected_loses_less() {
+    let bench = Bench::new("llama-optimum");
+    // Weights that were learned are right for rounding to nearest.
+    let options = StudentOptions { weights: false, ..flat("w3a16kv16") };
+    let more = More { hessians: true, ..More::default() };
+    let done = bench.run(&options, &tiny(2, 0), more).unwrap();
+    let loss = |rounding| bench.divergence(&bench.quantized(&options, &done, rounding), 8);
+    let (gptq, nearest) = (loss(Rounding::GPTQ), loss(Rounding::Nearest));
+    assert!(gptq < nearest, "{gptq} {nearest}");
+}
+
+#[test]
+fn a_text_that_is_too_short_is_told() {
+    let mut bench = Bench::new("llama-optimum");
+    bench.ids.truncate(31);
+    let error = bench.run(&flat("w4a4kv4"), &tiny(1, 0), More::default()).err().unwrap();
+    assert!(
+        matches!(error, CalibrationError::TooShort { tokens: 31, batch: 2, length: 16 }),
+        "{error}"
+    );
+    let mut bench = Bench::new("llama-optimum");
+    bench.ids.truncate(64);
+    // Enough for the blocks, but not for the last stage.
+    let mut recipe = tiny(1, 1);
+    recipe.end_to_end.batch = 6;
+    let error = bench.run(&flat("w4a4kv4"), &recipe, More::default()).err().unwrap();
+    assert!(
+        matches!(error, CalibrationError::TooShort { tokens: 64, batch: 6, length: 16 }),
+        "{error}"
+    );
+}
+
+/// Learns for two steps and quantises; returns the divergence that the last stage saw and that of
+/// the quantised model, both per token of the first two windows.
+fn divergences(bench: &Bench, options: &StudentOptions) -> Result<(f32, f32), CalibrationError> {
+    let mut recipe = one_batch(2, 1);
+    // It measures only.
+    recipe.end_to_end.rates = Rates { matrix: 0.0, scale: 0.0, clip: 0.0, weight: 0.0 };
+    let done = bench.run(options, &recipe, More::default())?;
+    let quantized = bench.quantized(options, &done, Rounding::Nearest);
+    Ok((done.outcome.divergences[0], bench.divergence(&quantized, 2)))
+}
+
+/// Checks that both divergences agree.
+fn check_divergences(name: &str, bench: &Bench, options: &StudentOptions) {
+    let (seen, true_one) =
+        divergences(bench, options).unwrap_or_else(|error| panic!("{name} {options:?}: {error}"));
+    // Calibration multiplies in bfloat16.
+    let agree = (seen - true_one).abs() < 0.02 * true_one + 1e-5;
+    assert!(agree, "{name} {options:?}: {seen}, not {true_one}");
+}
+
+#[test]
+fn any_widths_can_be_learned() {
+    for name in ["llama-optimum", "gpt2-optimum"] {
+        let bench = Bench::new(name);
+        for (bits, group_size) in [
+            ("w16a16kv16", None),
+            ("w16a16kv4", None),
+            ("w16a4kv16", None),
+            ("w2a16kv16", None),
+            ("w3a16kv16", Some(16)),
+            ("w4a4kv8", Some(32)),
+            ("w8a8kv4", None),
+        ] {
+            for options in [flat(bits), affine(bits)] {
+                let scales = StudentOptions { scales: false, ..options.clone() };
+                for options in [options, scales] {
+                    let options = StudentOptions { group_size, ..options };
+                    check_divergences(name, &bench, &options);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_any_exported_model_learns_is_what_its_quantised_model_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny");
+    let mut n_models = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let bench = Bench::new(&name);
+        for options in [flat("w4a4kv4"), affine("w4a4kv4"), flat("w3a16kv16")] {
+            check_divergences(&name, &bench, &options);
+        }
+        n_models += 1;
+    }
+    assert!(n_models >= 10);
+}
