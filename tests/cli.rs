@@ -2,8 +2,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const SUBCOMMANDS: [&str; 7] =
-    ["quantize", "run", "eval", "bench", "forward", "compare", "inspect"];
+const SUBCOMMANDS: [&str; 8] =
+    ["quantize", "run", "eval", "bench", "forward", "compare", "inspect", "report"];
 
 fn planish(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_planish")).args(args).output().unwrap()

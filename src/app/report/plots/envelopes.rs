@@ -1,0 +1,100 @@
+//! Sorted magnitudes before and after, one panel a site.
+use plotters::prelude::*;
+
+use super::{AFTER, Area, BEFORE, Drawn, FONT, GRID, WIDTH, log_range, short, svg};
+use crate::app::error::AppError;
+use crate::app::report::comparison::Panel;
+
+const ROW: u32 = 210;
+/// Points of a curve; more can't be told apart.
+const POINTS: usize = 240;
+
+/// Panels in rows of `n_columns`, with one scale for all.
+pub(in crate::app::report) fn envelopes(
+    panels: &[Panel],
+    n_columns: usize,
+) -> Result<String, AppError> {
+    let n_columns = n_columns.clamp(1, panels.len().max(1));
+    let n_rows = panels.len().div_ceil(n_columns);
+    svg((WIDTH, ROW * n_rows as u32), |root| {
+        let all = panels.iter().flat_map(|p| [&p.before, &p.after]);
+        let range = log_range(all.flat_map(|e| e.largest.iter().chain(&e.mean).copied()), 4);
+        for (index, (area, panel)) in
+            root.split_evenly((n_rows, n_columns)).iter().zip(panels).enumerate()
+        {
+            draw(area, panel, range.clone(), index == 0)?;
+        }
+        Ok(())
+    })
+}
+
+fn draw(area: &Area<'_>, panel: &Panel, range: std::ops::Range<f64>, legend: bool) -> Drawn {
+    let n = panel.before.largest.len();
+    let mut chart = ChartBuilder::on(area)
+        .caption(&panel.title, ("sans-serif", 14))
+        .margin(6)
+        .x_label_area_size(22)
+        .y_label_area_size(36)
+        .build_cartesian_2d(0f64..n as f64, range.clone().log_scale())?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .x_labels(4)
+        .y_labels(5)
+        .label_style(("sans-serif", 11))
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&short)
+        .draw()?;
+    for (envelope, color, of) in [(&panel.before, BEFORE, "before"), (&panel.after, AFTER, "after")] {
+        for (values, width, what) in
+            [(&envelope.largest, 2, "largest"), (&envelope.mean, 1, "mean")]
+        {
+            let style = color.stroke_width(width);
+            let points = points(values).map(|(x, y)| (x, y.max(range.start)));
+            let series = chart.draw_series(LineSeries::new(points, style))?;
+            if legend {
+                let sample = move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], style);
+                series.label(format!("{of}, {what}")).legend(sample);
+            }
+        }
+    }
+    if legend {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.8))
+            .label_font((FONT.0, 11))
+            .draw()?;
+    }
+    Ok(())
+}
+
+/// Evenly spread points of a curve, the first and the last among them.
+fn points(values: &[f64]) -> impl Iterator<Item = (f64, f64)> + '_ {
+    let last = values.len().saturating_sub(1);
+    let n = values.len().min(POINTS);
+    (0..n).map(move |i| i * last / (n - 1).max(1)).map(|i| (i as f64, values[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::report::envelope::Envelope;
+
+    #[test]
+    fn long_curves_keep_their_ends() {
+        let values: Vec<f64> = (0..5000).map(f64::from).collect();
+        let found: Vec<_> = points(&values).collect();
+        assert_eq!((found.len(), found[0].1, found[POINTS - 1].1), (POINTS, 0.0, 4999.0));
+        assert_eq!(points(&[3.0]).collect::<Vec<_>>(), [(0.0, 3.0)]);
+    }
+
+    #[test]
+    fn an_envelope_of_zeros_is_drawn() {
+        let flat = Envelope { largest: vec![1.0, 0.0], mean: vec![0.5, 0.0] };
+        let panel = Panel { title: "a".into(), before: flat.clone(), after: flat };
+        assert!(envelopes(&[panel], 4).unwrap().contains("before, largest"));
+    }
+}
