@@ -75,6 +75,12 @@ fn the_version_is_printed() {
 }
 
 #[test]
+fn a_report_needs_a_folder_that_quantize_wrote() {
+    let message = bad_input(&["report", &model()]);
+    assert!(message.contains("optimum/planish.json, which planish quantize writes"), "{message}");
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     failure(2, &[]);
     failure(2, &["fly"]);

@@ -1,15 +1,13 @@
 //! Comparing the quantised model with its original: weights, and what a text does in both.
 use std::collections::HashMap;
-use std::path::Path;
 
 use planish_ir::{Model, Tensor};
 use planish_passes::sites::{Block, Layout, Site, SiteRole};
-use planish_runtime::decoder::collect_values;
+use planish_runtime::decoder::{DecoderError, collect_values};
 use planish_runtime::engine::Engine;
 
 use super::envelope::{ChannelSums, Envelope};
 use super::quantized::{Reading, add_reading, weight};
-use crate::app::error::AppError;
 
 /// Envelopes before and after at a site of a block.
 #[derive(Debug)]
@@ -30,7 +28,8 @@ pub(super) struct Series {
 /// What the two models have in common, and in what they differ.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
-    pub(super) n_kinds: usize,
+    /// Names of the kinds of sites, those of a block.
+    pub(super) labels: Vec<String>,
     pub(super) weights: Vec<Panel>,
     pub(super) activations: Vec<Panel>,
     /// Of each kind of site: Σ scale²/12 over Σ w² of the rounded weights.
@@ -52,21 +51,20 @@ impl Pair<'_> {
     /// Compares everything; `window` runs through both models.
     ///
     /// # Errors
-    /// [`AppError`] if one of the models can't be run.
+    /// If one of the models can't be run: whether it is the original, and why.
     pub(super) fn compare(
         &self,
         engine: &dyn Engine,
         window: &[u32],
-        file: &Path,
-    ) -> Result<Comparison, AppError> {
+    ) -> Result<Comparison, (bool, DecoderError)> {
         let labels = site_labels(self.layout);
-        let mut found = Comparison { n_kinds: labels.len(), ..Comparison::default() };
+        let mut found = Comparison { labels: labels.clone(), ..Comparison::default() };
         let n_blocks = self.layout.blocks.len();
         let empty = |of: &String| Series { of: of.clone(), values: vec![None; n_blocks] };
         found.weight_noise = labels.iter().map(empty).collect();
         found.activation_errors = labels.iter().map(empty).collect();
         self.compare_weights(&labels, &mut found);
-        self.compare_activations(engine, window, file, &mut found)?;
+        self.compare_activations(engine, window, &labels, &mut found)?;
         Ok(found)
     }
 
@@ -88,6 +86,9 @@ impl Pair<'_> {
             for linear in site.linears.iter().map(|id| self.layout.linear(*id)) {
                 let graph = &self.original.graph;
                 let Some(w) = weight(&self.quantized.graph, graph, linear) else { continue };
+                if w.data.len() != site.channels * w.n_columns {
+                    continue;
+                }
                 norm += squares(&w.data);
                 noise = w.rounding_noise.map_or(noise, |n| Some(noise.unwrap_or(0.0) + n));
                 let data = graph.constant(linear.weight).and_then(|w| w.to_f32_vec().ok());
@@ -106,10 +107,9 @@ impl Pair<'_> {
         &self,
         engine: &dyn Engine,
         window: &[u32],
-        file: &Path,
+        labels: &[String],
         found: &mut Comparison,
-    ) -> Result<(), AppError> {
-        let labels = site_labels(self.layout);
+    ) -> Result<(), (bool, DecoderError)> {
         let mut quantized = self.quantized.clone();
         let graph = &self.original.graph;
         let mut add = |site| add_reading(&mut quantized.graph, graph, self.layout, site);
@@ -118,13 +118,14 @@ impl Pair<'_> {
         let name = |site: &Site| graph.value(site.input).name.clone();
         let mut names: Vec<String> = self.sites().map(|(.., site)| name(site)).collect();
         names.extend(outputs.iter().map(|(.., name)| name.clone()));
-        let failed = |error| AppError::failed(format!("cannot run {}", file.display()), error);
-        let before = collect_values(self.original, engine, &names, window).map_err(failed)?;
+        let before =
+            collect_values(self.original, engine, &names, window).map_err(|error| (true, error))?;
         let read = readings.iter().flatten();
         let mut names: Vec<String> =
             read.flat_map(|r| [Some(r.transformed.clone()), r.rounded.clone()]).flatten().collect();
         names.extend(outputs.iter().map(|(.., name)| name.clone()));
-        let after = collect_values(&quantized, engine, &names, window).map_err(failed)?;
+        let after =
+            collect_values(&quantized, engine, &names, window).map_err(|error| (false, error))?;
         for ((block, kind, site), reading) in self.sites().zip(&readings) {
             let Some(reading) = reading else { continue };
             let transformed = floats(&after, &reading.transformed);
@@ -132,7 +133,8 @@ impl Pair<'_> {
                 let error = transformed.as_ref().and_then(|x| relative_error(&rounded, x));
                 found.activation_errors[kind].values[block] = error;
             }
-            let x = floats(&before, &name(site)).filter(|_| is_shown(block, self.layout.blocks.len()));
+            let x =
+                floats(&before, &name(site)).filter(|_| is_shown(block, self.layout.blocks.len()));
             let (Some(x), Some(transformed)) = (x, transformed) else { continue };
             let sums = [x, transformed].map(|data| {
                 let mut sums = ChannelSums::new(site.channels);
@@ -167,7 +169,7 @@ impl Pair<'_> {
 }
 
 /// Names of the sites of a block, by what stands before them.
-pub(super) fn site_labels(layout: &Layout) -> Vec<String> {
+fn site_labels(layout: &Layout) -> Vec<String> {
     let blocks = layout.blocks.iter().map(|block| &block.sites);
     let Some(sites) = blocks.max_by_key(|sites| sites.len()) else { return Vec::new() };
     let mut labels: Vec<String> = Vec::new();

@@ -22,7 +22,7 @@ use planish_runtime::evaluate::{BenchOptions, Speed, bench};
 use super::error::{AppError, check_readable};
 use super::model::{OpenOptions, engine, open_model, read};
 use super::quantize::{Stage, read_text};
-use comparison::{Comparison, Pair, site_labels};
+use comparison::{Comparison, Pair};
 use record::Record;
 use sections::Findings;
 
@@ -64,30 +64,21 @@ pub fn report(
     progress(Stage::new("import", 0, 1));
     let (quantized, file) = read_canonical(&request.model)?;
     let source = source(request, &record);
-    let original = match &source {
-        Ok(path) => Some(read_canonical(path)?.0),
-        Err(_) => None,
+    let comparison = match &source {
+        Ok(path) => {
+            let original = read_canonical(path)?.0;
+            let window = window(request, &original, &file, &engine, progress)?;
+            progress(Stage::new("compare", 0, 1));
+            Ok(compare(&original, path, &quantized, &file, &engine, &window)?)
+        }
+        Err(reason) => Err(reason.clone()),
     };
-    let layout = original.as_ref().map(|model| lay_out(model, &source)).transpose()?;
-    let mut comparison = None;
-    if let (Some(original), Some(layout)) = (&original, &layout) {
-        let window = window(request, original, &file, &engine, progress)?;
-        progress(Stage::new("compare", 0, 1));
-        let pair = Pair { original, layout, quantized: &quantized };
-        comparison = Some(pair.compare(&engine, &window, &file)?);
-    }
-    let order = quantized.graph.topological_order().map_err(|error| {
-        AppError::failed(format!("cannot understand {}", file.display()), error)
-    })?;
-    let labels = layout.as_ref().map(site_labels).unwrap_or_default();
-    let clips = clips::clips(&quantized.graph, &order, &labels);
-    drop((original, quantized));
+    let labels = comparison.as_ref().map_or(&[][..], |found| &found.labels);
+    let order =
+        quantized.graph.topological_order().map_err(|error| not_understood(&file, error))?;
+    let clips = clips::clips(&quantized.graph, &order, labels);
+    drop(quantized);
     let speeds = measure_speeds(request, source.as_deref().ok(), progress)?;
-    let comparison = match (comparison, source) {
-        (Some(comparison), _) => Ok(comparison),
-        (None, Err(reason)) => Err(reason),
-        (None, Ok(_)) => Ok(Comparison::default()),
-    };
     let findings = Findings { record, comparison, clips, speeds };
     let title = request.model.file_name().unwrap_or(request.model.as_os_str()).to_string_lossy();
     write_whole(&request.output, &page::page(&title, &findings.sections()?))
@@ -101,11 +92,25 @@ fn read_canonical(path: &Path) -> Result<(Model, PathBuf), AppError> {
     Ok((model, file))
 }
 
-fn lay_out(model: &Model, source: &Result<PathBuf, String>) -> Result<Layout, AppError> {
-    Layout::new(model).map_err(|error| {
-        let path = source.as_deref().map_or(Path::new("the original"), |path| path);
-        AppError::failed(format!("cannot understand {}", path.display()), error)
+/// Compares a canonical model, read from `path`, with its quantised form, read from `file`.
+fn compare(
+    original: &Model,
+    path: &Path,
+    quantized: &Model,
+    file: &Path,
+    engine: &CpuEngine,
+    window: &[u32],
+) -> Result<Comparison, AppError> {
+    let layout = Layout::new(original).map_err(|error| not_understood(path, error))?;
+    let pair = Pair { original, layout: &layout, quantized };
+    pair.compare(engine, window).map_err(|(of_original, error)| {
+        let file = if of_original { path } else { file };
+        AppError::failed(format!("cannot run {}", file.display()), error)
     })
+}
+
+fn not_understood(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> AppError {
+    AppError::failed(format!("cannot understand {}", file.display()), error)
 }
 
 /// Where the original is, or why it is nowhere. One that was asked for must be there.
@@ -135,8 +140,9 @@ fn window(
     let most = Roles::find(original).map_err(failed)?.max_positions.unwrap_or(WINDOW).min(WINDOW);
     let Some(path) = &request.text else {
         let mut report = |done, total| progress(Stage::new("write text", done, total));
-        return write_own_text(original, engine, 1, most, SEED, &mut report)
-            .map_err(|error| AppError::failed("cannot write a text with the original model", error));
+        return write_own_text(original, engine, 1, most, SEED, &mut report).map_err(|error| {
+            AppError::failed("cannot write a text with the original model", error)
+        });
     };
     let text = read_text(path, file)?;
     text.check(original)?;
@@ -171,13 +177,17 @@ fn measure_speeds(
 
 /// Writes a file beside its place and renames it, so that it is there whole or not at all.
 fn write_whole(path: &Path, text: &str) -> Result<(), AppError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written =
-        std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|error| {
-        // Nothing can be done about a file that can't be removed either.
-        let _ = std::fs::remove_file(&temporary);
-        AppError::failed(format!("cannot write {}", path.display()), error)
-    })
+    // What a link leads to is replaced, and a device is written to, not replaced.
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = match target.exists() && !target.is_file() {
+        true => std::fs::write(&target, text),
+        false => std::fs::write(&temporary, text).and_then(|()| {
+            // Nothing can be done about a file that can't be removed either.
+            std::fs::rename(&temporary, &target)
+                .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+        }),
+    };
+    written.map_err(|error| AppError::failed(format!("cannot write {}", path.display()), error))
 }

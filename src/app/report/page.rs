@@ -8,7 +8,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1180px;margin:2em a
 h1{font-size:1.7em}h2{font-size:1.25em;margin:2em 0 .4em;border-bottom:1px solid #ddd}
 table{border-collapse:collapse}td{padding:.15em 1.5em .15em 0;vertical-align:top}
 td:first-child{color:#666;white-space:nowrap}td{overflow-wrap:anywhere}
-figure{margin:1em 0}figcaption{font-weight:600;margin-bottom:.2em}
+figure{margin:1em 0;display:inline-block;vertical-align:top}figcaption{font-weight:600;margin-bottom:.2em}
 svg{max-width:100%;height:auto}p{max-width:60em}";
 
 /// A whole page that needs nothing from elsewhere.

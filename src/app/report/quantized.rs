@@ -78,7 +78,11 @@ pub(super) fn weight(graph: &Graph, original: &Graph, linear: &LinearLayer) -> O
 fn dequantize(codes: &Tensor, scale: &Tensor) -> Option<Weight> {
     let &[n_rows, n_columns] = codes.shape() else { return None };
     let (codes, scale) = (codes.to_i64_vec().ok()?, scale.to_f32_vec().ok()?);
-    let block_size = n_rows / (scale.len() / n_columns.max(1)).max(1);
+    let n_groups = scale.len() / n_columns.max(1);
+    if n_groups == 0 || scale.len() != n_groups * n_columns || !n_rows.is_multiple_of(n_groups) {
+        return None;
+    }
+    let block_size = n_rows / n_groups;
     let mut noise = 0.0;
     let mut data = Vec::with_capacity(codes.len());
     for (row, codes) in codes.chunks_exact(n_columns).enumerate() {
@@ -95,8 +99,7 @@ fn product(graph: &Graph, original: &Graph, linear: &LinearLayer) -> Option<Node
     let is_product = |id: &NodeId| {
         let node = graph.node(*id);
         let ours = ["QuantizedMatMul", "BlockQuantizedMatMul"];
-        node.is("MatMul")
-            || (node.domain == DOMAIN && ours.contains(&node.op_type.as_str()))
+        node.is("MatMul") || (node.domain == DOMAIN && ours.contains(&node.op_type.as_str()))
     };
     let (node, _) = graph.producer(output)?;
     if is_product(&node) {
@@ -108,6 +111,8 @@ fn product(graph: &Graph, original: &Graph, linear: &LinearLayer) -> Option<Node
 
 #[cfg(test)]
 mod tests {
+    use planish_passes::quantize::{Clipping, WeightFormat, quantize_columns};
+
     use super::*;
 
     #[test]
@@ -118,5 +123,15 @@ mod tests {
         assert_eq!(weight.data, [1.0, 20.0, 3.0, 40.0, -2.5, 12.0, 3.5, -16.0]);
         let noise = 2.0 * (1.0 + 100.0 + 0.25 + 4.0) / 12.0;
         assert!((weight.rounding_noise.unwrap() - noise).abs() < 1e-9);
+    }
+    #[test]
+    fn the_expected_error_of_rounding_is_near_the_real_one() {
+        let wave = |i: i32| (i as f32 * 0.7).sin() * (i as f32 * 0.013).cos();
+        let data: Vec<f32> = (0..64 * 32).map(wave).collect();
+        let format = WeightFormat { bits: 4, group_size: Some(16) };
+        let exact = quantize_columns(&data, 32, format, Clipping::Full).unwrap();
+        let weight = dequantize(&exact.codes, &exact.scale).unwrap();
+        let ratio = weight.rounding_noise.unwrap() / exact.squared_error;
+        assert!((0.8..1.25).contains(&ratio), "{ratio}");
     }
 }

@@ -46,8 +46,9 @@ impl Record {
             let what = format!("cannot read {}, which planish quantize writes", path.display());
             AppError::failed(what, source)
         })?;
-        serde_json::from_str(&text)
-            .map_err(|error| AppError::failed(format!("cannot understand {}", path.display()), error))
+        serde_json::from_str(&text).map_err(|error| {
+            AppError::failed(format!("cannot understand {}", path.display()), error)
+        })
     }
 
     /// The settings, as rows of name and value.

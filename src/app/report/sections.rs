@@ -108,7 +108,7 @@ impl Findings {
              more level a curve, the better a common scale fits."
         ));
         let caption = "Largest and mean magnitude of each channel, first, middle and last block";
-        section.plots.push((caption, envelopes(panels(found), found.n_kinds)?));
+        section.plots.push((caption, envelopes(panels(found), found.labels.len())?));
         Ok(section)
     }
 
@@ -138,7 +138,7 @@ impl Findings {
         }
         if is_known(&found.output_errors) {
             let caption = "Squared error of what blocks give in the quantised model, relative to \
-                           the original; it grows as errors add up";
+                           the original";
             let axes = Axes { x: "block", y: "relative squared error", log: true };
             section.plots.push((caption, lines(&series_lines(&found.output_errors), axes)?));
         }

@@ -37,8 +37,7 @@ pub(in crate::app::report) fn bars(
         for (row, (_, value, original)) in rows.iter().enumerate() {
             let y = n - 1 - row as i32;
             let color = if *original { BEFORE } else { AFTER };
-            let corners =
-                [(0.0, SegmentValue::Exact(y)), (*value, SegmentValue::Exact(y + 1))];
+            let corners = [(0.0, SegmentValue::Exact(y)), (*value, SegmentValue::Exact(y + 1))];
             let mut bar = Rectangle::new(corners, color.filled());
             bar.set_margin(5, 5, 0, 0);
             chart.draw_series([bar])?;

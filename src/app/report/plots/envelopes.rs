@@ -1,11 +1,12 @@
 //! Sorted magnitudes before and after, one panel a site.
 use plotters::prelude::*;
 
-use super::{AFTER, Area, BEFORE, Drawn, FONT, GRID, WIDTH, log_range, short, svg};
+use super::{AFTER, Area, BEFORE, Drawn, GRID, WIDTH, legend, log_range, short, svg};
 use crate::app::error::AppError;
 use crate::app::report::comparison::Panel;
 
 const ROW: u32 = 210;
+const LEGEND: u32 = 28;
 /// Points of a curve; more can't be told apart.
 const POINTS: usize = 240;
 
@@ -16,19 +17,20 @@ pub(in crate::app::report) fn envelopes(
 ) -> Result<String, AppError> {
     let n_columns = n_columns.clamp(1, panels.len().max(1));
     let n_rows = panels.len().div_ceil(n_columns);
-    svg((WIDTH, ROW * n_rows as u32), |root| {
+    svg((WIDTH, ROW * n_rows as u32 + LEGEND), |root| {
+        let (top, root) = root.split_vertically(LEGEND);
+        let entries: Vec<_> = panels
+            .first()
+            .map_or(Vec::new(), |p| curves(p).map(|c| (c.1.to_owned(), c.2)).to_vec());
+        legend(&top, &entries, (160, 0))?;
         let all = panels.iter().flat_map(|p| [&p.before, &p.after]);
         let range = log_range(all.flat_map(|e| e.largest.iter().chain(&e.mean).copied()), 4);
-        for (index, (area, panel)) in
-            root.split_evenly((n_rows, n_columns)).iter().zip(panels).enumerate()
-        {
-            draw(area, panel, range.clone(), index == 0)?;
-        }
-        Ok(())
+        let areas = root.split_evenly((n_rows, n_columns));
+        areas.iter().zip(panels).try_for_each(|(area, panel)| draw(area, panel, &range))
     })
 }
 
-fn draw(area: &Area<'_>, panel: &Panel, range: std::ops::Range<f64>, legend: bool) -> Drawn {
+fn draw(area: &Area<'_>, panel: &Panel, range: &std::ops::Range<f64>) -> Drawn {
     let n = panel.before.largest.len();
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.title, ("sans-serif", 14))
@@ -47,28 +49,22 @@ fn draw(area: &Area<'_>, panel: &Panel, range: std::ops::Range<f64>, legend: boo
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&short)
         .draw()?;
-    for (envelope, color, of) in [(&panel.before, BEFORE, "before"), (&panel.after, AFTER, "after")] {
-        for (values, width, what) in
-            [(&envelope.largest, 2, "largest"), (&envelope.mean, 1, "mean")]
-        {
-            let style = color.stroke_width(width);
-            let points = points(values).map(|(x, y)| (x, y.max(range.start)));
-            let series = chart.draw_series(LineSeries::new(points, style))?;
-            if legend {
-                let sample = move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], style);
-                series.label(format!("{of}, {what}")).legend(sample);
-            }
-        }
-    }
-    if legend {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.8))
-            .label_font((FONT.0, 11))
-            .draw()?;
+    for (values, _, style) in curves(panel) {
+        let points = points(values).map(|(x, y)| (x, y.max(range.start)));
+        chart.draw_series(LineSeries::new(points, style))?;
     }
     Ok(())
+}
+
+/// The curves of a panel: magnitudes, name, style.
+fn curves(panel: &Panel) -> [(&[f64], &'static str, ShapeStyle); 4] {
+    let Panel { before, after, .. } = panel;
+    [
+        (&before.largest, "before, largest", BEFORE.stroke_width(2)),
+        (&before.mean, "before, mean", BEFORE.mix(0.6).stroke_width(1)),
+        (&after.largest, "after, largest", AFTER.stroke_width(2)),
+        (&after.mean, "after, mean", AFTER.mix(0.6).stroke_width(1)),
+    ]
 }
 
 /// Evenly spread points of a curve, the first and the last among them.

@@ -2,14 +2,18 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Drawn, Area, FONT, WIDTH, log_range, shade, short, svg};
+use super::{Area, Drawn, FONT, WIDTH, log_range, shade, svg};
 use crate::app::error::AppError;
 use crate::app::report::comparison::Series;
 
 const ROW: u32 = 34;
 const MARGIN: u32 = 96;
 /// Steps of the scale of colours.
-const STEPS: u32 = 40;
+const STEPS: i32 = 40;
+/// Its width in pixels.
+const SCALE: i32 = 320;
+/// Room for the names of the rows.
+const LABELS: u32 = 130;
 /// Cells of at least this width carry their numbers.
 const READABLE: u32 = 33;
 
@@ -32,7 +36,7 @@ fn draw_map(area: &Area<'_>, rows: &[Series], place: &dyn Fn(f64) -> f64) -> Dra
     let mut chart = ChartBuilder::on(area)
         .margin(6)
         .x_label_area_size(36)
-        .y_label_area_size(130)
+        .y_label_area_size(LABELS)
         .build_cartesian_2d((0..n_blocks - 1).into_segmented(), (0..n_rows - 1).into_segmented())?;
     let label = |y: &SegmentValue<i32>| match y {
         // From top to bottom.
@@ -50,7 +54,7 @@ fn draw_map(area: &Area<'_>, rows: &[Series], place: &dyn Fn(f64) -> f64) -> Dra
         .x_desc("block")
         .y_label_formatter(&label)
         .draw()?;
-    let width = (WIDTH - 142) / n_blocks.max(1) as u32;
+    let width = (WIDTH - LABELS - 12) / n_blocks.max(1) as u32;
     for (row, series) in rows.iter().enumerate() {
         let y = n_rows - 1 - row as i32;
         let exact = SegmentValue::Exact;
@@ -61,7 +65,7 @@ fn draw_map(area: &Area<'_>, rows: &[Series], place: &dyn Fn(f64) -> f64) -> Dra
             chart.draw_series([Rectangle::new(corners, shade(t).filled())])?;
             if width >= READABLE {
                 let color = if t < 0.6 { WHITE } else { BLACK };
-                let font = ("sans-serif", 10).into_font().color(&color);
+                let font = ("sans-serif", 11).into_font().color(&color);
                 let style = font.pos(Pos::new(HPos::Center, VPos::Center));
                 let middle = (SegmentValue::CenterOf(x), SegmentValue::CenterOf(y));
                 chart.draw_series([Text::new(percent(*value), middle, style)])?;
@@ -71,26 +75,21 @@ fn draw_map(area: &Area<'_>, rows: &[Series], place: &dyn Fn(f64) -> f64) -> Dra
     Ok(())
 }
 
+/// The colours from the lowest to the highest number, with numbers at both ends and between.
 fn draw_scale(area: &Area<'_>, range: &std::ops::Range<f64>) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .margin_left(136)
-        .margin_right(WIDTH as i32 - 136 - 360)
-        .x_label_area_size(20)
-        .build_cartesian_2d(range.clone().log_scale(), 0f64..1.0)?;
-    chart
-        .configure_mesh()
-        .disable_mesh()
-        .disable_y_axis()
-        .x_labels(5)
-        .label_style(("sans-serif", 11))
-        .x_label_formatter(&short)
-        .draw()?;
-    let ratio = range.end / range.start;
-    let at = |step: u32| range.start * ratio.powf(f64::from(step) / f64::from(STEPS));
-    chart.draw_series((0..STEPS).map(|step| {
+    let style = ("sans-serif", 11).into_font().color(&BLACK);
+    let style = style.pos(Pos::new(HPos::Center, VPos::Top));
+    let left = |step: i32| LABELS as i32 + 6 + step * SCALE / STEPS;
+    for step in 0..STEPS {
         let color = shade((f64::from(step) + 0.5) / f64::from(STEPS));
-        Rectangle::new([(at(step), 0.0), (at(step + 1), 1.0)], color.filled())
-    }))?;
+        let corners = [(left(step), 4), (left(step + 1), 18)];
+        area.draw(&Rectangle::new(corners, color.filled()))?;
+    }
+    for step in [0, STEPS / 2, STEPS] {
+        let ratio = (range.end / range.start).powf(f64::from(step) / f64::from(STEPS));
+        let text = percent(range.start * ratio);
+        area.draw(&Text::new(text, (left(step), 22), style.clone()))?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Lines over steps or blocks.
 use plotters::prelude::*;
 
-use super::{Drawn, FONT, GRID, WIDTH, log_range, shade, short, svg};
+use super::{Drawn, FONT, GRID, WIDTH, legend, log_label, log_range, shade, short, svg};
 use crate::app::error::AppError;
 
 /// A line.
@@ -23,6 +23,10 @@ impl Line {
         let points = values.iter().enumerate().filter_map(|(x, y)| Some((x as f64, (*y)?)));
         Self { of: Some(of.to_owned()), shade, thin: false, points: points.collect() }
     }
+
+    fn style(&self) -> ShapeStyle {
+        shade(self.shade).stroke_width(if self.thin { 1 } else { 2 })
+    }
 }
 
 /// What the axes show.
@@ -34,30 +38,44 @@ pub(in crate::app::report) struct Axes {
     pub(in crate::app::report) log: bool,
 }
 
-/// All lines in one plot.
+/// Room for the legend.
+const LEGEND: u32 = 210;
+
+/// All lines in one plot, and what they mean beside it.
 pub(in crate::app::report) fn lines(lines: &[Line], axes: Axes) -> Result<String, AppError> {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let right = all().map(|(x, _)| x).fold(1.0, f64::max);
-    let log = log_range(all().map(|(_, y)| y), 8);
+    let log = log_range(all().map(|(_, y)| y), 6);
     svg((WIDTH, 330), |root| {
-        let mut builder = ChartBuilder::on(root);
+        let named = lines.iter().filter_map(|line| Some((line.of.clone()?, line.style())));
+        let named: Vec<_> = named.collect();
+        let width = if named.is_empty() { WIDTH } else { WIDTH - LEGEND };
+        let (plot, side) = root.split_horizontally(width);
+        legend(&side, &named, (0, 22))?;
+        let mut builder = ChartBuilder::on(&plot);
         builder.margin(8).margin_right(20).x_label_area_size(38).y_label_area_size(72);
         if axes.log {
             let chart = builder.build_cartesian_2d(0f64..right, log.clone().log_scale())?;
-            return draw(chart, lines, axes, log.start);
+            return draw(chart, lines, axes, log.start, &|y| log_label(*y, &log));
         }
         let low = all().map(|(_, y)| y).fold(f64::MAX, f64::min);
         let high = all().map(|(_, y)| y).fold(f64::MIN, f64::max);
         let air = (high - low).max(1e-3) * 0.08;
         let chart = builder.build_cartesian_2d(0f64..right, low - air..high + air)?;
-        draw(chart, lines, axes, f64::MIN)
+        draw(chart, lines, axes, f64::MIN, &short)
     })
 }
 
 type Chart<'a, 'b, Y> =
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
 
-fn draw<'a, 'b: 'a, Y>(mut chart: Chart<'a, 'b, Y>, lines: &[Line], axes: Axes, floor: f64) -> Drawn
+fn draw<'a, 'b: 'a, Y>(
+    mut chart: Chart<'a, 'b, Y>,
+    lines: &[Line],
+    axes: Axes,
+    floor: f64,
+    label: &dyn Fn(&f64) -> String,
+) -> Drawn
 where
     Y: Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
 {
@@ -66,35 +84,22 @@ where
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .x_labels(16)
-        .y_labels(8)
+        .y_labels(if axes.log { 20 } else { 8 })
         .x_desc(axes.x)
         .y_desc(axes.y)
         .label_style(FONT)
         .axis_desc_style(FONT)
         .x_label_formatter(&short)
-        .y_label_formatter(&short)
+        .y_label_formatter(&label)
         .draw()?;
     for line in lines {
-        let style = shade(line.shade).stroke_width(if line.thin { 1 } else { 2 });
+        let style = line.style();
         let points = line.points.iter().map(|(x, y)| (*x, y.max(floor)));
-        let series = chart.draw_series(LineSeries::new(points.clone(), style))?;
-        if let Some(of) = &line.of {
-            let sample = move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style);
-            series.label(of).legend(sample);
-        }
+        chart.draw_series(LineSeries::new(points.clone(), style))?;
         if line.points.len() <= 64 {
             let dot = |point| Circle::new(point, if line.thin { 2 } else { 3 }, style.filled());
             chart.draw_series(points.map(dot))?;
         }
-    }
-    if lines.iter().any(|line| line.of.is_some()) {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font((FONT.0, 12))
-            .draw()?;
     }
     Ok(())
 }

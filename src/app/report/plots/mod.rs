@@ -8,6 +8,7 @@ use std::error::Error;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::app::error::AppError;
 
@@ -53,14 +54,35 @@ fn shade(t: f64) -> RGBColor {
     RGBColor(mix(0) as u8, mix(1) as u8, mix(2) as u8)
 }
 
+/// Draws what lines mean, one entry after the other at `step` pixels from each other.
+fn legend(area: &Area<'_>, entries: &[(String, ShapeStyle)], step: (i32, i32)) -> Drawn {
+    let text = ("sans-serif", 12).into_font().color(&BLACK);
+    let text = text.pos(Pos::new(HPos::Left, VPos::Center));
+    for (i, (of, style)) in entries.iter().enumerate() {
+        let (x, y) = (step.0 * i as i32 + 8, step.1 * i as i32 + 12);
+        area.draw(&PathElement::new(vec![(x, y), (x + 20, y)], style.stroke_width(3)))?;
+        area.draw(&Text::new(of.clone(), (x + 26, y), text.clone()))?;
+    }
+    Ok(())
+}
+
 /// A number in few characters.
 fn short(x: &f64) -> String {
     match x.abs() {
         0.0 => "0".into(),
-        size if size >= 1e5 || size < 1e-3 => format!("{x:.0e}"),
+        size if !(1e-3..1e5).contains(&size) => format!("{x:.0e}"),
         size if size >= 100.0 => format!("{x:.0}"),
         _ => format!("{}", (x * 1e4).round() / 1e4),
     }
+}
+
+/// Labels of a logarithmic axis over `range`: 1, 2, 5, 10, …, or powers of ten where there are
+/// many; nothing in between.
+fn log_label(x: f64, range: &std::ops::Range<f64>) -> String {
+    let digit = (x / 10f64.powf((x.log10() + 1e-9).floor())).round() as u8;
+    let few = range.end / range.start < 1e3;
+    let is_labelled = digit == 1 || (few && [2, 5].contains(&digit));
+    if is_labelled { short(&x) } else { String::new() }
 }
 
 /// The range of the positive numbers among `values` with some air around it, at most `decades`
@@ -82,6 +104,12 @@ mod tests {
     fn numbers_are_short() {
         let text: Vec<String> = [0.0, 1.0, 0.25, 1234.6, 2e7, 0.0004].iter().map(short).collect();
         assert_eq!(text, ["0", "1", "0.25", "1235", "2e7", "4e-4"]);
+    }
+
+    #[test]
+    fn logarithmic_labels_keep_apart() {
+        let labels = |range| [0.1, 0.2, 0.3, 1.0, 5.0].map(|x| log_label(x, &range)).concat();
+        assert_eq!((labels(0.1..10.0), labels(0.1..1e4)), ("0.10.215".into(), "0.11".into()));
     }
 
     #[test]
