@@ -114,7 +114,7 @@ impl Pair<'_> {
         let graph = &self.original.graph;
         let mut add = |site| add_reading(&mut quantized.graph, graph, self.layout, site);
         let readings: Vec<Option<Reading>> = self.sites().map(|(.., site)| add(site)).collect();
-        let outputs = self.residual_values();
+        let outputs = self.residual_values(labels);
         let name = |site: &Site| graph.value(site.input).name.clone();
         let mut names: Vec<String> = self.sites().map(|(.., site)| name(site)).collect();
         names.extend(outputs.iter().map(|(.., name)| name.clone()));
@@ -149,13 +149,13 @@ impl Pair<'_> {
 
     /// What is added to the residual stream, and the stream after each block: what of, block,
     /// name. Transforms leave these values as they are.
-    fn residual_values(&self) -> Vec<(String, usize, String)> {
+    fn residual_values(&self, labels: &[String]) -> Vec<(String, usize, String)> {
         let graph = &self.original.graph;
         let mut values = Vec::new();
-        for (block, _, site) in self.sites() {
-            let of = match (&site.role, &site.linears[..]) {
-                (SiteRole::AttentionOutput { .. }, [_]) => "attention branch",
-                (SiteRole::GatedMlp { .. }, [_]) => "MLP branch",
+        for (block, kind, site) in self.sites() {
+            let of = match (labels[kind].as_str(), &site.linears[..]) {
+                ("attention output", [_]) => "attention branch",
+                ("MLP product" | "MLP activation", [_]) => "MLP branch",
                 _ => continue,
             };
             let output = self.layout.linear(site.linears[0]).output;
@@ -174,12 +174,14 @@ fn site_labels(layout: &Layout) -> Vec<String> {
     let Some(sites) = blocks.max_by_key(|sites| sites.len()) else { return Vec::new() };
     let mut labels: Vec<String> = Vec::new();
     for (kind, id) in sites.iter().enumerate() {
-        let after_attention = labels.iter().any(|label| label == "attention output");
+        let after = |of: &str| labels.iter().any(|label| label == of);
+        let (after_attention, after_mlp) = (after("attention output"), after("MLP input"));
         labels.push(match (&layout.site(*id).role, after_attention) {
             (SiteRole::Norm { .. }, false) => "attention input".to_owned(),
             (SiteRole::Norm { .. }, true) => "MLP input".to_owned(),
             (SiteRole::AttentionOutput { .. }, _) => "attention output".to_owned(),
             (SiteRole::GatedMlp { .. }, _) => "MLP product".to_owned(),
+            (SiteRole::Other, _) if after_mlp => "MLP activation".to_owned(),
             (SiteRole::Other, _) => format!("site {}", kind + 1),
         });
     }

@@ -1,7 +1,7 @@
 //! Sorted magnitudes before and after, one panel a site.
 use plotters::prelude::*;
 
-use super::{AFTER, Area, BEFORE, Drawn, GRID, WIDTH, legend, log_range, short, svg};
+use super::{AFTER, Area, BEFORE, Drawn, GRID, WIDTH, legend, log_label, log_range, svg};
 use crate::app::error::AppError;
 use crate::app::report::comparison::Panel;
 
@@ -44,10 +44,10 @@ fn draw(area: &Area<'_>, panel: &Panel, range: &std::ops::Range<f64>) -> Drawn {
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .x_labels(4)
-        .y_labels(5)
+        .y_labels(14)
         .label_style(("sans-serif", 11))
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&short)
+        .y_label_formatter(&|y| log_label(*y, range))
         .draw()?;
     for (values, _, style) in curves(panel) {
         let points = points(values).map(|(x, y)| (x, y.max(range.start)));

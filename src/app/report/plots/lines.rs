@@ -46,6 +46,10 @@ pub(in crate::app::report) fn lines(lines: &[Line], axes: Axes) -> Result<String
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let right = all().map(|(x, _)| x).fold(1.0, f64::max);
     let log = log_range(all().map(|(_, y)| y), 6);
+    // Within less than a power of ten, plotters finds next to nothing to label.
+    let narrow = log.end / log.start < 12.0;
+    let start = if narrow { 10f64.powf(log.start.log10().floor()) } else { log.start };
+    let log = start..log.end;
     svg((WIDTH, 330), |root| {
         let named = lines.iter().filter_map(|line| Some((line.of.clone()?, line.style())));
         let named: Vec<_> = named.collect();
