@@ -48,7 +48,7 @@ pub(in crate::app::report) fn lines(lines: &[Line], axes: Axes) -> Result<String
     let log = log_range(all().map(|(_, y)| y), 6);
     // Within less than a power of ten, plotters finds next to nothing to label.
     let narrow = log.end / log.start < 12.0;
-    let start = if narrow { 10f64.powf(log.start.log10().floor()) } else { log.start };
+    let start = if narrow { 0.99 * 10f64.powf(log.start.log10().floor()) } else { log.start };
     let log = start..log.end;
     svg((WIDTH, 330), |root| {
         let named = lines.iter().filter_map(|line| Some((line.of.clone()?, line.style())));
@@ -93,7 +93,7 @@ where
         .y_desc(axes.y)
         .label_style(FONT)
         .axis_desc_style(FONT)
-        .x_label_formatter(&short)
+        .x_label_formatter(&whole)
         .y_label_formatter(&label)
         .draw()?;
     for line in lines {
@@ -106,4 +106,10 @@ where
         }
     }
     Ok(())
+}
+
+/// Steps and blocks are whole; what lies between them has no label.
+fn whole(x: &f64) -> String {
+    let nearest = x.round();
+    if (x - nearest).abs() < 1e-6 { format!("{nearest}") } else { String::new() }
 }
