@@ -2,8 +2,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const SUBCOMMANDS: [&str; 7] =
-    ["quantize", "run", "eval", "bench", "forward", "compare", "inspect"];
+const SUBCOMMANDS: [&str; 8] =
+    ["quantize", "run", "eval", "bench", "forward", "compare", "inspect", "report"];
 
 fn planish(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_planish")).args(args).output().unwrap()
@@ -72,6 +72,12 @@ fn the_version_is_printed() {
     let output = planish(&["--version"]);
     let version = String::from_utf8(output.stdout).unwrap();
     assert_eq!(version, concat!("planish ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn a_report_needs_a_folder_that_quantize_wrote() {
+    let message = bad_input(&["report", &model()]);
+    assert!(message.contains("optimum/planish.json, which planish quantize writes"), "{message}");
 }
 
 #[test]

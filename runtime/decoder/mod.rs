@@ -8,6 +8,7 @@ mod feed;
 mod feeds;
 mod gather;
 mod roles;
+mod values;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use collect::{collect_hessians, collect_stats};
 pub use error::DecoderError;
 pub(crate) use feeds::Feeds;
 pub use roles::Roles;
+pub use values::collect_values;
 
 use crate::engine::{
     CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session,

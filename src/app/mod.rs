@@ -5,6 +5,7 @@ mod inspect;
 mod model;
 mod output_folder;
 mod quantize;
+mod report;
 mod staging;
 
 pub use error::{AppError, check_readable};
@@ -14,3 +15,4 @@ pub use quantize::{
     CalibrationText, Effort, Format, Method, QuantizeReport, QuantizeRequest, Rounding, Stage,
     quantize,
 };
+pub use report::{ReportRequest, report};

@@ -10,6 +10,7 @@ mod log;
 mod output;
 mod progress;
 mod quantize;
+mod report;
 mod run;
 mod signals;
 
@@ -75,6 +76,7 @@ enum Command {
     Forward(forward::ForwardArgs),
     Compare(compare::CompareArgs),
     Inspect(inspect::InspectArgs),
+    Report(report::ReportArgs),
 }
 
 /// Runs the program; wrong usage ends the process with code 2, as clap does it.
@@ -95,6 +97,7 @@ fn dispatch(command: Command, global: &Global) -> anyhow::Result<()> {
         Command::Forward(args) => forward::execute(args, global),
         Command::Compare(args) => compare::execute(args, global),
         Command::Inspect(args) => inspect::execute(args),
+        Command::Report(args) => report::execute(args, global),
     }
 }
 

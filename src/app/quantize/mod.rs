@@ -22,7 +22,9 @@ use super::output_folder::OutputFolder;
 use emit::{copy_companions, emit};
 use learn::{Learned, learn};
 use provenance::{LearningRecord, provenance};
-use text::{Text, file_of, read_text};
+use text::{Text, file_of};
+
+pub(super) use text::read_text;
 
 pub use request::{
     CalibrationText, Effort, Format, Method, QuantizeReport, QuantizeRequest, Rounding, Stage,

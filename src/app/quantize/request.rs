@@ -155,7 +155,7 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// A stage without loss.
-    pub(super) fn new(name: &'a str, done: usize, total: usize) -> Self {
+    pub(in crate::app) fn new(name: &'a str, done: usize, total: usize) -> Self {
         Self { name, done: done as u64, total: total as u64, loss: None }
     }
 }

@@ -15,7 +15,7 @@ use crate::app::model::engine;
 ///
 /// # Errors
 /// [`AppError`] when the tokenizer or the text can't be read.
-pub(super) fn read_text(path: &Path, model_file: &Path) -> Result<Text, AppError> {
+pub(in crate::app) fn read_text(path: &Path, model_file: &Path) -> Result<Text, AppError> {
     let failed = |error| AppError::failed("cannot load the tokenizer", error);
     let tokenizer =
         text_folder(model_file).and_then(|folder| TextTokenizer::load(&folder)).map_err(failed)?;
@@ -28,9 +28,9 @@ pub(super) fn read_text(path: &Path, model_file: &Path) -> Result<Text, AppError
 }
 
 /// A calibration text that was read from a file.
-pub(super) struct Text {
+pub(in crate::app) struct Text {
     tokenizer: TextTokenizer,
-    pub(super) ids: Vec<u32>,
+    pub(in crate::app) ids: Vec<u32>,
     /// The file.
     pub(super) path: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Text {
     ///
     /// # Errors
     /// [`AppError`] when the model is no decoder or has another vocabulary.
-    pub(super) fn check(&self, model: &Model) -> Result<(), AppError> {
+    pub(in crate::app) fn check(&self, model: &Model) -> Result<(), AppError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             AppError::failed("cannot calibrate", error)
         };
