@@ -117,7 +117,7 @@ fn present(
         Some(_) => return Ok(None),
     };
     let (old_len, new_len) = (n_past * new.size, new.seq * new.size);
-    let mut buffer = context.f32s(new.batch * new.heads * (old_len + new_len));
+    let mut buffer = context.f32s(new.batch * new.heads * (old_len + new_len))?;
     let heads = buffer.as_mut::<f32>().chunks_exact_mut((old_len + new_len).max(1));
     for (i, head) in heads.enumerate() {
         let (old, rest) = head.split_at_mut(old_len);
@@ -145,7 +145,7 @@ fn attend(
         false => vec![q.batch, q.heads, q.seq, v.size],
     };
     let n_scores = q.seq * k.seq;
-    let (mut scores, mut weights) = (context.f32s(n_scores), context.f32s(n_scores));
+    let (mut scores, mut weights) = (context.f32s(n_scores)?, context.f32s(n_scores)?);
     let (scores, weights) = (scores.as_mut::<f32>(), weights.as_mut::<f32>());
     let (pool, isa) = (context.pool, Isa::best());
     rows::f32_output(context, shape, |y| {

@@ -37,7 +37,7 @@ impl Kernel for Reduce {
         let values = x.as_slice::<f32>()?;
         let n = count(&shape)?;
         let size = values.len() / n;
-        let mut buffer = context.f32s(n);
+        let mut buffer = context.f32s(n)?;
         for_each_part_of(context, values.len(), buffer.as_mut::<f32>(), 1, |start, part| {
             for (out, values) in part.iter_mut().zip(values[start * size..].chunks(size)) {
                 *out = row(values);

@@ -1,8 +1,7 @@
 //! A compiled graph: steps over numbered slots.
 
 use planish_ir::{Node, Tensor};
-use planish_kernels::op::EvalFn;
-use planish_kernels::{CpuContext, Kernel, OpError, OpNode, ProductPrecision};
+use planish_kernels::{CpuContext, Kernel, OpDef, OpError, OpNode, ProductPrecision};
 
 use crate::engine::{IoInfo, PlanSummary};
 
@@ -14,7 +13,7 @@ pub(super) enum Action {
     /// The operator's fast form.
     Fast(Box<dyn Kernel>),
     /// Its reference evaluation.
-    Reference { eval: EvalFn, node: Box<Node>, opset: i64 },
+    Reference { op: &'static OpDef, node: Box<Node>, opset: i64 },
 }
 
 /// One node, ready to run.
@@ -70,9 +69,9 @@ impl Action {
                 kernel.run(context, &tensors[..inputs.len()])
             }
             Self::Fast(kernel) => kernel.run(context, &inputs.iter().map(read).collect::<Vec<_>>()),
-            Self::Reference { eval, node, opset } => {
+            Self::Reference { op, node, opset } => {
                 let tensors: Vec<_> = inputs.iter().map(|slot| read(slot).cloned()).collect();
-                eval(&OpNode { node, opset: *opset }, &tensors)
+                op.evaluate(&OpNode { node, opset: *opset }, &tensors)
             }
         }
     }
