@@ -42,6 +42,21 @@ pub enum Method {
     Orthogonal,
 }
 
+impl Method {
+    /// Whether the method looks at the model's activations on a calibration text.
+    fn calibrates(self) -> bool {
+        match self {
+            Self::Smoothquant => true,
+            Self::Rtn | Self::Hadamard | Self::Orthogonal => false,
+        }
+    }
+
+    /// The method as the command line names it.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// How the quantised graph is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
@@ -63,7 +78,7 @@ pub struct QuantizeRequest {
     pub bits: BitWidths,
     /// Weights that share a scale along the input channels; nothing means a whole output channel.
     pub group_size: Option<usize>,
-    /// Text to calibrate with.
+    /// Text to calibrate with; a method that needs none leaves it alone and says so.
     pub calibration: Option<PathBuf>,
     /// How the result is written.
     pub format: Format,
@@ -148,7 +163,7 @@ pub fn quantize(
         weight_bytes_before: report.weight_bytes_before as u64,
         weight_bytes_after: report.weight_bytes_after as u64,
         seconds: start.elapsed().as_secs_f64(),
-        notes: report.notes,
+        notes: report.notes.into_iter().chain(unused_calibration(request)).collect(),
     };
     folder.write("planish.json", provenance(request, &file, &report)?.as_bytes())?;
     folder.finish()?;
@@ -192,14 +207,19 @@ fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
     Ok(())
 }
 
+/// What to say of a calibration text that the method does not look at.
+fn unused_calibration(request: &QuantizeRequest) -> Option<String> {
+    let text = request.calibration.as_deref().filter(|_| !request.method.calibrates())?;
+    let method = request.method.name();
+    Some(format!("the method {method} needs no calibration: {} was not used", text.display()))
+}
+
 /// The calibration text as tokens, if the method wants to know the model's activations.
 fn calibration_ids(
     request: &QuantizeRequest,
     file: &Path,
 ) -> Result<Option<Calibration>, AppError> {
-    let Some(text) =
-        request.calibration.as_deref().filter(|_| request.method == Method::Smoothquant)
-    else {
+    let Some(text) = request.calibration.as_deref().filter(|_| request.method.calibrates()) else {
         return Ok(None);
     };
     let failed = |error| AppError::failed("cannot load the tokenizer", error);
@@ -292,12 +312,12 @@ fn provenance(
     file: &Path,
     report: &QuantizeReport,
 ) -> Result<String, AppError> {
-    let calibration = request.calibration.as_ref().map(|path| path.display().to_string());
-    let method = request.method.to_possible_value().map(|value| value.get_name().to_owned());
+    let used = request.calibration.as_ref().filter(|_| request.method.calibrates());
+    let calibration = used.map(|path| path.display().to_string());
     let record = serde_json::json!({
         "planish": env!("CARGO_PKG_VERSION"),
         "source": file.display().to_string(),
-        "method": method,
+        "method": request.method.name(),
         "bits": request.bits.to_string(),
         "group_size": request.group_size,
         "clip_search": request.clip_search,

@@ -36,7 +36,7 @@ pub(super) struct QuantizeArgs {
     /// Weights that share a scale [default: a whole output channel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     group_size: Option<u32>,
-    /// Text to calibrate with
+    /// Text to calibrate with, for the methods that look at activations
     #[arg(long, value_name = "FILE.txt")]
     calibration: Option<PathBuf>,
     /// How the quantised graph is written
