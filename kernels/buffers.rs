@@ -1,6 +1,6 @@
 //! Buffers of tensors, reused from one step to the next.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,10 +8,15 @@ use bytemuck::Pod;
 use bytes::Bytes;
 use planish_ir::{DataType, Tensor, TensorError};
 
+use crate::OpError;
+use crate::memory::{check, too_much};
+
 /// Alignment of every buffer: a cache line, an AVX-512 register.
 const ALIGNMENT: usize = 64;
 /// Bytes that a pool keeps for reuse at most, unless it is told otherwise.
 const MAX_KEPT: usize = 64 << 20;
+/// Sizes beyond this are refused before any arithmetic on them.
+const MAX_BYTES: usize = isize::MAX as usize / 4;
 
 /// Hands out buffers and takes them back when the last tensor over one is dropped, so that a
 /// decoding step allocates nothing once it has run twice.
@@ -45,7 +50,21 @@ impl BufferPool {
     }
 
     /// A buffer of at least `n_bytes` whose contents are unspecified (but initialised) bytes.
-    pub fn take(&self, n_bytes: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// [`OpError::Memory`] if there is no memory for it.
+    pub fn take(&self, n_bytes: usize) -> Result<Buffer, OpError> {
+        self.take_for::<u8>(n_bytes)
+    }
+
+    /// A buffer for `n` elements, as a mutable slice through [`Buffer::as_mut`].
+    ///
+    /// # Errors
+    /// As [`BufferPool::take`].
+    pub fn take_for<T: Pod>(&self, n: usize) -> Result<Buffer, OpError> {
+        let n_bytes = n.checked_mul(size_of::<T>()).filter(|n| *n <= MAX_BYTES);
+        let none = || too_much(n, size_of::<T>());
+        let n_bytes = n_bytes.ok_or_else(none)?;
         let size = size_class(n_bytes);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = free.by_size.get_mut(&size).and_then(Vec::pop);
@@ -53,13 +72,8 @@ impl BufferPool {
             free.kept -= size;
         }
         drop(free);
-        let raw = reused.unwrap_or_else(|| RawBuffer::new(size));
-        Buffer { raw: Some(raw), len: n_bytes, home: self.free.clone() }
-    }
-
-    /// A buffer for `n` elements, as a mutable slice through [`Buffer::as_mut`].
-    pub fn take_for<T: Pod>(&self, n: usize) -> Buffer {
-        self.take(n * size_of::<T>())
+        let raw = reused.or_else(|| RawBuffer::new(size)).ok_or_else(none)?;
+        Ok(Buffer { raw: Some(raw), len: n_bytes, home: self.free.clone() })
     }
 }
 
@@ -135,16 +149,18 @@ unsafe impl Send for RawBuffer {}
 unsafe impl Sync for RawBuffer {}
 
 impl RawBuffer {
-    fn new(size: usize) -> Self {
+    /// `None` if there is no memory for it.
+    fn new(size: usize) -> Option<Self> {
+        check(size, 1).ok()?;
         let layout = Self::layout(size);
         // SAFETY: the size is not zero (see `size_class`).
         let pointer = unsafe { alloc(layout) };
         if pointer.is_null() {
-            handle_alloc_error(layout);
+            return None;
         }
         // SAFETY: `size` bytes were just allocated; they must be initialised to be read.
         unsafe { pointer.write_bytes(0, size) };
-        Self { pointer, size }
+        Some(Self { pointer, size })
     }
 
     fn layout(size: usize) -> Layout {
@@ -176,16 +192,27 @@ mod tests {
     #[test]
     fn a_dropped_tensor_gives_its_buffer_back() {
         let pool = BufferPool::new();
-        let mut buffer = pool.take_for::<f32>(10);
+        let mut buffer = pool.take_for::<f32>(10).unwrap();
         buffer.as_mut::<f32>().fill(2.0);
         let address = buffer.as_ref().as_ptr();
         let tensor = buffer.into_tensor(DataType::F32, vec![2, 5]).unwrap();
         assert_eq!(tensor.as_slice::<f32>().unwrap()[9], 2.0);
         let copy = tensor.clone();
         drop(tensor);
-        assert_ne!(pool.take(40).as_ref().as_ptr(), address, "a clone still reads it");
+        assert_ne!(pool.take(40).unwrap().as_ref().as_ptr(), address, "a clone still reads it");
         drop(copy);
-        assert_eq!(pool.take(40).as_ref().as_ptr(), address);
+        assert_eq!(pool.take(40).unwrap().as_ref().as_ptr(), address);
+    }
+
+    #[test]
+    fn a_buffer_beyond_all_memory_is_an_error() {
+        let pool = BufferPool::new();
+        for n in [1 << 46, 1 << 60, usize::MAX / 4, usize::MAX] {
+            let message = pool.take_for::<f32>(n).err().unwrap().to_string();
+            assert!(message.contains("more memory than there is"), "{n}: {message}");
+            assert!(pool.take(n).is_err());
+        }
+        assert_eq!(pool.take(40).unwrap().as_ref().len(), 40);
     }
 
     #[test]

@@ -33,7 +33,10 @@ impl<'a> CpuContext<'a> {
     }
 
     /// A buffer for `n` f32.
-    pub fn f32s(&self, n: usize) -> Buffer {
+    ///
+    /// # Errors
+    /// [`OpError::Memory`] if there is no memory for it.
+    pub fn f32s(&self, n: usize) -> Result<Buffer, OpError> {
         self.buffers.take_for::<f32>(n)
     }
 

@@ -6,6 +6,7 @@ pub mod fact;
 pub mod grad;
 pub mod infer;
 pub mod kernel;
+pub mod memory;
 pub mod op;
 pub mod ops;
 

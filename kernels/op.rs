@@ -3,7 +3,7 @@
 use planish_ir::{Function, Node, Tensor, TensorError};
 
 use crate::grad::GradFn;
-use crate::{Fact, Kernel};
+use crate::{Fact, Kernel, memory};
 
 /// Definition of one operator. Adding one takes a folder under `ops/` and a line in its list.
 pub struct OpDef {
@@ -65,6 +65,19 @@ impl OpDef {
         self.function = Some(function);
         self
     }
+
+    /// The reference evaluation, once it is known that there is memory for it.
+    ///
+    /// # Errors
+    /// As [`OpDef::eval`], and [`OpError::Memory`].
+    pub fn evaluate(
+        &self,
+        node: &OpNode,
+        inputs: &[Option<Tensor>],
+    ) -> Result<Vec<Tensor>, OpError> {
+        memory::check_evaluation(self, node, inputs)?;
+        (self.eval)(node, inputs)
+    }
 }
 
 /// A node as an operator sees it: attributes, and which version of the operator set it means.
@@ -100,6 +113,12 @@ pub enum OpError {
     /// Types, attributes or sizes that the operator does not take.
     #[error("{0}")]
     Unsupported(String),
+    /// A tensor for which there is no memory.
+    #[error("{:.1} GB are needed, more memory than there is", *n_bytes as f64 / 1e9)]
+    Memory {
+        /// What was asked for.
+        n_bytes: u128,
+    },
     /// A tensor that can't be read as needed.
     #[error(transparent)]
     Tensor(#[from] TensorError),

@@ -65,7 +65,7 @@ impl<'a> Interpreter<'a> {
             node.inputs.iter().map(|v| v.and_then(|v| self.known.get(&v).cloned())).collect();
         let view = OpNode { node, opset: (self.opset)(&node.domain) };
         let outputs =
-            (op.eval)(&view, &inputs).map_err(|error| format!("{}: {error}", node.describe()))?;
+            op.evaluate(&view, &inputs).map_err(|error| format!("{}: {error}", node.describe()))?;
         for (value, tensor) in node.outputs.iter().zip(outputs) {
             if let Some(value) = value {
                 self.known.insert(*value, tensor);

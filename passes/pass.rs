@@ -161,3 +161,74 @@ impl PassManager {
             .map_err(|error| PassError::Dump { path, error })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use planish_ir::{Graph, Node, ValueType};
+
+    use super::*;
+
+    const NEGATE: Pass = Pass { name: "negate", run: negate };
+    const REST: Pass = Pass { name: "rest", run: |_, _| Ok(0) };
+    const BREAK: Pass = Pass { name: "break", run: forget_an_input };
+
+    fn negate(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
+        let y = model.graph.outputs[0];
+        model.graph.outputs[0] = model.graph.add_op("z", Node::new("Neg", vec![Some(y)]));
+        context.note("one output only");
+        Ok(1)
+    }
+
+    /// Leaves a node whose list of inputs departs from the edges.
+    fn forget_an_input(model: &mut Model, _: &mut PassContext) -> Result<usize, PassError> {
+        let (node, _) = model.graph.producer(model.graph.outputs[0]).unwrap();
+        model.graph.node_mut(node).inputs.clear();
+        Ok(1)
+    }
+
+    fn model() -> Model {
+        let mut graph = Graph::new("g");
+        let x = graph.new_value("x", ValueType::Unknown);
+        graph.inputs.push(x);
+        let y = graph.add_op("y", Node::new("Abs", vec![Some(x)]));
+        graph.outputs.push(y);
+        Model { graph, ..Model::default() }
+    }
+
+    #[test]
+    fn each_pass_is_reported() {
+        let mut manager = PassManager::new();
+        manager.run(&mut model(), &[NEGATE, REST]).unwrap();
+        let [negate, rest] = manager.reports() else { panic!("two reports") };
+        assert_eq!((negate.name, negate.n_rewrites), ("negate", 1));
+        assert_eq!(negate.notes, ["one output only"]);
+        let (negate, rest) = (negate.to_string(), rest.to_string());
+        assert!(negate.contains("1 rewrites") && negate.ends_with("ms"), "{negate}");
+        assert!(rest.starts_with("rest ") && rest.contains("changed nothing"), "{rest}");
+    }
+
+    #[test]
+    fn every_stage_is_dumped() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("new");
+        let mut manager = PassManager::new().with_dump_dir(Some(dir.clone()));
+        manager.run(&mut model(), &[NEGATE, REST]).unwrap();
+        let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 3);
+        assert!(!text("00_imported.onnxtxt").contains("Neg"));
+        assert!(text("01_negate.onnxtxt").contains("Neg"));
+        assert_eq!(text("02_rest.onnxtxt"), text("01_negate.onnxtxt"));
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let mut manager = PassManager::new().with_dump_dir(Some(folder.path().join("file")));
+        let error = manager.run(&mut model(), &[REST]).unwrap_err();
+        assert!(error.to_string().contains("file/00_imported.onnxtxt"), "{error}");
+    }
+
+    #[test]
+    fn the_pass_that_breaks_the_graph_is_named() {
+        let mut manager = PassManager::new().with_verify();
+        let error = manager.run(&mut model(), &[NEGATE, BREAK, REST]).unwrap_err();
+        assert!(error.to_string().starts_with("after pass break: "), "{error}");
+        assert_eq!(manager.reports().len(), 1);
+    }
+}

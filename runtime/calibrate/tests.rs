@@ -53,6 +53,7 @@ impl Bench {
             ids: &self.ids,
             seed: more.seed,
             hessians: more.hessians,
+            workers: more.workers,
             store: more.store,
         };
         let (mut steps, mut blocks, mut hessians) = (Vec::new(), Vec::new(), Vec::new());
@@ -124,6 +125,7 @@ impl Bench {
 struct More<'a> {
     seed: u64,
     hessians: bool,
+    workers: &'a [Worker],
     store: Option<&'a Store>,
 }
 
@@ -220,6 +222,21 @@ fn the_seed_decides_what_is_learned() {
 
 /// Calibrates with a store, takes away what a run that was stopped would not have left there,
 /// and goes on.
+#[test]
+fn blocks_learn_side_by_side_what_they_learn_in_order() {
+    let bench = Bench::new("llama-optimum");
+    let new = |_| Worker { engine: Box::new(CpuEngine::new(2)), pool: ThreadPool::new(2) };
+    let workers: Vec<Worker> = (0..2).map(new).collect();
+    let run = |workers| {
+        let more = More { workers, ..More::default() };
+        bench.run(&flat("w4a4kv4"), &tiny(4, 2), more).unwrap()
+    };
+    let (in_order, side_by_side) = (run(&[]), run(&workers));
+    assert!(in_order.blocks == side_by_side.blocks);
+    assert_eq!(in_order.outcome.losses, side_by_side.outcome.losses);
+    assert_eq!(in_order.steps.len(), side_by_side.steps.len());
+}
+
 fn check_resumed(recipe: &Recipe, missing: &[&str], n_steps: usize) {
     let bench = Bench::new("llama-optimum");
     let options = flat("w4a4kv4");

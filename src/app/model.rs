@@ -9,6 +9,7 @@ use planish_runtime::engine::cpu::CpuEngine;
 use planish_runtime::npz::NpyArray;
 
 use super::error::{AppError, check_readable};
+use super::finite::check_weights;
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -67,11 +68,12 @@ pub(super) fn read(path: &Path) -> Result<(Model, PathBuf), AppError> {
 /// Loads a language model from an `.onnx` file or from a folder with `model.onnx`.
 ///
 /// # Errors
-/// [`AppError`] when the path cannot be read, when the graph is no causal language model, or when
-/// the device is missing.
+/// [`AppError`] when the path cannot be read, when a weight is not finite, when the graph is no
+/// causal language model, or when the device is missing.
 pub fn open_model(path: &Path, options: &OpenOptions) -> Result<Box<dyn LanguageModel>, AppError> {
     let engine = engine(options)?;
     let (model, file) = read(path)?;
+    check_weights(&model, &file)?;
     let decoder_options = DecoderOptions { batch: options.batch, ..DecoderOptions::default() };
     let decoder = Decoder::new(model, &engine, decoder_options)
         .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))?;

@@ -69,6 +69,56 @@ fn an_unknown_operator_that_nobody_needs() {
     bench.succeeds("run out --prompt w1 --max-new-tokens 2");
 }
 
+/// Adds to the input of the first linear layer the greatest element of a tensor of 10¹² zeros
+/// that `op` makes.
+fn insert_huge(model: &mut Model, op: &str) {
+    const N: i64 = 1_000_000_000_000;
+    let graph = &mut model.graph;
+    let zero = graph.add_constant("zero", Tensor::from_vec(&[1], vec![0f32]));
+    let size = graph.add_constant("size", Tensor::from_vec(&[1], vec![N]));
+    let scalars = [0.0, N as f32, 1.0].map(Tensor::scalar);
+    let inputs = match op {
+        "ConstantOfShape" => vec![size],
+        "Range" => scalars.into_iter().map(|t| graph.add_constant("bound", t)).collect(),
+        "Pad" => {
+            let pads = Tensor::from_vec(&[2], vec![0, N]);
+            vec![zero, graph.add_constant("pads", pads)]
+        }
+        _ => vec![zero, size],
+    };
+    let node = Node::new(op, inputs.into_iter().map(Some).collect()).with_name("the_culprit");
+    let huge = graph.add_op("huge", node);
+    let greatest = graph.add_op("greatest", Node::new("ReduceMax", vec![Some(huge)]));
+    let linear = linears(graph)[0];
+    let x = graph.node(linear).input(0);
+    let sum = graph.add_op("sum", Node::new("Add", vec![x, Some(greatest)]));
+    graph.set_input(linear, 0, Some(sum));
+}
+
+#[test]
+fn tensors_beyond_all_memory() {
+    for op in ["Expand", "Tile", "Pad", "Range", "ConstantOfShape"] {
+        let bench = Bench::new();
+        bench.edit(|model| insert_huge(model, op));
+        let parts = [op, "the_culprit", "GB are needed, more memory than there is"];
+        write_ids(&bench);
+        bench.refuses("forward m --inputs in.npz --outputs out.npz", &parts);
+        bench.succeeds("inspect m");
+        // Nothing is run.
+        bench.succeeds("quantize m -o out --method rtn");
+    }
+}
+
+#[test]
+fn tensors_beyond_all_memory_in_a_decoder() {
+    let bench = Bench::new();
+    bench.edit(|model| insert_huge(model, "Expand"));
+    let parts = ["Expand", "the_culprit", "GB are needed, more memory than there is"];
+    refused_by_runners(&bench, &parts);
+    let smoothquant = "quantize m -o out --method smoothquant --calibration text.txt";
+    bench.refuses(smoothquant, &parts);
+}
+
 #[test]
 fn shapes_that_contradict_each_other() {
     let bench = Bench::new();

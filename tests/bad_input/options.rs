@@ -16,6 +16,30 @@ fn smoothquant_without_a_text() {
 }
 
 #[test]
+fn a_text_that_the_method_does_not_need_is_said_to_be_unused() {
+    let bench = Bench::new();
+    let notes = |line: &str| {
+        let output = bench.command(line).output().unwrap();
+        assert!(output.status.success(), "{line}");
+        let text = std::fs::read_to_string(bench.path("out/planish.json")).unwrap();
+        std::fs::remove_dir_all(bench.path("out")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        (String::from_utf8(output.stderr).unwrap(), record["calibration"].clone())
+    };
+    for method in ["rtn", "hadamard", "orthogonal"] {
+        let line = format!("quantize m -o out --method {method} --calibration text.txt");
+        let (stderr, calibration) = notes(&line);
+        let note = format!("the method {method} needs no calibration: text.txt was not used");
+        assert!(stderr.contains(&note), "{stderr}");
+        assert!(calibration.is_null(), "{calibration}");
+    }
+    let (stderr, calibration) =
+        notes("quantize m -o out --method smoothquant --calibration text.txt");
+    assert!(!stderr.contains("not used"), "{stderr}");
+    assert_eq!(calibration, "text.txt");
+}
+
+#[test]
 fn wrong_widths_are_wrong_usage() {
     let bench = Bench::new();
     let before = bench.list();

@@ -17,6 +17,15 @@ fn empty_texts() {
 }
 
 #[test]
+fn an_empty_prompt() {
+    let bench = Bench::new();
+    for prompt in ["", " \n"] {
+        let mut command = bench.command("run m --prompt");
+        bench.refuses_command(command.arg(prompt), &["the prompt is empty"]);
+    }
+}
+
+#[test]
 fn texts_shorter_than_a_window() {
     let bench = Bench::new();
     bench.write("short.txt", words(99));

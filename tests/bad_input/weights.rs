@@ -6,6 +6,11 @@ use crate::support::Bench;
 
 /// Spoils one element of the weight of a linear layer, counted from 0; returns its name.
 fn spoil(bench: &Bench, layer: usize, element: f32) -> String {
+    change(bench, layer, |data| data[1234] = element)
+}
+
+/// Changes the elements of the weight of a linear layer; returns its name.
+fn change(bench: &Bench, layer: usize, change: impl Fn(&mut [f32])) -> String {
     let mut name = String::new();
     bench.edit(|model| {
         let linear = linears(&model.graph)[layer];
@@ -13,7 +18,7 @@ fn spoil(bench: &Bench, layer: usize, element: f32) -> String {
         let value = model.graph.value_mut(weight);
         let tensor = value.constant.take().unwrap();
         let mut data = tensor.to_f32_vec().unwrap();
-        data[1234] = element;
+        change(&mut data);
         value.constant = Some(Tensor::from_vec(tensor.shape(), data));
         name = value.name.clone();
     });
@@ -31,15 +36,21 @@ fn weights_that_are_not_finite_are_named() {
         for method in ["rtn", "hadamard", "orthogonal"] {
             bench.refuses(&format!("quantize m -o out --method {method}"), &parts);
         }
+        bench.refuses("run m --prompt w1", &parts);
+        bench.refuses("eval m --text text.txt --context 32", &parts);
+        bench.refuses("bench m --prefill 2 --decode 1", &parts);
+        bench.refuses("compare m m --text text.txt --context 32", &parts);
+        bench.succeeds("inspect m");
     }
 }
 
 #[test]
 fn logits_that_are_not_finite_stop_an_evaluation() {
     let bench = Bench::new();
-    // The last layer of the first block.
-    spoil(&bench, 6, f32::NAN);
+    // Numbers, but their sums are none. The last layer of the first block.
+    change(&bench, 6, |data| data.fill(f32::MAX));
     let parts = ["logits at position 0 of window 0 are not finite"];
     bench.refuses("eval m --text text.txt --context 32", &parts);
     bench.refuses("compare m m --text text.txt --context 32", &parts);
+    bench.refuses("run m --prompt w1", &["the model's logits are not finite"]);
 }

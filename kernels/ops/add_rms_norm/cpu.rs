@@ -34,7 +34,7 @@ impl Kernel for AddRmsNorm {
         }
         let weight = self.weight.vector(inputs, shape.last().copied().unwrap_or(1))?;
         let (data, add) = (x.as_slice::<f32>()?, skip.as_slice::<f32>()?);
-        let (mut y, mut sum) = (context.f32s(data.len()), context.f32s(data.len()));
+        let (mut y, mut sum) = (context.f32s(data.len())?, context.f32s(data.len())?);
         let residual = Residual { add: &add, sum: sum.as_mut() };
         let (pool, isa) = (context.pool, Isa::best());
         rms_norm(pool, isa, &data, Some(residual), &weight, self.epsilon, y.as_mut());

@@ -78,7 +78,7 @@ fn present(
     };
     let layout = HeadLayout { rows: n_past + new.rows, head_major: true, ..new };
     let (old_len, new_len) = (n_past * new.dim, new.rows * new.dim);
-    let mut buffer = context.f32s(layout.n_elements());
+    let mut buffer = context.f32s(layout.n_elements())?;
     let heads = buffer.as_mut::<f32>().chunks_exact_mut((old_len + new_len).max(1));
     for (i, head) in heads.enumerate() {
         let (old, rest) = head.split_at_mut(old_len);

@@ -32,7 +32,7 @@ fn run(
     let scores = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
     let hiding = Hiding::new(op, fast::input(inputs, 4), scores, 0)?;
     let spec = hiding.attention(op, [of_q, of_k, of_v, of_y]);
-    let mut buffers = [&q, &k, &v].map(|x| context.f32s(x.len()));
+    let mut buffers = [context.f32s(q.len())?, context.f32s(k.len())?, context.f32s(v.len())?];
     let [dq, dk, dv] = &mut buffers;
     let out = AttentionGradients { dq: dq.as_mut(), dk: dk.as_mut(), dv: dv.as_mut() };
     let x = AttentionInputs { q: &q, k: &k, v: &v };

@@ -54,7 +54,7 @@ impl Kernel for Binary {
             DataType::Bool => bools(context, op_type, (a.bytes(), b.bytes()), (&plan, n)),
             _ => None,
         };
-        match buffer {
+        match buffer.transpose()? {
             Some(buffer) => Ok(vec![buffer.into_tensor(result_dtype(op_type, a.dtype()), shape)?]),
             None => self.fallback.run(inputs),
         }
@@ -66,7 +66,7 @@ fn f32s(
     op_type: &str,
     operands: (&[f32], &[f32]),
     plan: (&Plan<2>, usize),
-) -> Option<Buffer> {
+) -> Option<Result<Buffer, OpError>> {
     Some(match op_type {
         "Add" => zip(context, operands, plan, |a, b| a + b),
         "Sub" => zip(context, operands, plan, |a, b| a - b),
@@ -80,7 +80,11 @@ fn f32s(
 }
 
 /// Powers, the usual exponents without a call.
-fn power(context: &CpuContext, (a, b): (&[f32], &[f32]), plan: (&Plan<2>, usize)) -> Buffer {
+fn power(
+    context: &CpuContext,
+    (a, b): (&[f32], &[f32]),
+    plan: (&Plan<2>, usize),
+) -> Result<Buffer, OpError> {
     let operands = (a, b);
     match b {
         [2.0] => zip(context, operands, plan, |a, _| a * a),
@@ -94,7 +98,7 @@ fn i64s(
     op_type: &str,
     operands: (&[i64], &[i64]),
     plan: (&Plan<2>, usize),
-) -> Option<Buffer> {
+) -> Option<Result<Buffer, OpError>> {
     Some(match op_type {
         "Add" => zip(context, operands, plan, i64::wrapping_add),
         "Sub" => zip(context, operands, plan, i64::wrapping_sub),
@@ -111,7 +115,7 @@ fn bools(
     op_type: &str,
     operands: (&[u8], &[u8]),
     plan: (&Plan<2>, usize),
-) -> Option<Buffer> {
+) -> Option<Result<Buffer, OpError>> {
     Some(match op_type {
         "And" => zip(context, operands, plan, |a, b| a & b),
         "Or" => zip(context, operands, plan, |a, b| a | b),
@@ -126,7 +130,7 @@ fn comparison<T: bytemuck::Pod + PartialOrd + Sync>(
     op_type: &str,
     operands: (&[T], &[T]),
     plan: (&Plan<2>, usize),
-) -> Option<Buffer> {
+) -> Option<Result<Buffer, OpError>> {
     Some(match op_type {
         "Equal" => zip(context, operands, plan, |a, b| (a == b) as u8),
         "Greater" => zip(context, operands, plan, |a, b| (a > b) as u8),

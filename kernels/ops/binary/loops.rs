@@ -2,10 +2,10 @@
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::CpuContext;
 use crate::buffers::Buffer;
 use crate::ops::common::parallel::for_each_part;
 use crate::ops::common::plan::Plan;
+use crate::{CpuContext, OpError};
 
 /// `f(a, b)` for all `n` elements of the broadcast of the operands.
 pub(super) fn zip<T: Pod + Sync, U: Pod + NoUninit + Send>(
@@ -13,14 +13,14 @@ pub(super) fn zip<T: Pod + Sync, U: Pod + NoUninit + Send>(
     (a, b): (&[T], &[T]),
     (plan, n): (&Plan<2>, usize),
     f: impl Fn(T, T) -> U + Sync,
-) -> Buffer {
-    let mut buffer = context.buffers.take_for::<U>(n);
+) -> Result<Buffer, OpError> {
+    let mut buffer = context.buffers.take_for::<U>(n)?;
     for_each_part(context, buffer.as_mut::<U>(), 1, |start, part| {
         plan.walk(start, part.len(), |at, len, [i, j]| {
             stretch(&mut part[at..at + len], &a[i..], &b[j..], plan.steps, &f);
         });
     });
-    buffer
+    Ok(buffer)
 }
 
 /// One inner loop, written out for each way the operands can step.

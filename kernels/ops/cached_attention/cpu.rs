@@ -37,7 +37,7 @@ impl Kernel for CachedAttention {
             (q.as_slice::<f32>()?, k.as_slice::<f32>()?, v.as_slice::<f32>()?);
         let mask = inputs.get(3).copied().flatten().map(bools).transpose()?;
         let pool = context.pool;
-        let mut buffer = context.f32s(q.n_elements());
+        let mut buffer = context.f32s(q.n_elements())?;
         let caches = self.caches(context.caches, sizes.batch, sizes.head)?;
         for (b, cache) in caches.iter_mut().enumerate() {
             let new = b * sizes.kv_step..(b + 1) * sizes.kv_step;

@@ -57,7 +57,7 @@ fn map<T: Element, U: Pod + Send>(
     f: impl Fn(T) -> U + Sync,
 ) -> Result<Tensor, OpError> {
     let values = x.as_slice::<T>()?;
-    let mut buffer = context.buffers.take_for::<U>(values.len());
+    let mut buffer = context.buffers.take_for::<U>(values.len())?;
     for_each_part(context, buffer.as_mut::<U>(), 1, |start, part| {
         for (out, value) in part.iter_mut().zip(&values[start..]) {
             *out = f(*value);

@@ -3,7 +3,7 @@
 use planish_ir::{Node, Tensor};
 
 use crate::op::EvalFn;
-use crate::{OpError, OpNode};
+use crate::{OpError, OpNode, memory, ops};
 
 /// A node kept for its reference evaluation.
 pub(crate) struct Fallback {
@@ -26,9 +26,12 @@ impl Fallback {
     /// Evaluates the node.
     ///
     /// # Errors
-    /// As the evaluation.
+    /// As the evaluation, and [`OpError::Memory`].
     pub(crate) fn run(&self, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let owned: Vec<Option<Tensor>> = inputs.iter().map(|t| t.cloned()).collect();
+        if let Some(def) = ops::find(&self.node.domain, &self.node.op_type) {
+            memory::check_evaluation(def, &self.op(), &owned)?;
+        }
         (self.eval)(&self.op(), &owned)
     }
 }

@@ -5,6 +5,7 @@ use planish_ir::{DataType, Tensor};
 
 use super::index::count;
 use crate::OpError;
+use crate::memory::reserve;
 
 /// A tensor of shape `shape` whose elements, in order, are those at the flat indices `indices`
 /// of `source`.
@@ -57,8 +58,11 @@ fn pick_strings(
         let strings = sources.get(s)?.strings()?;
         strings.get(i).cloned()
     };
-    let strings = choices.map(|c| get(c).ok_or_else(|| out_of_bounds(c.1)));
-    Ok(Tensor::from_strings(shape.to_vec(), strings.collect::<Result<_, _>>()?)?)
+    let mut strings: Vec<Bytes> = reserve(count(shape)?)?;
+    for choice in choices {
+        strings.push(get(choice).ok_or_else(|| out_of_bounds(choice.1))?);
+    }
+    Ok(Tensor::from_strings(shape.to_vec(), strings)?)
 }
 
 fn pick_bytes(
@@ -86,7 +90,9 @@ fn pick_bits(
 ) -> Result<Tensor, OpError> {
     let bits = dtype.bits();
     let mask = (1u8 << bits) - 1;
-    let mut out = vec![0u8; (n * bits).div_ceil(8)];
+    let n_bytes = (n * bits).div_ceil(8);
+    let mut out: Vec<u8> = reserve(n_bytes)?;
+    out.resize(n_bytes, 0);
     for (position, (source, index)) in choices.enumerate() {
         let byte = sources.get(source).and_then(|t| t.bytes().get(index * bits / 8));
         let code = byte.ok_or_else(|| out_of_bounds(index))? >> (index * bits % 8) & mask;
@@ -94,14 +100,4 @@ fn pick_bits(
         *target |= code << (position * bits % 8);
     }
     Ok(Tensor::new(dtype, shape.to_vec(), Bytes::from(out))?)
-}
-
-/// An empty vector with room for `n` elements.
-///
-/// # Errors
-/// If there is not that much memory.
-pub(crate) fn reserve<T>(n: usize) -> Result<Vec<T>, OpError> {
-    let mut out = Vec::new();
-    out.try_reserve_exact(n).map_err(|_| OpError::shape(format!("no memory for {n} elements")))?;
-    Ok(out)
 }

@@ -85,7 +85,7 @@ fn copy_as<T: Pod + Send + Sync>(
     shape: Vec<usize>,
 ) -> Result<Tensor, OpError> {
     let elements = elements::<T>(source);
-    let mut buffer = context.buffers.take_for::<T>(n);
+    let mut buffer = context.buffers.take_for::<T>(n)?;
     if n > 0 {
         let axes = view.merged();
         let out = buffer.as_mut::<T>();

@@ -37,7 +37,7 @@ impl Kernel for Concat {
             blocks.push((size * inner * width, tensor.bytes()));
         }
         blocks.retain(|(n, _)| *n > 0);
-        let mut buffer = context.buffers.take(count(&shape)? * width);
+        let mut buffer = context.buffers.take(count(&shape)? * width)?;
         let row: usize = blocks.iter().map(|(n, _)| n).sum();
         for_each_part(context, buffer.as_mut::<u8>(), row, |start, part| {
             for (i, mut out) in part.chunks_mut(row.max(1)).enumerate() {

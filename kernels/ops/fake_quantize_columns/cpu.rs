@@ -58,8 +58,8 @@ fn run_grad(
     let (Some(spec), [Some(dy), Some(data), Some(max), Some(min)]) = (spec, data) else {
         return Ok(None);
     };
-    let mut dw = context.f32s(data.len());
-    let (mut of_max, mut of_min) = (context.f32s(max.len()), context.f32s(min.len()));
+    let mut dw = context.f32s(data.len())?;
+    let (mut of_max, mut of_min) = (context.f32s(max.len())?, context.f32s(min.len())?);
     let clips = ColumnClips { max: &max, min: &min };
     let of_clips = ColumnClipsMut { max: of_max.as_mut(), min: of_min.as_mut() };
     let (pool, isa) = (context.pool, Isa::best());

@@ -53,7 +53,7 @@ fn run_grad(
     let [Some(dy), Some(data)] = [0, 1].map(|i| fast::f32s(inputs, i)) else { return Ok(None) };
     let (size, bits) = (head_size(op)?, quantiser.bits);
     n_heads(x.shape().last().copied().unwrap_or(1), size)?;
-    let mut dx = context.f32s(data.len());
+    let mut dx = context.f32s(data.len())?;
     let (pool, isa, clip) = (context.pool, Isa::best(), clip(&quantiser));
     let of_clip = fake_quantize_heads_grad(pool, isa, &dy, &data, size, bits, clip, dx.as_mut());
     let dx = context.f32_tensor(dx, x.shape().to_vec())?;

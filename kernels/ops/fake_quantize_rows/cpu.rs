@@ -44,7 +44,7 @@ fn run_grad(
     let spec = fake_quantize::quantiser(op, clip_max, clip_min)?.spec();
     let [Some(dy), Some(data)] = [0, 1].map(|i| fast::f32s(inputs, i)) else { return Ok(None) };
     let n = x.shape().last().copied().unwrap_or(1);
-    let mut dx = context.f32s(data.len());
+    let mut dx = context.f32s(data.len())?;
     let (pool, isa) = (context.pool, Isa::best());
     let of_clip = fake_quantize_rows_grad(pool, isa, &dy, &data, n, spec, dx.as_mut());
     let dx = context.f32_tensor(dx, x.shape().to_vec())?;

@@ -33,7 +33,7 @@ impl Kernel for Gather {
         let list: Vec<usize> = list.iter().map(|i| wrap(*i, size)).collect::<Result<_, _>>()?;
         let shape = gathered(data.shape(), indices.shape(), axis);
         let (bytes, row) = (data.bytes(), inner * bits / 8);
-        let mut buffer = context.buffers.take(count(&shape)? * bits / 8);
+        let mut buffer = context.buffers.take(count(&shape)? * bits / 8)?;
         if row > 0 && !list.is_empty() {
             for_each_part(context, buffer.as_mut::<u8>(), row, |start, part| {
                 for (i, out) in part.chunks_mut(row).enumerate() {

@@ -20,7 +20,7 @@ fn run(
     let x = required(inputs, 0)?;
     let n = size(x)?;
     let Some(data) = fast::f32s(inputs, 0) else { return Ok(None) };
-    let mut y = context.f32s(data.len());
+    let mut y = context.f32s(data.len())?;
     let elements = (n * n).max(1);
     let matrices = y.as_mut::<f32>().chunks_exact_mut(elements).zip(data.chunks_exact(elements));
     for (y, x) in matrices {

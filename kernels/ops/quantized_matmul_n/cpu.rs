@@ -151,9 +151,9 @@ impl QuantizedMatMulN {
         scales: &[f32],
     ) -> Result<Vec<Tensor>, OpError> {
         let (k, width) = (self.weight.k(), self.weight.n());
-        let mut outputs: Vec<_> =
-            self.columns.iter().map(|n| context.f32s(scales.len() * n)).collect();
-        let mut scratch = context.f32s(ROWS.min(scales.len()) * width);
+        let outputs = self.columns.iter().map(|n| context.f32s(scales.len() * n));
+        let mut outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+        let mut scratch = context.f32s(ROWS.min(scales.len()) * width)?;
         for (i, scales) in scales.chunks(ROWS).enumerate() {
             let (first, n_rows) = (i * ROWS, scales.len());
             let all = &mut scratch.as_mut::<f32>()[..n_rows * width];

@@ -4,8 +4,8 @@ use planish_ir::{Dim, Tensor};
 
 use super::common::facts::{common_dtype, required, with_dims};
 use super::common::numbers::Numbers;
-use super::common::pick::reserve;
 use crate::infer::unknown_dim;
+use crate::memory::reserve;
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 

@@ -37,7 +37,7 @@ impl Kernel for Reduce {
         let values = x.as_slice::<f32>()?;
         let n = count(&shape)?;
         let size = values.len() / n;
-        let mut buffer = context.f32s(n);
+        let mut buffer = context.f32s(n)?;
         if !reduced.is_sorted() {
             let is_first = reduced.iter().rev().is_sorted();
             let divisor = match op.node.op_type.as_str() {

@@ -70,7 +70,7 @@ fn run(
 ) -> Result<Option<Vec<Tensor>>, OpError> {
     let Some(fast) = norm_grad::Fast::read(op, inputs)? else { return Ok(None) };
     let epsilon = op.node.float("epsilon", EPSILON);
-    let mut dscale = context.f32s(fast.scale.len());
+    let mut dscale = context.f32s(fast.scale.len())?;
     let dx = rows::f32_output(context, fast.x_shape.to_vec(), |dx| {
         let (pool, isa) = (context.pool, Isa::best());
         let (dy, x, scale) = (&fast.dy, &fast.x, &fast.scale);

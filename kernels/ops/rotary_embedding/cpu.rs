@@ -131,7 +131,7 @@ fn gather(
     n: usize,
     row: impl Fn(usize) -> i64,
 ) -> Result<Option<(Buffer, Buffer)>, OpError> {
-    let (mut cos_rows, mut sin_rows) = (context.f32s(n * half), context.f32s(n * half));
+    let (mut cos_rows, mut sin_rows) = (context.f32s(n * half)?, context.f32s(n * half)?);
     for (from, to) in [(cos, cos_rows.as_mut::<f32>()), (sin, sin_rows.as_mut::<f32>())] {
         for (i, to) in to.chunks_exact_mut(half.max(1)).enumerate() {
             let start = usize::try_from(row(i)).ok().and_then(|row| row.checked_mul(half));

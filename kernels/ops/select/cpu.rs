@@ -37,10 +37,10 @@ impl Kernel for Where {
         }
         let plan = Plan::new([condition.shape(), x.shape(), y.shape()], &shape);
         let buffer = match x.dtype().bits() {
-            8 => select::<u8>(context, condition, (x, y), (&plan, n)),
-            16 => select::<u16>(context, condition, (x, y), (&plan, n)),
-            32 => select::<u32>(context, condition, (x, y), (&plan, n)),
-            64 => select::<u64>(context, condition, (x, y), (&plan, n)),
+            8 => select::<u8>(context, condition, (x, y), (&plan, n))?,
+            16 => select::<u16>(context, condition, (x, y), (&plan, n))?,
+            32 => select::<u32>(context, condition, (x, y), (&plan, n))?,
+            64 => select::<u64>(context, condition, (x, y), (&plan, n))?,
             _ => return self.fallback.run(inputs),
         };
         Ok(vec![buffer.into_tensor(x.dtype(), shape)?])
@@ -52,9 +52,9 @@ fn select<T: Pod + Send + Sync>(
     condition: &Tensor,
     (x, y): (&Tensor, &Tensor),
     (plan, n): (&Plan<3>, usize),
-) -> Buffer {
+) -> Result<Buffer, OpError> {
     let (truths, x, y) = (condition.bytes(), elements::<T>(x), elements::<T>(y));
-    let mut buffer = context.buffers.take_for::<T>(n);
+    let mut buffer = context.buffers.take_for::<T>(n)?;
     for_each_part(context, buffer.as_mut::<T>(), 1, |start, part| {
         plan.walk(start, part.len(), |at, len, [c, i, j]| {
             let out = &mut part[at..at + len];
@@ -79,5 +79,5 @@ fn select<T: Pod + Send + Sync>(
             }
         });
     });
-    buffer
+    Ok(buffer)
 }

@@ -72,7 +72,7 @@ fn run(
     if !is_plain {
         return Ok(None);
     }
-    let (mut y, mut sum) = (context.f32s(x.len()), context.f32s(x.len()));
+    let (mut y, mut sum) = (context.f32s(x.len())?, context.f32s(x.len())?);
     let residual = Residual { add: &add, sum: sum.as_mut() };
     norm(&x, residual, &weight, op.node.float("epsilon", EPSILON), y.as_mut());
     let none = || Tensor::new(DataType::F32, vec![0], bytes::Bytes::new());

@@ -2,12 +2,13 @@
 
 use planish_ir::{DataType, Tensor};
 
+use crate::ops::common::index;
 use crate::{CpuContext, OpError};
 
 /// Number of rows of a tensor whose last axis has `n` elements.
 pub(in crate::ops) fn count(x: &Tensor, n: usize) -> Result<usize, OpError> {
     match x.shape().split_last() {
-        Some((last, outer)) if *last == n => Ok(outer.iter().product()),
+        Some((last, outer)) if *last == n => index::count(outer),
         _ => Err(OpError::shape(format!("{:?} has no rows of {n}", x.shape()))),
     }
 }
@@ -27,7 +28,7 @@ pub(in crate::ops) fn f32_output(
     shape: Vec<usize>,
     f: impl FnOnce(&mut [f32]),
 ) -> Result<Tensor, OpError> {
-    let mut buffer = context.f32s(shape.iter().product());
+    let mut buffer = context.f32s(index::count(&shape)?)?;
     f(buffer.as_mut());
     context.f32_tensor(buffer, shape)
 }
@@ -39,8 +40,8 @@ pub(in crate::ops) fn code_outputs(
     f: impl FnOnce(&mut [i8], &mut [f32]),
 ) -> Result<Vec<Tensor>, OpError> {
     let scale_shape = with_last(x, 1);
-    let mut codes = context.buffers.take_for::<i8>(x.n_elements());
-    let mut scales = context.f32s(scale_shape.iter().product());
+    let mut codes = context.buffers.take_for::<i8>(x.n_elements())?;
+    let mut scales = context.f32s(index::count(&scale_shape)?)?;
     f(codes.as_mut(), scales.as_mut());
     let codes = codes.into_tensor(DataType::I8, x.shape().to_vec())?;
     Ok(vec![codes, context.f32_tensor(scales, scale_shape)?])

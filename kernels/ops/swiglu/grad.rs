@@ -75,7 +75,7 @@ fn run(
     if of_dy != shape || of_up != shape {
         return Ok(None);
     }
-    let mut dup = context.f32s(up.len());
+    let mut dup = context.f32s(up.len())?;
     let dgate = rows::f32_output(context, shape.to_vec(), |dgate| {
         silu_mul_grad(context.pool, Isa::best(), &dy, &gate, &up, dgate, dup.as_mut());
     })?;

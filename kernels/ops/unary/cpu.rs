@@ -41,7 +41,7 @@ impl Kernel for Unary {
             DataType::Bool if op_type == "Not" => Some(map(context, x.bytes(), |x| x ^ 1)),
             _ => None,
         };
-        let Some(buffer) = buffer else { return self.fallback.run(inputs) };
+        let Some(buffer) = buffer.transpose()? else { return self.fallback.run(inputs) };
         let dtype = if is_test(op_type) { DataType::Bool } else { x.dtype() };
         Ok(vec![buffer.into_tensor(dtype, x.shape().to_vec())?])
     }
@@ -51,14 +51,14 @@ fn map<T: Pod + Sync, U: Pod + Send>(
     context: &CpuContext,
     x: &[T],
     f: impl Fn(T) -> U + Sync,
-) -> Buffer {
-    let mut buffer = context.buffers.take_for::<U>(x.len());
+) -> Result<Buffer, OpError> {
+    let mut buffer = context.buffers.take_for::<U>(x.len())?;
     for_each_part(context, buffer.as_mut::<U>(), 1, |start, part| {
         for (out, x) in part.iter_mut().zip(&x[start..]) {
             *out = f(*x);
         }
     });
-    buffer
+    Ok(buffer)
 }
 
 /// `fast` on all elements, then `exact` on those beyond its range, NaN among them.
@@ -67,8 +67,8 @@ fn vector(
     x: &[f32],
     fast: fn(&ThreadPool, Isa, &[f32], &mut [f32]),
     exact: fn(f32) -> f32,
-) -> Buffer {
-    let mut buffer = context.f32s(x.len());
+) -> Result<Buffer, OpError> {
+    let mut buffer = context.f32s(x.len())?;
     let out = buffer.as_mut::<f32>();
     fast(context.pool, Isa::best(), x, out);
     let is_within = |x: &f32| x.abs() < FAST_RANGE;
@@ -79,10 +79,10 @@ fn vector(
             beyond.for_each(|(x, out)| *out = exact(*x));
         }
     }
-    buffer
+    Ok(buffer)
 }
 
-fn f32s(context: &CpuContext, op: &OpNode, x: &[f32]) -> Option<Buffer> {
+fn f32s(context: &CpuContext, op: &OpNode, x: &[f32]) -> Option<Result<Buffer, OpError>> {
     Some(match op.node.op_type.as_str() {
         "Neg" => map(context, x, |x| -x),
         "Abs" => map(context, x, f32::abs),

@@ -219,7 +219,7 @@ fn find_op(node: &Node) -> Result<&'static OpDef, EngineError> {
 
 /// The node's fast form if it has one, its reference evaluation if not.
 fn prepare(
-    op: &OpDef,
+    op: &'static OpDef,
     view: &OpNode,
     inputs: &[Option<Tensor>],
 ) -> Result<Action, planish_kernels::OpError> {
@@ -230,8 +230,8 @@ fn prepare(
     Ok(kernel.map_or_else(|| reference(op, view), Action::Fast))
 }
 
-fn reference(op: &OpDef, view: &OpNode) -> Action {
-    Action::Reference { eval: op.eval, node: Box::new(view.node.clone()), opset: view.opset }
+fn reference(op: &'static OpDef, view: &OpNode) -> Action {
+    Action::Reference { op, node: Box::new(view.node.clone()), opset: view.opset }
 }
 
 /// Operator with its domain.

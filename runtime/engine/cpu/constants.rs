@@ -91,12 +91,12 @@ fn evaluate(
     // What a kernel prepares for constants is not worth it for one run: it sees them as inputs.
     let unknown = vec![None; inputs.len()];
     let Some(kernel) = op.cpu.and_then(|make| make(view, &unknown).ok().flatten()) else {
-        return (op.eval)(view, inputs);
+        return op.evaluate(view, inputs);
     };
     let (buffers, mut caches) = (BufferPool::new(), Vec::new());
     let mut context = CpuContext::new(pool, &buffers, &mut caches);
     let tensors: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-    kernel.run(&mut context, &tensors).or_else(|_| (op.eval)(view, inputs))
+    kernel.run(&mut context, &tensors).or_else(|_| op.evaluate(view, inputs))
 }
 
 /// The tensor with its bytes aligned for its element type, copied only if they are not, or if
@@ -112,8 +112,9 @@ pub(super) fn copied(tensor: &Tensor) -> Tensor {
     if tensor.dtype() == DataType::String {
         return tensor.clone();
     }
-    let pool = BufferPool::new();
-    let mut buffer = pool.take(tensor.bytes().len());
+    let Ok(mut buffer) = BufferPool::new().take(tensor.bytes().len()) else {
+        return tensor.clone();
+    };
     buffer.as_mut::<u8>().copy_from_slice(tensor.bytes());
     let copy = buffer.into_tensor(tensor.dtype(), tensor.shape().to_vec());
     copy.unwrap_or_else(|_| tensor.clone())

@@ -2,8 +2,7 @@
 
 use planish_ir::{Node, Tensor};
 use planish_kernels::buffers::BufferPool;
-use planish_kernels::op::EvalFn;
-use planish_kernels::{CpuContext, Kernel, OpError, OpNode, ProductPrecision};
+use planish_kernels::{CpuContext, Kernel, OpDef, OpError, OpNode, ProductPrecision};
 
 use crate::engine::{IoInfo, PlanSummary};
 
@@ -15,7 +14,7 @@ pub(super) enum Action {
     /// The operator's fast form.
     Fast(Box<dyn Kernel>),
     /// Its reference evaluation.
-    Reference { eval: EvalFn, node: Box<Node>, opset: i64 },
+    Reference { op: &'static OpDef, node: Box<Node>, opset: i64 },
 }
 
 /// One node, ready to run.
@@ -71,9 +70,9 @@ impl Action {
                 kernel.run(context, &tensors[..inputs.len()])
             }
             Self::Fast(kernel) => kernel.run(context, &inputs.iter().map(read).collect::<Vec<_>>()),
-            Self::Reference { eval, node, opset } => {
+            Self::Reference { op, node, opset } => {
                 let tensors: Vec<_> = inputs.iter().map(|slot| read(slot).cloned()).collect();
-                eval(&OpNode { node, opset: *opset }, &tensors)
+                op.evaluate(&OpNode { node, opset: *opset }, &tensors)
             }
         }
     }

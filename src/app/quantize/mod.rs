@@ -69,7 +69,7 @@ pub fn quantize(
         weight_bytes_before: report.weight_bytes_before as u64,
         weight_bytes_after: report.weight_bytes_after as u64,
         seconds: start.elapsed().as_secs_f64(),
-        notes: report.notes,
+        notes: report.notes.into_iter().chain(unused_calibration(request)).collect(),
     };
     let record =
         learned.as_ref().map(|l| LearningRecord { recipe: &l.recipe, outcome: &l.outcome });
@@ -135,6 +135,13 @@ fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// What to say of a calibration text that the method does not look at.
+fn unused_calibration(request: &QuantizeRequest) -> Option<String> {
+    let text = file_of(request).filter(|_| !request.method.reads_text())?;
+    let method = request.method.name();
+    Some(format!("the method {method} needs no calibration: {} was not used", text.display()))
 }
 
 /// Runs the text, if the method measures ranges, through the model.

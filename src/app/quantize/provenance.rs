@@ -23,7 +23,8 @@ pub(super) fn provenance(
     report: &QuantizeReport,
     learning: Option<LearningRecord<'_>>,
 ) -> Result<String, AppError> {
-    let calibration = request.calibration.as_ref().map(|text| match text {
+    let used = request.calibration.as_ref().filter(|_| request.method.reads_text());
+    let calibration = used.map(|text| match text {
         CalibrationText::File(path) => path.display().to_string(),
         CalibrationText::OwnWords => "self".to_owned(),
     });

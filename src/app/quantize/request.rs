@@ -34,6 +34,11 @@ impl Method {
         matches!(self, Self::Flatquant | Self::Affinequant)
     }
 
+    /// The method as the command line names it.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     /// Whether the method reads a calibration text.
     pub fn reads_text(self) -> bool {
         self.learns() || self == Self::Smoothquant

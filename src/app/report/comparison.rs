@@ -56,7 +56,7 @@ impl Pair<'_> {
         &self,
         engine: &dyn Engine,
         window: &[u32],
-    ) -> Result<Comparison, (bool, DecoderError)> {
+    ) -> Result<Comparison, (bool, Box<DecoderError>)> {
         let labels = site_labels(self.layout);
         let mut found = Comparison { labels: labels.clone(), ..Comparison::default() };
         let n_blocks = self.layout.blocks.len();
@@ -109,7 +109,7 @@ impl Pair<'_> {
         window: &[u32],
         labels: &[String],
         found: &mut Comparison,
-    ) -> Result<(), (bool, DecoderError)> {
+    ) -> Result<(), (bool, Box<DecoderError>)> {
         let mut quantized = self.quantized.clone();
         let graph = &self.original.graph;
         let mut add = |site| add_reading(&mut quantized.graph, graph, self.layout, site);
@@ -118,14 +118,14 @@ impl Pair<'_> {
         let name = |site: &Site| graph.value(site.input).name.clone();
         let mut names: Vec<String> = self.sites().map(|(.., site)| name(site)).collect();
         names.extend(outputs.iter().map(|(.., name)| name.clone()));
-        let before =
-            collect_values(self.original, engine, &names, window).map_err(|error| (true, error))?;
+        let before = collect_values(self.original, engine, &names, window)
+            .map_err(|error| (true, error.into()))?;
         let read = readings.iter().flatten();
         let mut names: Vec<String> =
             read.flat_map(|r| [Some(r.transformed.clone()), r.rounded.clone()]).flatten().collect();
         names.extend(outputs.iter().map(|(.., name)| name.clone()));
-        let after =
-            collect_values(&quantized, engine, &names, window).map_err(|error| (false, error))?;
+        let after = collect_values(&quantized, engine, &names, window)
+            .map_err(|error| (false, error.into()))?;
         for ((block, kind, site), reading) in self.sites().zip(&readings) {
             let Some(reading) = reading else { continue };
             let transformed = floats(&after, &reading.transformed);
