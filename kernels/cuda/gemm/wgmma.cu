@@ -31,8 +31,8 @@
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
-#ifndef GROUP
-#define GROUP 8
+#ifndef BAND
+#define BAND 8
 #endif
 
 constexpr int TILE_K = 128;
@@ -48,16 +48,16 @@ constexpr int STAGED_ROWS_MAX = STAGING / (GROUP_N * static_cast<int>(sizeof(T))
 constexpr int STAGED_ROWS = STAGED_ROWS_MAX < TILE_M ? STAGED_ROWS_MAX : TILE_M;
 constexpr int SUMS = TILE_M / 2;                // sums of a thread in a 64-output block
 
-// The tile of outputs and rows that comes as number `index`: GROUP units of CLUSTER tiles along
-// n, over all rows, then the next GROUP, so that a wave shares both operands in the L2 cache.
+// The tile of outputs and rows that comes as number `index`: BAND units of CLUSTER tiles along
+// n, over all rows, then the next BAND, so that a wave shares both operands in the L2 cache.
 struct Tile {
   int n, m;
 };
 
 __device__ __forceinline__ Tile tile_at(int index, int units, int m_tiles, int rank) {
-  const int band = index / (GROUP * m_tiles), within = index % (GROUP * m_tiles);
-  const int width = min(GROUP, units - band * GROUP);
-  return {((band * GROUP + within % width) * CLUSTER + rank) * TILE_N, within / width * TILE_M};
+  const int band = index / (BAND * m_tiles), within = index % (BAND * m_tiles);
+  const int width = min(BAND, units - band * BAND);
+  return {((band * BAND + within % width) * CLUSTER + rank) * TILE_N, within / width * TILE_M};
 }
 
 // Position in the ring of stages.
@@ -292,7 +292,13 @@ __device__ void consume(const Problem& p, uint32_t stages, uint32_t full, uint32
   }
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+#if CLUSTER > 1
+#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define IN_CLUSTERS
+#endif
+
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(384, 1)
     wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap codes,
                const __grid_constant__ Problem p) {
   extern __shared__ uint8_t dynamic[];
