@@ -1,6 +1,6 @@
 //! Times of the products of many rows.
 
-use super::{Gemm, QuantizedGemm, Route, Tiling};
+use super::{Gemm, QuantizedGemm, Route, Tiling, WeightOnlyGemm};
 use crate::testing::{random_codes, random_f32};
 use crate::{Element, Gpu, GpuError, PackedWeights, WeightOrder, cublas, timer};
 
@@ -32,29 +32,41 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
         for bits in [4, 8] {
             let case = Inputs::new(gpu, (rows, k, n), bits)?;
             let q = case.product(rows, k, n);
+            let grouped = QuantizedGemm { block_size: 128, ..q };
+            let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &grouped))?;
+            let name_of_groups = format!("{}, groups of 128", name(Gemm::route(gpu, &grouped), Route::Naive));
+            lines.push(line((rows, k, n), bits, &name_of_groups, us, rival));
+            let floats = WeightOnlyGemm {
+                rows, k, x: case.buffers[0].ptr(), weights: q.weights, w_scale: q.w_scale, block_size: 0,
+                bias: None, residual: None, out: q.out, out_stride: n, element: q.element,
+            };
+            let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
+            lines.push(line((rows, k, n), bits, "f16 activations", us, rival));
             let chosen = Gemm::route(gpu, &q);
             for route in routes(gpu, chosen, all) {
                 let us = timer::median_us(gpu, REPEATS, || gemm.quantized_by(gpu, &q, route))?;
-                let rate = |us: f64| 2e-6 * (rows * k * n) as f64 / us;
-                lines.push(format!(
-                    "| {rows} × {k} × {n} | INT{bits} | {} | {us:.1} | {:.0} | {rival:.1} | {:.0} \
-                     | {:.2} |",
-                    name(route, chosen),
-                    rate(us),
-                    rate(rival),
-                    rival / us
-                ));
+                lines.push(line((rows, k, n), bits, &name(route, chosen), us, rival));
             }
         }
     }
     Ok(lines)
 }
 
+fn line((rows, k, n): (usize, usize, usize), bits: u32, what: &str, us: f64, rival: f64) -> String {
+    let rate = |us: f64| 2e-6 * (rows * k * n) as f64 / us;
+    format!(
+        "| {rows} × {k} × {n} | INT{bits} | {what} | {us:.1} | {:.0} | {rival:.1} | {:.0} | {:.2} |",
+        rate(us),
+        rate(rival),
+        rival / us
+    )
+}
+
 fn name(route: Route, chosen: Route) -> String {
     let mark = if route == chosen { " (chosen)" } else { "" };
     match route {
-        Route::Wgmma(Tiling { rows, blocks, cluster, band }) => {
-            format!("wgmma {}×{rows}, cluster {cluster}, band {band}{mark}", 128 * blocks)
+        Route::Wgmma(Tiling { rows, blocks, band }) => {
+            format!("wgmma {}×{rows}, band {band}{mark}", 128 * blocks)
         }
         other => format!("{other:?}{mark}"),
     }
@@ -65,10 +77,8 @@ fn routes(gpu: &Gpu, chosen: Route, all: bool) -> Vec<Route> {
     if all {
         if gpu.properties().has_wgmma() {
             for (rows, blocks) in [(128, 2), (128, 1), (64, 1), (64, 2)] {
-                for cluster in [1, 2] {
-                    for band in [4, 8, 16] {
-                        routes.push(Route::Wgmma(Tiling { rows, blocks, cluster, band }));
-                    }
+                for band in [4, 8, 16] {
+                    routes.push(Route::Wgmma(Tiling { rows, blocks, band }));
                 }
             }
         }
@@ -93,9 +103,9 @@ impl Inputs {
         let raw: &[u8] = bytemuck::cast_slice(&raw);
         Ok(Self {
             buffers: [
-                gpu.upload(&random_codes(2, rows * k, bits))?,
+                gpu.upload(&random_codes(2, 2 * rows * k, bits))?,
                 gpu.upload(&vec![0.01f32; rows])?,
-                gpu.upload(&vec![0.01f32; n])?,
+                gpu.upload(&vec![0.01f32; k / 128 * n])?,
                 gpu.alloc(rows * n * 2)?,
             ],
             weights: PackedWeights::pack(gpu, raw, bits, (k, n), WeightOrder::Nk)?,

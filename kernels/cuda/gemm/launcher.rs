@@ -33,7 +33,7 @@ pub enum Route {
 enum Key {
     Naive { weight_only: bool },
     Mma { s4: bool, grouped: bool, aligned: bool },
-    Wgmma { tiling: Tiling, stages: usize },
+    Wgmma { tiling: Tiling, stages: usize, grouped: bool },
     WeightOnly { grouped: bool },
     WeightOnlyF32,
 }
@@ -60,8 +60,9 @@ impl Gemm {
     pub fn route(gpu: &Gpu, q: &QuantizedGemm<'_>) -> Route {
         let properties = gpu.properties();
         if properties.has_wgmma() && fits_wgmma(q) {
-            let n = q.weights.n;
-            return Route::Wgmma(Tiling::choose(q.rows, n, properties.multiprocessors as usize));
+            let (n, grouped) = (q.weights.n, q.block_size > 0);
+            let multiprocessors = properties.multiprocessors as usize;
+            return Route::Wgmma(Tiling::choose(q.rows, n, grouped, multiprocessors));
         }
         // Hopper has no 4-bit tensor cores, nor have the cards after Ada.
         match properties.major == 8 && fits_s4(q) {
@@ -96,7 +97,7 @@ impl Gemm {
             Route::Naive => self.naive(gpu, q, &problem),
             Route::Mma => self.mma(gpu, q, &problem, false),
             Route::MmaS4 if fits_s4(q) => self.mma(gpu, q, &problem, true),
-            Route::Wgmma(tiling) if fits_wgmma(q) => self.wgmma(gpu, q, &problem, tiling),
+            Route::Wgmma(tiling) if fits_wgmma(q) && (q.block_size == 0 || tiling.blocks == 1) => self.wgmma(gpu, q, &problem, tiling),
             _ => Err(GpuError::unsupported(format!("a product of {} inputs by {route:?}", q.k))),
         }
     }
@@ -169,7 +170,8 @@ impl Gemm {
     ) -> Result<(), GpuError> {
         let (properties, bits) = (gpu.properties(), q.weights.bits);
         let stages = tiling.stages(bits, properties.shared_memory_per_block as usize);
-        let function = self.function(gpu, Key::Wgmma { tiling, stages }, q.element, bits)?;
+        let key = Key::Wgmma { tiling, stages, grouped: q.block_size > 0 };
+        let function = self.function(gpu, key, q.element, bits)?;
         let (weights, codes) = tiling.maps(gpu, q)?;
         let launch = Launch::linear(tiling.grid(q.rows, q.weights.n, properties), WGMMA_THREADS)
             .with_shared(tiling.shared(bits, stages))
@@ -211,10 +213,9 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
                 [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
-        Key::Wgmma { tiling, stages } => {
-            let Tiling { rows, blocks, cluster, band } = tiling;
-            let own = [rows, blocks, cluster, band, stages].map(|value| value.to_string());
-            let names = ["TILE_M", "BLOCKS", "CLUSTER", "BAND", "STAGES"];
+        Key::Wgmma { tiling: Tiling { rows, blocks, band }, stages, grouped } => {
+            let own = [rows, blocks, band, stages, grouped.into()].map(|value| value.to_string());
+            let names = ["TILE_M", "BLOCKS", "BAND", "STAGES", "GROUPED"];
             let own: Vec<_> = names.into_iter().zip(own.iter().map(String::as_str)).collect();
             gpu.function(&WGMMA, "wgmma_gemm", &[common.as_slice(), &own].concat())
         }
@@ -230,9 +231,9 @@ fn aligned(pointer: DevicePtr) -> bool {
     pointer.0.is_multiple_of(16)
 }
 
-/// The copy engine wants rows of whole 16 bytes.
+/// The copy engine wants rows of whole 16 bytes; groups end with a step of 64 inputs.
 fn fits_wgmma(q: &QuantizedGemm<'_>) -> bool {
-    q.block_size == 0 && q.k.is_multiple_of(16) && aligned(q.codes)
+    q.block_size.is_multiple_of(64) && q.k.is_multiple_of(16) && aligned(q.codes)
 }
 
 /// Products of 64 inputs at once can't be cut into groups of fewer.

@@ -40,22 +40,42 @@ __device__ __forceinline__ uint32_t code_offset(int row, int chunk)
     return row * TILE_K + (chunk ^ (row / 2 % 4)) * 16;
 }
 
-__device__ __forceinline__ void copy_codes(const int8_t *codes, const Problem &p, int m0, int step,
-                                           uint32_t to)
-{
-#pragma unroll
-    for (int i = threadIdx.x; i < X_BYTES / 16; i += THREADS) {
-        int row = i / 4, chunk = i % 4, k = step * TILE_K + chunk * 16;
-        bool inside = m0 + row < p.rows && k < p.k;
-        const int8_t *from = codes + static_cast<int64_t>(m0 + row) * p.k + k;
-#if ALIGNED
-        copy_16(to + code_offset(row, chunk), inside ? from : codes, inside);
-#else
-        store_shared(to + code_offset(row, chunk),
-                     load_bytes(reinterpret_cast<const uint8_t *>(from), inside ? p.k - k : 0));
-#endif
+// The part of the copies of codes that a thread does: 16 bytes of every 64th row.
+struct CodeCopies {
+    static constexpr int N = TILE_M * 4 / THREADS, ROWS = THREADS / 4;
+    const int8_t *from;
+    int64_t rows_apart;
+    int rows_left, inputs_left;
+    uint32_t to;
+
+    __device__ __forceinline__ CodeCopies(const int8_t *codes, const Problem &p, int m0)
+    {
+        const int row = threadIdx.x / 4, chunk = threadIdx.x % 4;
+        from = codes + static_cast<int64_t>(m0 + row) * p.k + chunk * 16;
+        rows_apart = static_cast<int64_t>(ROWS) * p.k;
+        rows_left = p.rows - m0 - row;
+        inputs_left = p.k - chunk * 16;
+        to = code_offset(row, chunk);
     }
-}
+
+    __device__ __forceinline__ void next(uint32_t stage, const int8_t *somewhere)
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const bool inside = rows_left > i * ROWS && inputs_left > 0;
+            const int8_t *source = from + i * rows_apart;
+            const uint32_t target = stage + to + i * ROWS * TILE_K;
+#if ALIGNED
+            copy_16(target, inside ? source : somewhere, inside);
+#else
+            const uint8_t *bytes = reinterpret_cast<const uint8_t *>(source);
+            store_shared(target, load_bytes(bytes, inside ? inputs_left : 0));
+#endif
+        }
+        from += TILE_K;
+        inputs_left -= TILE_K;
+    }
+};
 
 // Sums of one group, scaled, onto the sums so far.
 __device__ __forceinline__ void add_group(int (&sums)[N_TILES][M_TILES][4],
@@ -103,7 +123,7 @@ __device__ __forceinline__ uint32_t nibbles(uint32_t low, uint32_t high)
     return (low & 0x0F0F0F0Fu) | ((high << 4) & 0xF0F0F0F0u);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
     mma_gemm(const uint8_t *weights, const int8_t *codes, const __grid_constant__ Problem p)
 {
     extern __shared__ __align__(16) uint8_t dynamic[];
@@ -116,16 +136,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int first_n = n0 + warp_n + lane / 4;  // the lane's first output
     const int steps = p.padded_k / TILE_K;
 
-    auto copy = [&](int step) {
-        uint32_t stage = stages + step % STAGES * (W_BYTES + X_BYTES);
-        if (step < steps) {
-            copy_weights(weights, p, n0, step, stage);
-            copy_codes(codes, p, m0, step, stage + W_BYTES);
+    constexpr int STAGE_BYTES = W_BYTES + X_BYTES;
+    WeightCopies weight_copies(weights, p, n0);
+    CodeCopies code_copies(codes, p, m0);
+    Ring<STAGES, STAGE_BYTES> write, read;
+    auto copy = [&](bool any) {
+        if (any) {
+            weight_copies.next(stages + write.offset);
+            code_copies.next(stages + write.offset + W_BYTES, codes);
         }
+        write.advance();
         copies_commit();
     };
     for (int step = 0; step < STAGES - 1; step++)
-        copy(step);
+        copy(step < steps);
 
     int sums[N_TILES][M_TILES][4] = {};
 #if GROUPED
@@ -134,8 +158,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        copy(step + STAGES - 1);
-        const uint32_t w = stages + step % STAGES * (W_BYTES + X_BYTES), x = w + W_BYTES;
+        copy(step + STAGES - 1 < steps);
+        const uint32_t w = stages + read.offset, x = w + W_BYTES;
+        read.advance();
         uint32_t a[N_TILES][8];
         uint4 b[M_TILES];
 #pragma unroll

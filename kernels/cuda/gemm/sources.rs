@@ -20,8 +20,6 @@ const TALL: (&str, &str) = ("TILE_M", "128");
 const FLAT: (&str, &str) = ("TILE_M", "64");
 const WIDE: (&str, &str) = ("BLOCKS", "2");
 const NARROW: (&str, &str) = ("BLOCKS", "1");
-const ALONE: (&str, &str) = ("CLUSTER", "1");
-const PAIRS: (&str, &str) = ("CLUSTER", "2");
 const BAND: (&str, &str) = ("BAND", "8");
 
 pub(super) static NAIVE: Source = Source {
@@ -60,11 +58,11 @@ pub(super) static WGMMA: Source = Source {
     text: include_str!("wgmma.cu"),
     archs: Archs::Hopper,
     variants: &[
-        &[F16, W4, TALL, WIDE, ALONE, ("STAGES", "6"), BAND],
-        &[F32, W4, TALL, WIDE, PAIRS, ("STAGES", "6"), BAND],
-        &[F16, W8, TALL, WIDE, ALONE, ("STAGES", "4"), BAND],
-        &[BF16, W4, TALL, NARROW, ALONE, ("STAGES", "7"), BAND],
-        &[F16, W8, FLAT, NARROW, ALONE, ("STAGES", "8"), BAND],
+        &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, CHANNELS],
+        &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, CHANNELS],
+        &[F16, W8, TALL, WIDE, ("STAGES", "4"), BAND, CHANNELS],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, GROUPS],
+        &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, CHANNELS],
     ],
 };
 

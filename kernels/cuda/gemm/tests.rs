@@ -205,12 +205,11 @@ fn assert_close(case: Case, what: &str, got: &[f32], expected: &[f32]) {
     }
 }
 
-const TILINGS: [Tiling; 5] = [
-    Tiling { rows: 128, blocks: 2, cluster: 1, band: 8 },
-    Tiling { rows: 128, blocks: 2, cluster: 2, band: 4 },
-    Tiling { rows: 128, blocks: 1, cluster: 1, band: 8 },
-    Tiling { rows: 64, blocks: 1, cluster: 2, band: 2 },
-    Tiling { rows: 64, blocks: 2, cluster: 1, band: 1 },
+const TILINGS: [Tiling; 4] = [
+    Tiling { rows: 128, blocks: 2, band: 8 },
+    Tiling { rows: 128, blocks: 1, band: 3 },
+    Tiling { rows: 64, blocks: 1, band: 2 },
+    Tiling { rows: 64, blocks: 2, band: 1 },
 ];
 
 const SIZES: [(usize, usize, usize); 7] = [
@@ -312,10 +311,14 @@ fn four_bit_tensor_cores_agree() {
 fn groups_have_scales_of_their_own() {
     let Some(gpu) = gpu() else { return };
     let gemm = Gemm::new();
-    for (k, block_size) in [(96, 32), (192, 96), (512, 128), (256, 64), (160, 160)] {
+    for (k, block_size) in [(96, 32), (192, 96), (512, 128), (192, 64), (160, 160), (384, 192)] {
         for (bits, element) in [(4, Element::F16), (8, Element::F32)] {
             let case = Case { bits, block_size, element, ..Case::new(77, k, 136) };
-            check(&gpu, &gemm, case, &[Route::Mma]);
+            let mut routes = vec![Route::Mma];
+            if gpu.properties().has_wgmma() && block_size.is_multiple_of(64) {
+                routes.extend([TILINGS[1], TILINGS[2]].map(Route::Wgmma));
+            }
+            check(&gpu, &gemm, case, &routes);
         }
     }
 }
@@ -372,8 +375,9 @@ fn sizes_that_do_not_fit_are_refused() {
 
 #[test]
 fn few_tiles_are_cut_smaller() {
-    assert_eq!(Tiling::choose(2048, 4096, 132).outputs(), 256);
-    assert_eq!(Tiling::choose(8192, 8192, 132).outputs(), 256);
-    let small = Tiling::choose(128, 4096, 132);
+    assert_eq!(Tiling::choose(2048, 4096, false, 132).outputs(), 256);
+    assert_eq!(Tiling::choose(8192, 8192, false, 132).outputs(), 256);
+    let small = Tiling::choose(128, 4096, false, 132);
     assert!(small.outputs() * small.rows < 256 * 128);
+    assert_eq!(Tiling::choose(8192, 8192, true, 132).blocks, 1);
 }

@@ -10,21 +10,43 @@ constexpr int K_TILES = WEIGHT_BITS == 4 ? 1 : 2;  // packed tiles along a step'
 constexpr int W_BYTES = TILE_N / 16 * K_TILES * PACKED_TILE;
 constexpr int N_TILES = 4, M_TILES = 4;            // of 16 outputs and 8 rows, a warp's
 
-// Starts copying the weights of step `step` for the outputs from n0.
-__device__ __forceinline__ void copy_weights(const uint8_t *weights, const Problem &p, int n0,
-                                             int step, uint32_t to)
-{
-    int64_t row_bytes = static_cast<int64_t>(p.padded_k) / 64 * K_TILES * PACKED_TILE;
-    constexpr int CHUNKS = K_TILES * PACKED_TILE / 16;
+// The part of the copies of weights that a thread does: its place in a stage and in memory, which
+// moves on by a step's packed tiles.
+struct WeightCopies {
+    static constexpr int N = W_BYTES / 16 / THREADS;
+    static constexpr int STEP_BYTES = K_TILES * PACKED_TILE;
+    const uint8_t *from[N];
+    bool inside[N];
+
+    __device__ __forceinline__ WeightCopies(const uint8_t *weights, const Problem &p, int n0)
+    {
+        const int64_t row_bytes = static_cast<int64_t>(p.padded_k) / 64 * STEP_BYTES;
 #pragma unroll
-    for (int i = threadIdx.x; i < W_BYTES / 16; i += THREADS) {
-        int tile = n0 / 16 + i / CHUNKS;
-        bool inside = tile < p.padded_n / 16 && step < p.padded_k / 64;
-        const uint8_t *from = weights + tile * row_bytes +
-                              static_cast<int64_t>(step) * K_TILES * PACKED_TILE + i % CHUNKS * 16;
-        copy_16(to + i * 16, inside ? from : weights, inside);
+        for (int i = 0; i < N; i++) {
+            const int at = (threadIdx.x + i * THREADS) * 16, tile = n0 / 16 + at / STEP_BYTES;
+            inside[i] = tile < p.padded_n / 16;
+            from[i] = weights + (inside[i] ? tile * row_bytes + at % STEP_BYTES : 0);
+        }
     }
-}
+
+    __device__ __forceinline__ void next(uint32_t stage)
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            copy_16(stage + (threadIdx.x + i * THREADS) * 16, from[i], inside[i]);
+            from[i] += STEP_BYTES;
+        }
+    }
+};
+
+// Offset of a stage in a ring of N of BYTES each.
+template <int N, int BYTES> struct Ring {
+    uint32_t offset = 0;
+    __device__ __forceinline__ void advance()
+    {
+        offset = offset == (N - 1) * BYTES ? 0 : offset + BYTES;
+    }
+};
 
 // Where a result lies in the buffer it is transposed through: [row][output], 16-byte chunks
 // permuted by the row.

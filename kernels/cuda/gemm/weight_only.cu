@@ -64,16 +64,36 @@ __device__ __forceinline__ uint32_t x_offset(int row, int chunk)
     return row * TILE_K * 2 + (chunk ^ (row % 4 * 2)) * 16;
 }
 
-__device__ __forceinline__ void copy_x(const T *x, const Problem &p, int m0, int step, uint32_t to)
-{
-#pragma unroll
-    for (int i = threadIdx.x; i < X_BYTES / 16; i += THREADS) {
-        const int row = i / 8, chunk = i % 8, k = step * TILE_K + chunk * 8;
-        const bool inside = m0 + row < p.rows && k < p.k;
-        const T *from = x + static_cast<int64_t>(m0 + row) * p.k + k;
-        copy_16(to + x_offset(row, chunk), inside ? from : x, inside);
+// The part of the copies of x that a thread does: 16 bytes of every 32nd row.
+struct InputCopies {
+    static constexpr int N = TILE_M * 8 / THREADS, ROWS = THREADS / 8;
+    const T *from;
+    int64_t rows_apart;
+    int rows_left, inputs_left;
+    uint32_t to;
+
+    __device__ __forceinline__ InputCopies(const T *x, const Problem &p, int m0)
+    {
+        const int row = threadIdx.x / 8, chunk = threadIdx.x % 8;
+        from = x + static_cast<int64_t>(m0 + row) * p.k + chunk * 8;
+        rows_apart = static_cast<int64_t>(ROWS) * p.k;
+        rows_left = p.rows - m0 - row;
+        inputs_left = p.k - chunk * 8;
+        to = x_offset(row, chunk);
     }
-}
+
+    __device__ __forceinline__ void next(uint32_t stage, const T *somewhere)
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const bool inside = rows_left > i * ROWS && inputs_left > 0;
+            copy_16(stage + to + i * ROWS * TILE_K * 2,
+                    inside ? from + i * rows_apart : somewhere, inside);
+        }
+        from += TILE_K;
+        inputs_left -= TILE_K;
+    }
+};
 
 // Int8 words of the 32 inputs `half` of a step, INT4 weights times 16.
 __device__ __forceinline__ void load_codes(uint32_t at, int half, uint32_t (&words)[4])
@@ -146,16 +166,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int first_n = n0 + warp_n + lane / 4;
     const int steps = p.padded_k / TILE_K;
 
-    auto copy = [&](int step) {
-        const uint32_t stage = stages + step % STAGES * (W_BYTES + X_BYTES);
-        if (step < steps) {
-            copy_weights(weights, p, n0, step, stage);
-            copy_x(input, p, m0, step, stage + W_BYTES);
+    constexpr int STAGE_BYTES = W_BYTES + X_BYTES;
+    WeightCopies weight_copies(weights, p, n0);
+    InputCopies input_copies(input, p, m0);
+    Ring<STAGES, STAGE_BYTES> write, read;
+    auto copy = [&](bool any) {
+        if (any) {
+            weight_copies.next(stages + write.offset);
+            input_copies.next(stages + write.offset + W_BYTES, input);
         }
+        write.advance();
         copies_commit();
     };
     for (int step = 0; step < STAGES - 1; step++)
-        copy(step);
+        copy(step < steps);
 
     float sums[N_TILES][M_TILES][4] = {};
 #if GROUPED
@@ -164,8 +188,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
         __syncthreads();
-        copy(step + STAGES - 1);
-        const uint32_t stage = stages + step % STAGES * (W_BYTES + X_BYTES);
+        copy(step + STAGES - 1 < steps);
+        const uint32_t stage = stages + read.offset;
+        read.advance();
         const uint32_t w = stage + warp_n / 16 * K_TILES * PACKED_TILE + lane * 16;
         const uint32_t x = stage + W_BYTES + x_offset(warp_m, 0);
 #pragma unroll

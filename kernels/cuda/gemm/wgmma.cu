@@ -9,31 +9,14 @@
 // stay resident and take one tile after another, so the copies of the next tile run during the
 // epilogue of the last.
 //
-// Defines: T, WEIGHT_BITS (4, 8), TILE_M (64, 128), BLOCKS (1, 2), STAGES, CLUSTER (1, 2: blocks
-// side by side in n that share their activation codes by multicast).
+// With GROUPED the scale is [k / block_size, n]: each group's exact sums are scaled and added up in
+// f32 while the other warpgroup multiplies. block_size is then a multiple of 64, and BLOCKS is 1.
+//
+// Defines: T, WEIGHT_BITS (4, 8), TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED (0, 1).
 
 #include "common.cuh"
 #include "hopper.cuh"
 #include "output.cuh"
-
-#ifndef WEIGHT_BITS
-#define WEIGHT_BITS 4
-#endif
-#ifndef TILE_M
-#define TILE_M 128
-#endif
-#ifndef BLOCKS
-#define BLOCKS 2
-#endif
-#ifndef STAGES
-#define STAGES 6
-#endif
-#ifndef CLUSTER
-#define CLUSTER 1
-#endif
-#ifndef BAND
-#define BAND 8
-#endif
 
 constexpr int TILE_K = 128;
 constexpr int GROUP_N = 64 * BLOCKS;            // outputs of a warpgroup
@@ -48,16 +31,16 @@ constexpr int STAGED_ROWS_MAX = STAGING / (GROUP_N * static_cast<int>(sizeof(T))
 constexpr int STAGED_ROWS = STAGED_ROWS_MAX < TILE_M ? STAGED_ROWS_MAX : TILE_M;
 constexpr int SUMS = TILE_M / 2;                // sums of a thread in a 64-output block
 
-// The tile of outputs and rows that comes as number `index`: BAND units of CLUSTER tiles along
-// n, over all rows, then the next BAND, so that a wave shares both operands in the L2 cache.
+// The tile of outputs and rows that comes as number `index`: BAND tiles along n, over all rows,
+// then the next BAND, so that a wave shares both operands in the L2 cache.
 struct Tile {
   int n, m;
 };
 
-__device__ __forceinline__ Tile tile_at(int index, int units, int m_tiles, int rank) {
+__device__ __forceinline__ Tile tile_at(int index, int n_tiles, int m_tiles) {
   const int band = index / (BAND * m_tiles), within = index % (BAND * m_tiles);
-  const int width = min(BAND, units - band * BAND);
-  return {((band * BAND + within % width) * CLUSTER + rank) * TILE_N, within / width * TILE_M};
+  const int width = min(BAND, n_tiles - band * BAND);
+  return {(band * BAND + within % width) * TILE_N, within / width * TILE_M};
 }
 
 // Position in the ring of stages.
@@ -118,44 +101,95 @@ __device__ __forceinline__ void multiply(int32_t (&sums)[BLOCKS][SUMS], uint32_t
   wgmma_commit();
 }
 
-// One arrival a warp and block that reads what the producers of the cluster write.
+// One arrival a warp.
 __device__ __forceinline__ void release(uint32_t empty, int lane) {
-  if (CLUSTER > 1) {
-    if (lane < CLUSTER) barrier_arrive_at(empty, lane);
-  } else if (lane == 0) {
-    barrier_arrive(empty);
-  }
+  if (lane == 0) barrier_arrive(empty);
 }
 
-// Sums of the warpgroup's tile over all of K.
-__device__ __forceinline__ void accumulate(int32_t (&sums)[BLOCKS][SUMS], uint32_t stages,
-                                           uint32_t full, uint32_t empty, int steps, Ring& ring,
-                                           uint32_t my_weights, int lane) {
-  uint32_t a[2][BLOCKS][8];
-  int previous = 0;
-  for (int step = 0; step < steps; ++step) {
-    const uint32_t w = stages + ring.stage * STAGE_BYTES;
-    const uint32_t x = w + W_BYTES;
-    barrier_wait(full + 8 * ring.stage, ring.phase);
-    load_weights(w + my_weights, 0, a[0]);
-    multiply(sums, a[0], x, step > 0);
-    // The registers of the other half, and the last stage, are free when its products are done.
-    wgmma_wait<1>();
-    if (step > 0) release(empty + 8 * previous, lane);
-    load_weights(w + my_weights, 1, a[1]);
-    multiply(sums, a[1], x + 64, 1);
-    wgmma_wait<1>();
-    previous = ring.stage;
-    ring.advance();
-  }
-  wgmma_wait<0>();
+// Keeps the compiler from reading sums before the wait that is above this.
+__device__ __forceinline__ void settle(int32_t (&sums)[BLOCKS][SUMS]) {
 #pragma unroll
   for (int b = 0; b < BLOCKS; ++b) {
 #pragma unroll
     for (int i = 0; i < SUMS; ++i) asm volatile("" : "+r"(sums[b][i])::"memory");
   }
-  if (steps > 0) release(empty + 8 * previous, lane);
 }
+
+#if GROUPED
+// Scaled sums of the groups so far, and the scales of the current one for the thread's outputs.
+struct Groups {
+  float total[BLOCKS][SUMS] = {};
+  const float* scales;
+  float scale[2];
+  int n, left, until, inputs;
+
+  __device__ __forceinline__ Groups(const Problem& p, int first_n)
+      : scales(p.w_scale + first_n), n(p.n), left(p.n - first_n), until(p.block_size), inputs(p.k) {
+    load();
+  }
+
+  __device__ __forceinline__ void load() {
+    scale[0] = left > 0 ? scales[0] : 0.0f;
+    scale[1] = left > 8 ? scales[8] : 0.0f;
+    scales += n;
+  }
+
+  // Takes the sums of another 64 inputs; true where a group ends and the sums start anew.
+  __device__ __forceinline__ bool take(int32_t (&sums)[BLOCKS][SUMS], const Problem& p) {
+    until -= 64;
+    inputs -= 64;
+    if (until > 0) return false;
+    until = p.block_size;
+    wgmma_wait<0>();
+    settle(sums);
+#pragma unroll
+    for (int i = 0; i < SUMS; ++i) total[0][i] += sums[0][i] * scale[i / 2 % 2];
+    if (inputs > 0) load();
+    return true;
+  }
+};
+#endif
+
+// The ring of stages in shared memory, its barriers, and the steps of a tile.
+struct Stages {
+  uint32_t first, full, empty;
+  int steps;
+};
+
+// Sums of the warpgroup's tile over all of K.
+template <typename G>
+__device__ __forceinline__ void accumulate(int32_t (&sums)[BLOCKS][SUMS], const Stages& stages,
+                                           Ring& ring, uint32_t my_weights, int lane,
+                                           const Problem& p, G& groups) {
+  uint32_t a[2][BLOCKS][8];
+  int previous = 0;
+  bool anew = true;
+  for (int step = 0; step < stages.steps; ++step) {
+    const uint32_t w = stages.first + ring.stage * STAGE_BYTES;
+    const uint32_t x = w + W_BYTES;
+    barrier_wait(stages.full + 8 * ring.stage, ring.phase);
+    load_weights(w + my_weights, 0, a[0]);
+    multiply(sums, a[0], x, !anew);
+    anew = groups.take(sums, p);
+    // The registers of the other half, and the last stage, are free when its products are done.
+    wgmma_wait<1>();
+    if (step > 0) release(stages.empty + 8 * previous, lane);
+    load_weights(w + my_weights, 1, a[1]);
+    multiply(sums, a[1], x + 64, !anew);
+    anew = groups.take(sums, p);
+    wgmma_wait<1>();
+    previous = ring.stage;
+    ring.advance();
+  }
+  wgmma_wait<0>();
+  settle(sums);
+  if (stages.steps > 0) release(stages.empty + 8 * previous, lane);
+}
+
+// Without groups the sums go on.
+struct OneGroup {
+  __device__ __forceinline__ bool take(int32_t (&)[BLOCKS][SUMS], const Problem&) { return false; }
+};
 
 // Scales of the outputs that a thread holds sums of: rows g and g + 8 of each block.
 struct Columns {
@@ -170,7 +204,7 @@ __device__ __forceinline__ Columns load_columns(const Problem& p, int n0, int wa
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int n = n0 + b * 64 + warp * 16 + half * 8 + lane / 4;
-      c.scale[b][half] = n < p.n ? p.w_scale[n] * unit : 0.0f;
+      c.scale[b][half] = GROUPED ? unit : n < p.n ? p.w_scale[n] * unit : 0.0f;
       c.bias[b][half] = p.bias && n < p.n ? to_f32(p.bias[n]) : 0.0f;
     }
   }
@@ -179,7 +213,8 @@ __device__ __forceinline__ Columns load_columns(const Problem& p, int n0, int wa
 
 // Scales STAGED_ROWS rows of the warpgroup's sums into its staging buffer, [row][output] with
 // 16-byte chunks permuted by the row so that neither side meets a bank conflict.
-__device__ __forceinline__ void stage_rows(int32_t (&sums)[BLOCKS][SUMS], int row0,
+template <typename Sum>
+__device__ __forceinline__ void stage_rows(Sum (&sums)[BLOCKS][SUMS], int row0,
                                            const Columns& c, const float* a_scale,
                                            uint32_t staging, int warp, int lane) {
   constexpr int ROW_BYTES = GROUP_N * sizeof(T);
@@ -192,7 +227,7 @@ __device__ __forceinline__ void stage_rows(int32_t (&sums)[BLOCKS][SUMS], int ro
       for (int j = 0; j < 2; ++j) {
         const int row = row0 + 16 * i + 8 * j;
         const float s0 = a_scale[row + lane % 4 * 2], s1 = a_scale[row + lane % 4 * 2 + 1];
-        const int32_t* d = &sums[b][row / 2];
+        const Sum* d = &sums[b][row / 2];
         v[j][0] = d[0] * c.scale[b][0] * s0 + c.bias[b][0];
         v[j][1] = d[1] * c.scale[b][0] * s1 + c.bias[b][0];
         v[j][2] = d[2] * c.scale[b][1] * s0 + c.bias[b][1];
@@ -234,57 +269,59 @@ __device__ __forceinline__ void write_rows(const Problem& p, uint32_t staging, i
   }
 }
 
-__device__ void produce(const TensorMap* weights, const TensorMap* codes, const Problem& p,
-                        uint32_t stages, uint32_t full, uint32_t empty, int steps, int units,
-                        int m_tiles, int rank) {
+// The tiles of a launch; a block takes every gridDim.x-th.
+struct Tiles {
+  int along_n, along_m;
+  __device__ __forceinline__ explicit Tiles(const Problem& p)
+      : along_n((p.n + TILE_N - 1) / TILE_N), along_m((p.rows + TILE_M - 1) / TILE_M) {}
+  __device__ __forceinline__ int count() const { return along_n * along_m; }
+  __device__ __forceinline__ Tile at(int index) const { return tile_at(index, along_n, along_m); }
+};
+
+__device__ void produce(const TensorMap* weights, const TensorMap* codes, const Tiles& tiles,
+                        const Stages& stages) {
   Ring ring;
-  const int count = units * m_tiles;
-  for (int index = blockIdx.x / CLUSTER; index < count; index += gridDim.x / CLUSTER) {
-    const Tile tile = tile_at(index, units, m_tiles, rank);
-    for (int step = 0; step < steps; ++step) {
-      const uint32_t w = stages + ring.stage * STAGE_BYTES, x = w + W_BYTES;
-      const uint32_t barrier = full + 8 * ring.stage;
-      if (CLUSTER > 1) {
-        barrier_wait_cluster(empty + 8 * ring.stage, ring.phase ^ 1);
-      } else {
-        barrier_wait(empty + 8 * ring.stage, ring.phase ^ 1);
-      }
+  for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+    const Tile tile = tiles.at(index);
+    for (int step = 0; step < stages.steps; ++step) {
+      const uint32_t w = stages.first + ring.stage * STAGE_BYTES, x = w + W_BYTES;
+      const uint32_t barrier = stages.full + 8 * ring.stage;
+      barrier_wait(stages.empty + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect(barrier, STAGE_BYTES);
       // An element of the weights' map is the packed bytes of 1/256 of a stage's inputs.
       copy_box(w, weights, step * 256, tile.n / 16, barrier);
-      if (CLUSTER > 1) {
-        const int part = TILE_M / CLUSTER;
-        copy_box_to(x + rank * part * TILE_K, codes, step * TILE_K, tile.m + rank * part, barrier,
-                    (1 << CLUSTER) - 1);
-      } else {
-        copy_box(x, codes, step * TILE_K, tile.m, barrier);
-      }
+      copy_box(x, codes, step * TILE_K, tile.m, barrier);
       ring.advance();
     }
   }
 }
 
-__device__ void consume(const Problem& p, uint32_t stages, uint32_t full, uint32_t empty,
-                        uint32_t staging, float* a_scale, int steps, int units, int m_tiles,
-                        int rank, int group) {
+__device__ void consume(const Problem& p, const Tiles& tiles, const Stages& stages,
+                        uint32_t staging, float* a_scale, int group) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const uint32_t my_weights =
-      (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
+  const uint32_t my_weights = (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
   Ring ring;
-  const int count = units * m_tiles;
-  for (int index = blockIdx.x / CLUSTER; index < count; index += gridDim.x / CLUSTER) {
-    const Tile tile = tile_at(index, units, m_tiles, rank);
+  for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+    const Tile tile = tiles.at(index);
     const int n0 = tile.n + group * GROUP_N;
     const Columns columns = load_columns(p, n0, warp, lane);
     const int row = tile.m + thread;
     const float row_scale = thread < TILE_M && row < p.rows ? p.a_scale[row] : 0.0f;
     int32_t sums[BLOCKS][SUMS];
-    accumulate(sums, stages, full, empty, steps, ring, my_weights, lane);
+#if GROUPED
+    Groups groups(p, n0 + warp * 16 + lane / 4);
+    accumulate(sums, stages, ring, my_weights, lane, p, groups);
+    auto& results = groups.total;
+#else
+    OneGroup groups;
+    accumulate(sums, stages, ring, my_weights, lane, p, groups);
+    auto& results = sums;
+#endif
     if (thread < TILE_M) a_scale[thread] = row_scale;
 #pragma unroll
     for (int row0 = 0; row0 < TILE_M; row0 += STAGED_ROWS) {
       named_sync(1 + group, 128);
-      stage_rows(sums, row0, columns, a_scale, staging, warp, lane);
+      stage_rows(results, row0, columns, a_scale, staging, warp, lane);
       named_sync(1 + group, 128);
       write_rows(p, staging, tile.m + row0, n0, thread);
     }
@@ -292,51 +329,39 @@ __device__ void consume(const Problem& p, uint32_t stages, uint32_t full, uint32
   }
 }
 
-#if CLUSTER > 1
-#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
-#else
-#define IN_CLUSTERS
-#endif
-
-extern "C" __global__ void IN_CLUSTERS __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(384, 1)
     wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap codes,
                const __grid_constant__ Problem p) {
   extern __shared__ uint8_t dynamic[];
   __shared__ uint64_t barriers[2 * STAGES];
   __shared__ float a_scale[2][TILE_M];
-  const uint32_t stages = (shared_address(dynamic) + 1023) & ~1023u;
-  const uint32_t full = shared_address(barriers), empty = full + 8 * STAGES;
-  const int rank = CLUSTER > 1 ? cluster_rank() : 0;
-  const int steps = (p.k + TILE_K - 1) / TILE_K;
-  const int n_tiles = (p.n + TILE_N - 1) / TILE_N;
-  const int units = (n_tiles + CLUSTER - 1) / CLUSTER;
-  const int m_tiles = (p.rows + TILE_M - 1) / TILE_M;
+  Stages stages;
+  stages.first = (shared_address(dynamic) + 1023) & ~1023u;
+  stages.full = shared_address(barriers);
+  stages.empty = stages.full + 8 * STAGES;
+  stages.steps = (p.k + TILE_K - 1) / TILE_K;
+  const Tiles tiles(p);
 
   if (threadIdx.x == 0) {
     prefetch_map(&weights);
     prefetch_map(&codes);
     for (int s = 0; s < STAGES; ++s) {
-      barrier_init(full + 8 * s, 1);
-      barrier_init(empty + 8 * s, 8 * CLUSTER);
+      barrier_init(stages.full + 8 * s, 1);
+      barrier_init(stages.empty + 8 * s, 8);
     }
     fence_barrier_init();
   }
   __syncthreads();
-  if (CLUSTER > 1) cluster_sync();
   wait_for_previous_kernel();
   let_next_kernel_start();
 
   const int group = static_cast<int>(threadIdx.x / 128) - 1;
   if (group < 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) {
-      produce(&weights, &codes, p, stages, full, empty, steps, units, m_tiles, rank);
-    }
+    if (threadIdx.x == 0) produce(&weights, &codes, tiles, stages);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    const uint32_t staging = stages + STAGES * STAGE_BYTES + group * STAGING;
-    consume(p, stages, full, empty, staging, a_scale[group], steps, units, m_tiles, rank, group);
+    const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * STAGING;
+    consume(p, tiles, stages, staging, a_scale[group], group);
   }
-  // No block of a cluster leaves while another may still write to it or signal it.
-  if (CLUSTER > 1) cluster_sync();
 }

@@ -18,8 +18,6 @@ pub struct Tiling {
     pub rows: usize,
     /// Blocks of 64 outputs of a warpgroup, 1 or 2; a tile has twice as many.
     pub blocks: usize,
-    /// Blocks of a cluster, side by side along the outputs: 1 or 2.
-    pub cluster: usize,
     /// Tiles along the outputs that a band of tiles has.
     pub band: usize,
 }
@@ -27,19 +25,21 @@ pub struct Tiling {
 impl Tiling {
     /// What to choose from, with the share of the tensor cores' rate that each reaches.
     const CHOICES: [(Self, f64); 3] = [
-        (Self { rows: 128, blocks: 2, cluster: 1, band: 8 }, 1.0),
-        (Self { rows: 128, blocks: 1, cluster: 1, band: 8 }, 0.8),
-        (Self { rows: 64, blocks: 1, cluster: 1, band: 8 }, 0.6),
+        (Self { rows: 128, blocks: 2, band: 8 }, 1.0),
+        (Self { rows: 128, blocks: 1, band: 8 }, 0.8),
+        (Self { rows: 64, blocks: 1, band: 8 }, 0.6),
     ];
 
-    /// The tiles that finish first, by the number of waves of them.
-    pub fn choose(rows: usize, n: usize, multiprocessors: usize) -> Self {
+    /// The tiles that finish first, by the number of waves of them. Groups with scales of their
+    /// own need room for a second set of sums.
+    pub fn choose(rows: usize, n: usize, grouped: bool, multiprocessors: usize) -> Self {
         let time = |tiling: &Self, rate: f64| {
             let waves = tiling.count(rows, n).div_ceil(multiprocessors.max(1));
             (waves * tiling.rows * tiling.outputs()) as f64 / rate
         };
-        let times = Self::CHOICES.map(|(tiling, rate)| (time(&tiling, rate), tiling));
-        times.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Self::CHOICES[0].0, |t| t.1)
+        let choices = &Self::CHOICES[usize::from(grouped)..];
+        let times = choices.iter().map(|(tiling, rate)| (time(tiling, *rate), *tiling));
+        times.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(choices[0].0, |(_, tiling)| tiling)
     }
 
     /// Outputs of a tile.
@@ -67,8 +67,7 @@ impl Tiling {
 
     /// Resident blocks.
     pub(super) fn grid(&self, rows: usize, n: usize, properties: &Properties) -> usize {
-        let units = rows.div_ceil(self.rows) * n.div_ceil(self.outputs() * self.cluster);
-        units.min(properties.multiprocessors as usize / self.cluster).max(1) * self.cluster
+        self.count(rows, n).clamp(1, properties.multiprocessors as usize)
     }
 
     /// Maps of the weights and of the codes.
@@ -92,7 +91,7 @@ impl Tiling {
             element: 1,
             columns: q.k,
             rows: q.rows,
-            tile: (TILE_K, self.rows / self.cluster),
+            tile: (TILE_K, self.rows),
             swizzled: true,
         };
         Ok((weights.map(gpu)?, codes.map(gpu)?))
