@@ -42,4 +42,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("hopper.cuh", include_str!("gemm/hopper.cuh")),
     ("output.cuh", include_str!("gemm/output.cuh")),
     ("tile.cuh", include_str!("gemm/tile.cuh")),
+    ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
+    ("wgmma_output.cuh", include_str!("gemm/wgmma_output.cuh")),
+    ("widen.cuh", include_str!("gemm/widen.cuh")),
 ];
