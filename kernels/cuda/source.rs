@@ -43,6 +43,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("output.cuh", include_str!("gemm/output.cuh")),
     ("tile.cuh", include_str!("gemm/tile.cuh")),
     ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
+    ("wgmma_groups.cuh", include_str!("gemm/wgmma_groups.cuh")),
     ("wgmma_output.cuh", include_str!("gemm/wgmma_output.cuh")),
     ("widen.cuh", include_str!("gemm/widen.cuh")),
 ];

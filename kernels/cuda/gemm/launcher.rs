@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::problem::{Problem, QuantizedGemm, WeightOnlyGemm};
 use super::sources::{MMA, MMA_S4, NAIVE, WEIGHT_ONLY, WEIGHT_ONLY_F32, WGMMA};
-use super::wgmma::{Form, Tiling, has_bulk_output};
+use super::wgmma::{Form, Groups, Tiling, has_bulk_output};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// Rows and outputs of a block of the `mma.sync` kernels.
@@ -74,7 +74,9 @@ impl Gemm {
     pub fn weight_only_route(gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Route {
         match fits_tensor_cores(q) {
             false => Route::Cores,
-            true if gpu.properties().has_wgmma() => wgmma_route(gpu, q),
+            true if gpu.properties().has_wgmma() && Groups::of(q.block_size, true).is_some() => {
+                wgmma_route(gpu, q)
+            }
             true => Route::Mma,
         }
     }
@@ -150,7 +152,11 @@ impl Gemm {
                 let launch = tiles(q, MMA_TILE, MMA_THREADS)?.with_shared(shared);
                 gpu.launch(&function, launch, &arguments(q, &problem))
             }
-            Route::Wgmma(tiling) if fits_tensor_cores(q) && fits_tiling(q, tiling) => {
+            Route::Wgmma(tiling)
+                if fits_tensor_cores(q)
+                    && fits_tiling(q, tiling)
+                    && Groups::of(q.block_size, true).is_some() =>
+            {
                 self.wgmma(gpu, q, &problem, tiling, true)
             }
             _ => Err(no_route(q, route)),
@@ -195,8 +201,8 @@ impl Gemm {
         tiling: Tiling,
         floats: bool,
     ) -> Result<(), GpuError> {
-        let (bits, grouped, bulk) = (q.weights.bits, q.block_size > 0, has_bulk_output(q));
-        let form = Form { tiling, bits, floats, grouped, bulk };
+        let groups = Groups::of(q.block_size, floats).unwrap_or(Groups::None);
+        let form = Form { tiling, bits: q.weights.bits, floats, groups, bulk: has_bulk_output(q) };
         let properties = gpu.properties();
         let stages = form.stages(properties.shared_memory_per_block as usize);
         let function = self.function(gpu, Key::Wgmma { form, stages }, q)?;
@@ -208,12 +214,7 @@ impl Gemm {
         gpu.launch(&function, launch, &args.bytes(bytemuck::bytes_of(problem)))
     }
 
-    fn function(
-        &self,
-        gpu: &Gpu,
-        key: Key,
-        q: &WeightOnlyGemm<'_>,
-    ) -> Result<Function, GpuError> {
+    fn function(&self, gpu: &Gpu, key: Key, q: &WeightOnlyGemm<'_>) -> Result<Function, GpuError> {
         let (element, bits) = (q.element, q.weights.bits);
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(&(key, element, bits)) {
@@ -234,12 +235,16 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
         Key::Naive { floats: true } => gpu.function(&NAIVE, "naive_weight_only", &common),
         Key::Mma { s4, grouped, aligned } => {
             let source = if s4 { &MMA_S4 } else { &MMA };
-            let own =
-                [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
+            let own = [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
-        Key::Wgmma { form: Form { tiling, floats, grouped, bulk, .. }, stages } => {
+        Key::Wgmma { form: Form { tiling, floats, groups, bulk, .. }, stages } => {
             let Tiling { rows, blocks, band } = tiling;
+            let groups = match groups {
+                Groups::None => "0",
+                Groups::Half => "1",
+                Groups::Stages => "2",
+            };
             let [rows, blocks, band, stages] =
                 [rows, blocks, band, stages].map(|value| value.to_string());
             let own = [
@@ -248,7 +253,7 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
                 ("BAND", band.as_str()),
                 ("STAGES", stages.as_str()),
                 ("FLOATS", flag(floats)),
-                ("GROUPED", flag(grouped)),
+                ("GROUPED", groups),
                 ("BULK", flag(bulk)),
             ];
             gpu.function(&WGMMA, "wgmma_gemm", &[common.as_slice(), &own].concat())
@@ -265,9 +270,9 @@ fn is_aligned(pointer: DevicePtr) -> bool {
     pointer.0.is_multiple_of(16)
 }
 
-/// The copy engine wants rows of whole 16 bytes; groups end with half a stage, 64 inputs.
+/// The copy engine wants rows of whole 16 bytes.
 fn fits_wgmma(q: &QuantizedGemm<'_>) -> bool {
-    q.block_size.is_multiple_of(64) && q.k.is_multiple_of(16) && is_aligned(q.codes)
+    Groups::of(q.block_size, false).is_some() && q.k.is_multiple_of(16) && is_aligned(q.codes)
 }
 
 /// Products of 64 inputs at once can't be cut into groups of fewer.

@@ -12,6 +12,7 @@ const W4: (&str, &str) = ("WEIGHT_BITS", "4");
 const W8: (&str, &str) = ("WEIGHT_BITS", "8");
 const CHANNELS: (&str, &str) = ("GROUPED", "0");
 const GROUPS: (&str, &str) = ("GROUPED", "1");
+const STAGE_GROUPS: (&str, &str) = ("GROUPED", "2");
 const ALIGNED: (&str, &str) = ("ALIGNED", "1");
 const UNALIGNED: (&str, &str) = ("ALIGNED", "0");
 const BYTES: (&str, &str) = ("S4", "0");
@@ -65,10 +66,11 @@ pub(super) static WGMMA: Source = Source {
         &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, CODES, CHANNELS, BULK],
         &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, CODES, CHANNELS, NO_BULK],
         &[F16, W8, TALL, WIDE, ("STAGES", "3"), BAND, CODES, CHANNELS, BULK],
-        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, CODES, GROUPS, BULK],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, CODES, STAGE_GROUPS, BULK],
+        &[F16, W8, TALL, NARROW, ("STAGES", "5"), BAND, CODES, GROUPS, BULK],
         &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, CODES, CHANNELS, BULK],
         &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, FLOATS, CHANNELS, BULK],
-        &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, FLOATS, GROUPS, BULK],
+        &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, FLOATS, STAGE_GROUPS, BULK],
     ],
 };
 
@@ -76,7 +78,12 @@ pub(super) static WEIGHT_ONLY: Source = Source {
     name: "gemm/weight_only.cu",
     text: include_str!("weight_only.cu"),
     archs: Archs::All,
-    variants: &[&[F16, W4, CHANNELS], &[BF16, W8, CHANNELS], &[BF16, W4, GROUPS], &[F16, W8, GROUPS]],
+    variants: &[
+        &[F16, W4, CHANNELS],
+        &[BF16, W8, CHANNELS],
+        &[BF16, W4, GROUPS],
+        &[F16, W8, GROUPS],
+    ],
 };
 
 pub(super) static WEIGHT_ONLY_F32: Source = Source {

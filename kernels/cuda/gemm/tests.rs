@@ -236,8 +236,8 @@ fn the_naive_kernels_are_right() {
         let case = Case { bits, block_size, element, ..Case::new(5, 192, 19) };
         let data = Data::new(&gpu, case);
         let codes = data.by(&gpu, &gemm, Route::Naive);
-        let floats =
-            data.run(&gpu, || gemm.weight_only_by(&gpu, &data.weight_only(), Route::Naive).unwrap());
+        let floats = data
+            .run(&gpu, || gemm.weight_only_by(&gpu, &data.weight_only(), Route::Naive).unwrap());
         for (got, weight_only) in [(codes, false), (floats, true)] {
             let expected: Vec<f32> = (0..case.rows * case.n)
                 .map(|i| data.expected(i / case.n, i % case.n, weight_only) as f32)
@@ -263,8 +263,7 @@ fn integer_sums_are_exact() {
     for (rows, k, n) in SIZES {
         for bits in [4, 8] {
             let element = Element::F32;
-            let case =
-                Case { bits, element, full: false, plain: true, ..Case::new(rows, k, n) };
+            let case = Case { bits, element, full: false, plain: true, ..Case::new(rows, k, n) };
             let mut routes = vec![Route::Mma];
             if gpu.properties().has_wgmma() {
                 routes.extend(TILINGS.map(Route::Wgmma));
@@ -305,9 +304,13 @@ fn four_bit_tensor_cores_agree() {
         let case = Case { code_bits: 4, block_size, element, ..Case::new(130, k, 264) };
         check(&gpu, &gemm, case, &[Route::MmaS4]);
     }
-    let exact = Case { code_bits: 4, element: Element::F32, full: false, plain: true, ..Case::new(
-        65, 592, 100,
-    ) };
+    let exact = Case {
+        code_bits: 4,
+        element: Element::F32,
+        full: false,
+        plain: true,
+        ..Case::new(65, 592, 100)
+    };
     check(&gpu, &gemm, exact, &[Route::MmaS4]);
 }
 
@@ -315,11 +318,13 @@ fn four_bit_tensor_cores_agree() {
 fn groups_have_scales_of_their_own() {
     let Some(gpu) = gpu() else { return };
     let gemm = Gemm::new();
-    for (k, block_size) in [(96, 32), (192, 96), (512, 128), (192, 64), (160, 160), (384, 192)] {
+    for (k, block_size) in
+        [(96, 32), (192, 96), (512, 128), (192, 64), (160, 160), (384, 192), (768, 256)]
+    {
         for (bits, element) in [(4, Element::F16), (8, Element::F32)] {
             let case = Case { bits, block_size, element, ..Case::new(77, k, 136) };
             let mut routes = vec![Route::Mma];
-            if gpu.properties().has_wgmma() && block_size.is_multiple_of(64) {
+            if gpu.properties().has_wgmma() && matches!(block_size, 64 | 128 | 256) {
                 routes.extend([TILINGS[1], TILINGS[2]].map(Route::Wgmma));
             }
             check(&gpu, &gemm, case, &routes);
@@ -358,7 +363,7 @@ fn floats_by_quantised_weights() {
                 let mut routes = vec![Route::Cores];
                 if element != Element::F32 && k.is_multiple_of(8) {
                     routes.push(Route::Mma);
-                    if gpu.properties().has_wgmma() {
+                    if gpu.properties().has_wgmma() && block_size != 96 {
                         let tilings = if block_size > 0 { &TILINGS[1..3] } else { &TILINGS[..3] };
                         routes.extend(tilings.iter().map(|t| Route::Wgmma(*t)));
                     }

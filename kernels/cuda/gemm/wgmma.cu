@@ -9,11 +9,10 @@
 // warpgroups hold 64·BLOCKS outputs × TILE_M rows of sums each. Blocks stay resident and take one
 // tile after another, so the next tile is copied in while the last one is finished.
 //
-// With GROUPED the scale is [k / block_size, n]: each group's sums are scaled and added up in f32
-// while the other warpgroup multiplies. Groups end with half a stage, and BLOCKS is 1.
+// With GROUPED the scale is [k / block_size, n], and BLOCKS is 1: wgmma_groups.cuh.
 //
-// Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED,
-// BULK (the output and the residual are 16-bit and the copy engine can address them).
+// Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED
+// (1: of half a stage, 2: of whole stages), BULK (the output and the residual are 16-bit and the copy engine can address them).
 #include "common.cuh"
 #include "hopper.cuh"
 #include "output.cuh"
@@ -164,88 +163,62 @@ __device__ __forceinline__ void settle(sum_t (&sums)[BLOCKS][SUMS])
 #endif
 }
 
-#if GROUPED
-// Scaled sums of the groups so far, and the scales of the current one for the thread's outputs.
-struct Groups {
-    float total[BLOCKS][SUMS] = {};
-    const float *scales;
-    float scale[2] = {0.0f, 0.0f};
-    int n, outputs_left, group_left, inputs_left;
-
-    __device__ __forceinline__ Groups(const Problem &p, int first_n)
-        : scales(p.w_scale + first_n), n(p.n), outputs_left(p.n - first_n),
-          group_left(p.block_size), inputs_left(p.k)
-    {
-        load();
-    }
-
-    __device__ __forceinline__ void load()
-    {
-        if (outputs_left > 0)
-            scale[0] = scales[0];
-        if (outputs_left > 8)
-            scale[1] = scales[8];
-        scales += n;
-    }
-
-    // Half a stage was multiplied; true where a group ends with it and the sums start anew.
-    __device__ __forceinline__ bool take(sum_t (&sums)[BLOCKS][SUMS], const Problem &p)
-    {
-        group_left -= TILE_K / 2;
-        inputs_left -= TILE_K / 2;
-        if (group_left > 0)
-            return false;
-        group_left = p.block_size;
-        wgmma_wait<0>();
-        settle(sums);
-#pragma unroll
-        for (int i = 0; i < SUMS; i++)
-            total[0][i] += sums[0][i] * scale[i / 2 % 2];
-        if (inputs_left > 0)
-            load();
-        return true;
-    }
-};
-#else
-// One scale an output: the sums go on to the end.
-struct Groups {
-    __device__ __forceinline__ Groups(const Problem &, int) {}
-    __device__ __forceinline__ bool take(sum_t (&)[BLOCKS][SUMS], const Problem &) { return false; }
-};
-#endif
-
-// Sums of the warpgroup's tile over all of K. `meanwhile` is called once on the way.
-template <typename F>
-__device__ __forceinline__ void accumulate(sum_t (&sums)[BLOCKS][SUMS], const Stages &stages,
-                                           Ring &ring, uint32_t my_weights, int lane,
-                                           const Problem &p, Groups &groups, F meanwhile)
-{
+// Walks a warpgroup through the stages of a tile, half a stage at a time. A half's products run on
+// while the next half's weights are unpacked into the other registers.
+struct Walk {
+    const Stages &stages;
+    Ring &ring;
+    uint32_t my_weights;
+    int lane, previous = -1;
     uint32_t a[2][BLOCKS][8];
-    int previous = 0;
-    bool anew = true;
-    for (int step = 0; step < stages.steps; step++) {
-        const uint32_t weights = stages.first + ring.stage * STAGE_BYTES;
-        const uint32_t x = weights + W_BYTES;
+
+    // Starts the first half of a stage; waits for all that was started before it.
+    __device__ __forceinline__ void first(sum_t (&sums)[BLOCKS][SUMS], int add)
+    {
+        const uint32_t stage = stages.first + ring.stage * STAGE_BYTES;
         barrier_wait(stages.full + 8 * ring.stage, ring.phase);
-        multiply(sums, weights + my_weights, x, 0, a[0], !anew, lane);
-        anew = groups.take(sums, p);
-        // The other half's registers, and the last stage, are free when its products are done.
+        multiply(sums, stage + my_weights, stage + W_BYTES, 0, a[0], add, lane);
         wgmma_wait<1>();
-        if (step > 0 && lane == 0)
-            barrier_arrive(stages.empty + 8 * previous);
-        multiply(sums, weights + my_weights, x, 1, a[1], !anew, lane);
-        anew = groups.take(sums, p);
-        if (step == 0)
-            meanwhile();
+        release();
+    }
+    __device__ __forceinline__ void second(sum_t (&sums)[BLOCKS][SUMS], int add)
+    {
+        const uint32_t stage = stages.first + ring.stage * STAGE_BYTES;
+        multiply(sums, stage + my_weights, stage + W_BYTES, 1, a[1], add, lane);
         wgmma_wait<1>();
         previous = ring.stage;
         ring.advance();
     }
-    wgmma_wait<0>();
+    __device__ __forceinline__ void finish()
+    {
+        wgmma_wait<0>();
+        release();
+    }
+    // The products of the stage before are done: it may be filled again.
+    __device__ __forceinline__ void release()
+    {
+        if (previous >= 0 && lane == 0)
+            barrier_arrive(stages.empty + 8 * previous);
+    }
+};
+
+#if GROUPED
+#include "wgmma_groups.cuh"
+#else
+// Sums of the warpgroup's tile over all of K. `meanwhile` is called once on the way.
+template <typename F>
+__device__ __forceinline__ void accumulate(sum_t (&sums)[BLOCKS][SUMS], Walk &walk, F meanwhile)
+{
+    for (int step = 0; step < walk.stages.steps; step++) {
+        walk.first(sums, step > 0);
+        if (step == 0)
+            meanwhile();
+        walk.second(sums, 1);
+    }
+    walk.finish();
     settle(sums);
-    if (lane == 0)
-        barrier_arrive(stages.empty + 8 * previous);
 }
+#endif
 
 __device__ void produce(const TensorMap *weights, const TensorMap *x, Tiles tiles,
                         const Stages &stages)
@@ -302,13 +275,13 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
             }
             __syncwarp();
         };
-        sum_t sums[BLOCKS][SUMS];
-        Groups groups(p, first_n);
-        accumulate(sums, stages, ring, my_weights, lane, p, groups, meanwhile);
+        Walk walk = {stages, ring, my_weights, lane};
 #if GROUPED
-        auto &results = groups.total;
+        float results[BLOCKS][SUMS] = {};
+        accumulate_groups(results, walk, Scales(p, first_n), meanwhile);
 #else
-        auto &results = sums;
+        sum_t results[BLOCKS][SUMS];
+        accumulate(results, walk, meanwhile);
 #endif
         if (thread < TILE_M)
             output.row_scales[thread] = row_scale;
@@ -373,11 +346,11 @@ extern "C" __global__ void __launch_bounds__(384, 1)
 
     const int group = static_cast<int>(threadIdx.x / 128) - 1;
     if (group < 0) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x == 0)
             produce(&weights, &x, tiles, stages);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * BLOCKS * BOX_BYTES;
         const Output output = {&out, &residual, staging, residual_barriers + 8 * group,
                                row_scales[group]};

@@ -57,6 +57,30 @@ impl Tiling {
     }
 }
 
+/// Inputs that share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Groups {
+    /// All.
+    None,
+    /// Half a stage.
+    Half,
+    /// Whole stages.
+    Stages,
+}
+
+impl Groups {
+    /// How the kernel takes blocks of inputs; `None` if it does not.
+    pub fn of(block_size: usize, floats: bool) -> Option<Self> {
+        let stage = if floats { STAGE_K / 2 } else { STAGE_K };
+        match block_size {
+            0 => Some(Self::None),
+            size if size == stage / 2 => Some(Self::Half),
+            size if size.is_multiple_of(stage) => Some(Self::Stages),
+            _ => None,
+        }
+    }
+}
+
 /// What the kernel is compiled for besides types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Form {
@@ -64,7 +88,7 @@ pub(super) struct Form {
     pub bits: u32,
     /// Activations are floats, not codes.
     pub floats: bool,
-    pub grouped: bool,
+    pub groups: Groups,
     /// The copy engine writes the output.
     pub bulk: bool,
 }
