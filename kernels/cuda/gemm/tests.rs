@@ -377,6 +377,27 @@ fn floats_by_quantised_weights() {
 }
 
 #[test]
+fn the_output_may_be_the_residual() {
+    let Some(gpu) = gpu() else { return };
+    let gemm = Gemm::new();
+    for n in [264, 100] {
+        let data = Data::new(&gpu, Case::new(300, 592, n));
+        let q = QuantizedGemm { out_stride: n, ..data.quantized() };
+        let n_bytes = 300 * n * q.element.bytes();
+        let run = |q: &QuantizedGemm<'_>, route| {
+            gemm.quantized_by(&gpu, q, route).unwrap();
+            from_bytes(q.element, &gpu.download::<u8>(q.out, n_bytes).unwrap())
+        };
+        let expected = run(&q, Route::Naive);
+        let in_place = QuantizedGemm { residual: Some(q.out), ..q };
+        for route in [Route::Naive, Route::Mma, Gemm::route(&gpu, &q)] {
+            gpu.copy(data.on_device[4].ptr(), q.out, n_bytes).unwrap();
+            assert_close(data.case, &format!("{route:?}"), &run(&in_place, route), &expected);
+        }
+    }
+}
+
+#[test]
 fn sizes_that_do_not_fit_are_refused() {
     let Some(gpu) = gpu() else { return };
     let gemm = Gemm::new();
