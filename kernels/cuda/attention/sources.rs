@@ -38,8 +38,8 @@ pub(super) static PREPARE: Source = source!(
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), ("COLUMN_WARPS", "4")],
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16"), ("ANGLE", "half_t")],
         &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "8")],
-        &[("T", "f32_t"), ("HEAD_DIM", "64"), ("FORMAT", "32")],
-        &[("T", "f32_t"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
     ],
     "mma.cuh"
 );
@@ -54,8 +54,8 @@ pub(super) static PREFILL: Source = source!("prefill.cu", TENSOR_CORES, "mma.cuh
 pub(super) static NAIVE: Source = source!(
     "naive.cu",
     &[
-        &[("T", "f32_t"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
-        &[("T", "f32_t"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
+        &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "8")],
     ]
 );
