@@ -1,0 +1,6 @@
+//! Attention over a packed KV cache.
+
+use crate::Source;
+
+/// Kernels of this area.
+pub static SOURCES: &[&Source] = &[];

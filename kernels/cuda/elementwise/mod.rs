@@ -1,0 +1,6 @@
+//! Element-wise operators, norms, and moving data.
+
+use crate::Source;
+
+/// Kernels of this area.
+pub static SOURCES: &[&Source] = &[];

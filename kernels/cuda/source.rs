@@ -1,0 +1,39 @@
+//! Kernel sources.
+
+/// One file of kernels.
+#[derive(Debug)]
+pub struct Source {
+    /// Name for messages.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub text: &'static str,
+    /// Architectures that it is for.
+    pub archs: Archs,
+    /// The sets of definitions that it is compiled with, for checks without a GPU.
+    pub variants: &'static [&'static [(&'static str, &'static str)]],
+}
+
+/// Which architectures a source is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archs {
+    /// All that planish knows.
+    All,
+    /// Hopper's own instructions: `wgmma`, `setmaxnreg`.
+    Hopper,
+    /// Those with 4-bit tensor cores, and Hopper, which emulates them slowly.
+    Int4TensorCores,
+}
+
+impl Archs {
+    /// Names as NVRTC has them, without `sm_`.
+    pub const fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &["80", "86", "89", "90a", "120"],
+            Self::Hopper => &["90a"],
+            Self::Int4TensorCores => &["80", "86", "89", "90a"],
+        }
+    }
+}
+
+/// What all sources may include, as (name, text).
+pub(crate) const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("common.cuh"))];

@@ -1,0 +1,150 @@
+//! Tests of the device layer, and that every kernel compiles.
+
+use crate::testing::{gpu, random_codes, random_f32};
+use crate::{Archs, Args, GpuError, Launch, PackedWeights, Source, WeightOrder, cublas};
+use crate::{Element, compile, nvrtc_is_present, sources};
+
+/// Without a GPU this needs NVRTC alone, which pip has.
+#[test]
+fn every_kernel_compiles_for_every_architecture() {
+    if !nvrtc_is_present() {
+        assert!(std::env::var_os("PLANISH_REQUIRE_NVRTC").is_none(), "NVRTC was not found");
+        eprintln!("skipped: NVRTC is not installed");
+        return;
+    }
+    let mut n = 0;
+    for source in sources().chain([&crate::weights::PACK]) {
+        for arch in source.archs.names() {
+            for variant in source.variants {
+                let defines: Vec<String> =
+                    variant.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
+                let cubin = compile(source, arch, &defines).unwrap_or_else(|e| panic!("{e}"));
+                assert!(cubin.starts_with(b"\x7fELF"));
+                n += 1;
+            }
+        }
+    }
+    assert!(n >= 10, "only {n} were compiled");
+}
+
+static BROKEN: Source = Source {
+    name: "broken.cu",
+    text: "extern \"C\" __global__ void f( {",
+    archs: Archs::All,
+    variants: &[],
+};
+
+#[test]
+fn a_source_that_does_not_compile_gives_the_compilers_log() {
+    if nvrtc_is_present() {
+        let error = compile(&BROKEN, "90a", &[]).unwrap_err().to_string();
+        assert!(error.contains("broken.cu") && error.contains("error"), "{error}");
+    }
+}
+
+static SCALE: Source = Source {
+    name: "scale.cu",
+    text: "#include \"common.cuh\"\n\
+        extern \"C\" __global__ void scale(const T *x, T *y, float by, int n)\n\
+        { int i = blockIdx.x * blockDim.x + threadIdx.x;\n\
+          wait_for_previous_kernel(); let_next_kernel_start();\n\
+          if (i < n) y[i] = from_f32<T>(to_f32(x[i]) * by); }",
+    archs: Archs::All,
+    variants: &[],
+};
+
+#[test]
+fn a_kernel_runs_alone_and_in_a_graph() {
+    let Some(gpu) = gpu() else { return };
+    let scale = gpu.function(&SCALE, "scale", &[Element::F32.define()]).unwrap();
+    let data = random_f32(1, 1000);
+    let x = gpu.upload(&data).unwrap();
+    let y = gpu.alloc(4000).unwrap();
+    let launch = Launch::linear(4, 256).overlapping();
+    let run =
+        |from, to| gpu.launch(&scale, launch, &Args::new().ptr(from).ptr(to).f32(2.0).i32(1000));
+    run(x.ptr(), y.ptr()).unwrap();
+    let doubled: Vec<f32> = gpu.download(y.ptr(), 1000).unwrap();
+    assert!(data.iter().zip(&doubled).all(|(a, b)| 2.0 * a == *b));
+    // In place, twice a replay.
+    let mut graph = gpu
+        .capture(|| {
+            run(x.ptr(), x.ptr())?;
+            run(x.ptr(), x.ptr())
+        })
+        .unwrap();
+    gpu.replay(&mut graph).unwrap();
+    gpu.replay(&mut graph).unwrap();
+    let powers: Vec<f32> = gpu.download(x.ptr(), 1000).unwrap();
+    assert!(data.iter().zip(&powers).all(|(a, b)| 16.0 * a == *b));
+}
+
+#[test]
+fn memory_beyond_the_device_is_an_error_with_both_numbers() {
+    let Some(gpu) = gpu() else { return };
+    let error = gpu.alloc_exact(1 << 45).unwrap_err();
+    assert!(matches!(error, GpuError::Memory { needed, free } if needed == 1 << 45 && free > 0));
+}
+
+#[test]
+fn packed_codes_lie_where_the_format_says() {
+    let Some(gpu) = gpu() else { return };
+    let (k, n) = (70, 19);
+    for bits in [4, 8] {
+        let codes = random_codes(3, k * n, bits);
+        let raw: Vec<u8> = match bits {
+            8 => codes.iter().map(|c| *c as u8).collect(),
+            _ => codes.chunks(2).map(|p| (p[0] as u8 & 15) | (p[1] as u8) << 4).collect(),
+        };
+        let packed = PackedWeights::pack(&gpu, &raw, bits, (k, n), WeightOrder::Kn).unwrap();
+        let bytes: Vec<u8> = gpu.download(packed.ptr(), packed.data.len()).unwrap();
+        for input in 0..128 {
+            for output in 0..64 {
+                let inside = input < k && output < n;
+                let expected = if inside { codes[input * n + output] } else { 0 };
+                assert_eq!(read_packed(&bytes, bits, 128, input, output), expected);
+            }
+        }
+    }
+}
+
+/// The code at (input, output) of packed weights.
+fn read_packed(bytes: &[u8], bits: u32, padded_k: usize, input: usize, output: usize) -> i8 {
+    let tile_k = if bits == 4 { 64 } else { 32 };
+    let tile = output / 16 * (padded_k / tile_k) + input / tile_k;
+    let (o, i) = (output % 16, input % 32);
+    let lane = o % 8 * 4 + i % 16 / 4;
+    let word = o / 8 + 2 * (i / 16);
+    let byte = bytes[tile * 512 + lane * 16 + word * 4 + i % 4];
+    match (bits, input % tile_k / 32) {
+        (8, _) => byte as i8,
+        (_, 0) => (byte << 4) as i8 >> 4,
+        _ => byte as i8 >> 4,
+    }
+}
+
+#[test]
+fn cublas_multiplies_row_major_matrices() {
+    let Some(gpu) = gpu() else { return };
+    let (rows, k, n) = (5, 7, 3);
+    let (x_host, w_host) = (random_f32(1, rows * k), random_f32(2, k * n));
+    let transposed: Vec<f32> = (0..n * k).map(|i| w_host[i % k * n + i / k]).collect();
+    let [x_at, w_at, t_at] = [&x_host, &w_host, &transposed].map(|data| gpu.upload(data).unwrap());
+    let out = gpu.alloc(4 * rows * n).unwrap();
+    for (w_at, trans_w) in [(&w_at, false), (&t_at, true)] {
+        let (x, w, out) = (x_at.ptr(), w_at.ptr(), out.ptr());
+        let element = Element::F32;
+        let gemm = cublas::Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false };
+        cublas::gemm(&gpu, gemm).unwrap();
+        let got: Vec<f32> = gpu.download(out, rows * n).unwrap();
+        for (i, value) in got.iter().enumerate() {
+            let (row, column) = (&rows_of(&x_host, k)[i / n], i % n);
+            let expected: f32 = (0..k).map(|i| row[i] * w_host[i * n + column]).sum();
+            assert!((value - expected).abs() < 1e-5, "{value} for {expected}");
+        }
+    }
+}
+
+fn rows_of(data: &[f32], width: usize) -> Vec<&[f32]> {
+    data.chunks(width).collect()
+}
