@@ -2,6 +2,7 @@
 //! evaluation, fast CPU kernel. [`infer`] runs the shape inference over a graph.
 
 pub mod buffers;
+pub mod cuda_kernel;
 pub mod fact;
 pub mod grad;
 pub mod infer;
@@ -10,6 +11,7 @@ pub mod memory;
 pub mod op;
 pub mod ops;
 
+pub use cuda_kernel::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor};
 pub use fact::Fact;
 pub use grad::{GradNode, GradScope};
 pub use kernel::{CpuContext, Kernel, ProductPrecision};

@@ -2,6 +2,7 @@
 
 use planish_ir::{Function, Node, Tensor, TensorError};
 
+use crate::cuda_kernel::{CudaKernel, CudaPrepare};
 use crate::grad::GradFn;
 use crate::{Fact, Kernel, memory};
 
@@ -17,6 +18,9 @@ pub struct OpDef {
     pub eval: EvalFn,
     /// The fast CPU form, if there is one; without it the engine runs `eval` and counts that.
     pub cpu: Option<CpuFn>,
+    /// The CUDA form, if there is one; without it the CUDA engine runs the node on the CPU and
+    /// counts that.
+    pub cuda: Option<CudaFn>,
     /// The body in standard operators that goes into emitted files, for planish's own operators.
     pub function: Option<fn() -> Function>,
     /// The gradient rule; without it nothing can be learned through the operator.
@@ -31,11 +35,17 @@ pub type EvalFn = fn(&OpNode, &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError>
 /// packed, axes), `None` for the others. `Ok(None)` means that this node (its attributes, types)
 /// has no fast form.
 pub type CpuFn = fn(&OpNode, &[Option<Tensor>]) -> Result<Option<Box<dyn Kernel>>, OpError>;
+/// Makes a CUDA kernel for a node; arguments and `Ok(None)` as in [`CpuFn`].
+pub type CudaFn = fn(
+    &OpNode,
+    &CudaPrepare<'_>,
+    &[Option<Tensor>],
+) -> Result<Option<Box<dyn CudaKernel>>, OpError>;
 
 impl OpDef {
     /// A definition without fast form and function body.
     pub const fn new(name: &'static str, infer: InferFn, eval: EvalFn) -> Self {
-        Self { domain: "", name, infer, eval, cpu: None, function: None, grad: None }
+        Self { domain: "", name, infer, eval, cpu: None, cuda: None, function: None, grad: None }
     }
 
     /// In another domain.
@@ -49,6 +59,13 @@ impl OpDef {
     #[must_use]
     pub const fn with_cpu(mut self, cpu: CpuFn) -> Self {
         self.cpu = Some(cpu);
+        self
+    }
+
+    /// With a CUDA form.
+    #[must_use]
+    pub const fn with_cuda(mut self, cuda: CudaFn) -> Self {
+        self.cuda = Some(cuda);
         self
     }
 
@@ -119,6 +136,9 @@ pub enum OpError {
         /// What was asked for.
         n_bytes: u128,
     },
+    /// The device failed.
+    #[error(transparent)]
+    Gpu(#[from] planish_cuda::GpuError),
     /// A tensor that can't be read as needed.
     #[error(transparent)]
     Tensor(#[from] TensorError),

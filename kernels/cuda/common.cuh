@@ -124,3 +124,9 @@ __device__ __forceinline__ void let_next_kernel_start()
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+// The element type that the engine chose. It comes under another name, as NVRTC's own headers call
+// their template parameters T.
+#ifdef ELEMENT_TYPE
+#define T ELEMENT_TYPE
+#endif

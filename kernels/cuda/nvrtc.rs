@@ -28,7 +28,12 @@ pub(crate) fn options(arch: &str, defines: &[String]) -> Vec<String> {
         "--std=c++17".to_owned(),
         "-default-device".to_owned(),
     ];
-    options.extend_from_slice(defines);
+    // NVRTC's own headers call their template parameters T: common.cuh defines it after them.
+    let renamed = |define: &String| match define.strip_prefix("-DT=") {
+        Some(element) => format!("-DELEMENT_TYPE={element}"),
+        None => define.clone(),
+    };
+    options.extend(defines.iter().map(renamed));
     options
 }
 
