@@ -36,4 +36,9 @@ impl Archs {
 }
 
 /// What all sources may include, as (name, text).
-pub(crate) const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("common.cuh"))];
+pub(crate) const HEADERS: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("common.cuh")),
+    ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
+    ("walk.cuh", include_str!("elementwise/walk.cuh")),
+    ("lanes.cuh", include_str!("elementwise/lanes.cuh")),
+];

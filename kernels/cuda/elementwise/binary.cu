@@ -12,13 +12,13 @@ enum { ADD, SUB, MUL, DIV, POW, MOD, FMOD, MAX, MIN, AND, OR, XOR, SWIGLU,
 /// Of integers, what divides by 0 is 0: a kernel can't fail.
 struct Div {
     static __device__ float of(float a, float b) { return a / b; }
-    static __device__ i64_t of(i64_t a, i64_t b) { return b == 0 ? 0 : b == -1 ? -a : a / b; }
+    static __device__ int64_t of(int64_t a, int64_t b) { return b == 0 ? 0 : b == -1 ? -a : a / b; }
 };
 
 /// The remainder with the sign of the dividend.
 struct Fmod {
     static __device__ float of(float a, float b) { return fmodf(a, b); }
-    static __device__ i64_t of(i64_t a, i64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+    static __device__ int64_t of(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
 };
 
 /// The remainder with the sign of the divisor.
@@ -30,19 +30,19 @@ static __device__ W floor_mod(W a, W b) {
 
 struct Power {
     static __device__ float of(float a, float b) { return b == 2.0f ? a * a : powf(a, b); }
-    static __device__ i64_t of(i64_t base, i64_t exponent) {
+    static __device__ int64_t of(int64_t base, int64_t exponent) {
         if (exponent < 0) return base == 1 ? 1 : base == -1 ? (exponent & 1 ? -1 : 1) : 0;
-        u64_t result = 1, square = (u64_t)base;
+        uint64_t result = 1, square = (uint64_t)base;
         for (; exponent > 0; exponent >>= 1, square *= square)
             if (exponent & 1) result *= square;
-        return (i64_t)result;
+        return (int64_t)result;
     }
 };
 
 struct Bits {
-    static __device__ i64_t both(i64_t a, i64_t b) { return a & b; }
-    static __device__ i64_t either(i64_t a, i64_t b) { return a | b; }
-    static __device__ i64_t one(i64_t a, i64_t b) { return a ^ b; }
+    static __device__ int64_t both(int64_t a, int64_t b) { return a & b; }
+    static __device__ int64_t either(int64_t a, int64_t b) { return a | b; }
+    static __device__ int64_t one(int64_t a, int64_t b) { return a ^ b; }
     static __device__ float both(float, float) { return 0.0f; }
     static __device__ float either(float, float) { return 0.0f; }
     static __device__ float one(float, float) { return 0.0f; }
@@ -50,12 +50,12 @@ struct Bits {
 
 struct Gated {
     static __device__ float of(float gate, float up) { return gate / (1.0f + expf(-gate)) * up; }
-    static __device__ i64_t of(i64_t, i64_t) { return 0; }
+    static __device__ int64_t of(int64_t, int64_t) { return 0; }
 };
 
 template <typename R, int N, typename F>
-static __device__ void apply(const A *a, const A *b, R *y, u32_t i, const Walk<2> &walk, F f) {
-    i64_t at[2];
+static __device__ void apply(const A *a, const A *b, R *y, uint32_t i, const Walk<2> &walk, F f) {
+    int64_t at[2];
     locate(walk, i, at);
     Pack<A, N> x = load_operand<A, N>(a + at[0], walk.steps[0][0]);
     Pack<A, N> z = load_operand<A, N>(b + at[1], walk.steps[1][0]);
@@ -64,7 +64,7 @@ static __device__ void apply(const A *a, const A *b, R *y, u32_t i, const Walk<2
     for (int k = 0; k < N; k++)
         result.values[k] =
             Number<R>::write(f(Number<A>::read(x.values[k]), Number<A>::read(z.values[k])));
-    store_pack<R, N>(y + (u64_t)i * N, result);
+    store_pack<R, N>(y + (uint64_t)i * N, result);
 }
 
 #define CASE(code, expression)                                                                 \
@@ -78,7 +78,7 @@ static __device__ void apply(const A *a, const A *b, R *y, u32_t i, const Walk<2
         break;
 
 template <int N>
-static __device__ void binary(int op, const A *a, const A *b, void *y, u32_t i, const Walk<2> &walk) {
+static __device__ void binary(int op, const A *a, const A *b, void *y, uint32_t i, const Walk<2> &walk) {
     switch (op) {
         CASE(ADD, p + q)
         CASE(SUB, p - q)
@@ -102,18 +102,18 @@ static __device__ void binary(int op, const A *a, const A *b, void *y, u32_t i, 
 }
 
 /// y[i] = a op b for `n` elements; a and b lie as `walk` says, y is dense.
-extern "C" __global__ void binary_scalar(int op, const A *a, const A *b, void *y, u32_t n,
+extern "C" __global__ void binary_scalar(int op, const A *a, const A *b, void *y, uint32_t n,
                                          const Walk<2> walk) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i < n) binary<1>(op, a, b, y, i, walk);
 }
 
 /// The same for `n` stretches of 16 bytes of the operands. The innermost axis of `walk` counts
 /// stretches, along which an operand moves on, or stays at one element (step 0).
-extern "C" __global__ void binary_vector(int op, const A *a, const A *b, void *y, u32_t n,
+extern "C" __global__ void binary_vector(int op, const A *a, const A *b, void *y, uint32_t n,
                                          const Walk<2> walk) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i < n) binary<V>(op, a, b, y, i, walk);
 }

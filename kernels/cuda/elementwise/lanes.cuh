@@ -1,13 +1,12 @@
 // Combining one value a thread over warps and blocks.
-#ifndef PLANISH_LANES_CUH
-#define PLANISH_LANES_CUH
+#pragma once
 #include "numbers.cuh"
 
 /// The value of the lane that is `distance` away, for values of whole words.
 template <typename X>
 static __device__ X from_lane(X value, int distance) {
     static_assert(sizeof(X) % 4 == 0, "whole words");
-    u32_t words[sizeof(X) / 4];
+    uint32_t words[sizeof(X) / 4];
     memcpy(words, &value, sizeof(X));
 #pragma unroll
     for (int i = 0; i < sizeof(X) / 4; i++) words[i] = __shfl_xor_sync(0xffffffff, words[i], distance);
@@ -51,5 +50,3 @@ struct Largest {
     template <typename X>
     __device__ X operator()(X a, X b) const { return is_nan(a) || a > b ? a : b; }
 };
-
-#endif

@@ -20,26 +20,26 @@ struct Norm {
     A *sum;             // [rows, n], what was normalised
     A *mean;            // [rows]
     A *inverse;         // [rows], the inverse of the root of mean square or variance
-    u32_t n;
-    u32_t rows;
+    uint32_t n;
+    uint32_t rows;
     float epsilon;
     int is_centered;
 };
 
-static __device__ void write_statistics(const Norm &norm, u32_t row, float mean, float inverse) {
+static __device__ void write_statistics(const Norm &norm, uint32_t row, float mean, float inverse) {
     if (threadIdx.x != 0) return;
     if (norm.mean) norm.mean[row] = from_f32<A>(mean);
     if (norm.inverse) norm.inverse[row] = from_f32<A>(inverse);
 }
 
-static __device__ float affine(const Norm &norm, float value, u32_t i) {
+static __device__ float affine(const Norm &norm, float value, uint32_t i) {
     if (norm.weight) value *= to_f32(norm.weight[i]);
     if (norm.bias) value += to_f32(norm.bias[i]);
     return value;
 }
 
 /// What is normalised at position `i` of the row that begins at `start`.
-static __device__ float summed(const Norm &norm, u64_t start, u32_t i) {
+static __device__ float summed(const Norm &norm, uint64_t start, uint32_t i) {
     float value = to_f32(norm.x[start + i]);
     if (norm.skip) value += to_f32(norm.skip[start + i]);
     if (norm.skip_bias) value += to_f32(norm.skip_bias[i]);
@@ -49,21 +49,21 @@ static __device__ float summed(const Norm &norm, u64_t start, u32_t i) {
 /// A block for each row, of any size: element by element, the row read anew each time.
 extern "C" __global__ void __launch_bounds__(LANES) norm_scalar(const Norm norm) {
     begin();
-    u32_t row = blockIdx.x;
-    u64_t start = (u64_t)row * norm.n;
+    uint32_t row = blockIdx.x;
+    uint64_t start = (uint64_t)row * norm.n;
     float mean = 0.0f;
     if (norm.is_centered) {
-        for (u32_t i = threadIdx.x; i < norm.n; i += LANES) mean += summed(norm, start, i);
+        for (uint32_t i = threadIdx.x; i < norm.n; i += LANES) mean += summed(norm, start, i);
         mean = over_lanes<LANES>(mean, Sum()) / norm.n;
     }
     float squares = 0.0f;
-    for (u32_t i = threadIdx.x; i < norm.n; i += LANES) {
+    for (uint32_t i = threadIdx.x; i < norm.n; i += LANES) {
         float value = summed(norm, start, i) - mean;
         squares += value * value;
     }
     squares = over_lanes<LANES>(squares, Sum());
     float inverse = 1.0f / sqrtf(squares / norm.n + norm.epsilon);
-    for (u32_t i = threadIdx.x; i < norm.n; i += LANES) {
+    for (uint32_t i = threadIdx.x; i < norm.n; i += LANES) {
         float value = summed(norm, start, i);
         if (norm.sum) norm.sum[start + i] = from_f32<A>(value);
         norm.y[start + i] = from_f32<A>(affine(norm, (value - mean) * inverse, i));
@@ -93,14 +93,14 @@ static __device__ void write_pack(A *at, const float (&values)[V]) {
 /// A row for each THREADS threads (a warp or a block), kept in registers: n a multiple of 16
 /// bytes, at most HELD of them for each thread, everything aligned to 16 bytes.
 template <int THREADS>
-static __device__ void norm_row(const Norm &norm, u32_t row, u32_t lane) {
-    u64_t start = (u64_t)row * norm.n;
-    u32_t packs = norm.n / V;
+static __device__ void norm_row(const Norm &norm, uint32_t row, uint32_t lane) {
+    uint64_t start = (uint64_t)row * norm.n;
+    uint32_t packs = norm.n / V;
     float values[HELD][V] = {};
     float mean = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int c = 0; c < HELD; c++) {
-        u32_t i = (c * THREADS + lane) * V;
+        uint32_t i = (c * THREADS + lane) * V;
         if (c * THREADS + lane >= packs) break;
         add_pack(values[c], norm.x + start + i);
         if (norm.skip) add_pack(values[c], norm.skip + start + i);
@@ -123,7 +123,7 @@ static __device__ void norm_row(const Norm &norm, u32_t row, u32_t lane) {
     float inverse = 1.0f / sqrtf(squares / norm.n + norm.epsilon);
 #pragma unroll
     for (int c = 0; c < HELD; c++) {
-        u32_t i = (c * THREADS + lane) * V;
+        uint32_t i = (c * THREADS + lane) * V;
         if (c * THREADS + lane >= packs) break;
 #pragma unroll
         for (int k = 0; k < V; k++) values[c][k] *= inverse;
@@ -151,6 +151,6 @@ extern "C" __global__ void __launch_bounds__(1024) norm_wide(const Norm norm) {
 /// For many short rows, such as heads.
 extern "C" __global__ void __launch_bounds__(LANES) norm_warp(const Norm norm) {
     begin();
-    u32_t row = blockIdx.x * (LANES / 32) + threadIdx.x / 32;
+    uint32_t row = blockIdx.x * (LANES / 32) + threadIdx.x / 32;
     if (row < norm.rows) norm_row<32>(norm, row, threadIdx.x % 32);
 }

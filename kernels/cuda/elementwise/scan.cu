@@ -6,15 +6,15 @@ typedef Number<A>::Wide Wide;
 /// Running sums: a warp for each of `lines` lines. Each sum is of all before it, without itself
 /// where `is_exclusive`, from the end where `is_reverse`.
 extern "C" __global__ void __launch_bounds__(256)
-    running_sums(const A *x, A *y, u32_t lines, u32_t size, u32_t inner, int is_exclusive, int is_reverse) {
+    running_sums(const A *x, A *y, uint32_t lines, uint32_t size, uint32_t inner, int is_exclusive, int is_reverse) {
     begin();
-    u32_t line = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    uint32_t line = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (line >= lines) return;
-    u64_t start = (u64_t)(line / inner) * size * inner + line % inner;
+    uint64_t start = (uint64_t)(line / inner) * size * inner + line % inner;
     Wide before = 0;
-    for (u32_t first = 0; first < size; first += 32) {
-        u32_t i = first + lane;
-        u64_t at = start + (u64_t)(is_reverse ? size - 1 - i : i) * inner;
+    for (uint32_t first = 0; first < size; first += 32) {
+        uint32_t i = first + lane;
+        uint64_t at = start + (uint64_t)(is_reverse ? size - 1 - i : i) * inner;
         Wide own = i < size ? Number<A>::read(x[at]) : 0;
         Wide sum = own;
 #pragma unroll
@@ -47,11 +47,11 @@ static __device__ bool is_above(const Place &a, const Place &b, int largest, int
 }
 
 /// The uppermost element of a line that is below `limit` (if that is one).
-static __device__ Place uppermost(const A *x, u64_t start, u32_t size, u32_t inner, int largest, int last,
+static __device__ Place uppermost(const A *x, uint64_t start, uint32_t size, uint32_t inner, int largest, int last,
                                   const Place &limit) {
     Place best = {0, -1};
-    for (u32_t i = threadIdx.x; i < size; i += LANES) {
-        Place own = {Number<A>::read(x[start + (u64_t)i * inner]), (int)i};
+    for (uint32_t i = threadIdx.x; i < size; i += LANES) {
+        Place own = {Number<A>::read(x[start + (uint64_t)i * inner]), (int)i};
         bool counts = limit.place < 0 || is_above(limit, own, largest, last);
         if (counts && is_above(own, best, largest, last)) best = own;
     }
@@ -61,10 +61,10 @@ static __device__ Place uppermost(const A *x, u64_t start, u32_t size, u32_t inn
 
 /// Where the largest (smallest) element of each line is: y [outer, inner] i64, a block for each.
 extern "C" __global__ void __launch_bounds__(LANES)
-    arg(const A *x, i64_t *y, u32_t size, u32_t inner, int largest, int last) {
+    arg(const A *x, int64_t *y, uint32_t size, uint32_t inner, int largest, int last) {
     begin();
-    u32_t line = blockIdx.x;
-    u64_t start = (u64_t)(line / inner) * size * inner + line % inner;
+    uint32_t line = blockIdx.x;
+    uint64_t start = (uint64_t)(line / inner) * size * inner + line % inner;
     Place best = uppermost(x, start, size, inner, largest, last, Place{0, -1});
     if (threadIdx.x == 0) y[line] = best.place;
 }
@@ -72,16 +72,16 @@ extern "C" __global__ void __launch_bounds__(LANES)
 /// The k largest (smallest) elements of each line in order, and where they are: [outer, k, inner].
 /// One round for each, which is meant for a small k.
 extern "C" __global__ void __launch_bounds__(LANES)
-    top_k(const A *x, A *values, i64_t *places, u32_t size, u32_t inner, u32_t k, int largest) {
+    top_k(const A *x, A *values, int64_t *places, uint32_t size, uint32_t inner, uint32_t k, int largest) {
     begin();
-    u32_t line = blockIdx.x;
-    u64_t start = (u64_t)(line / inner) * size * inner + line % inner;
-    u64_t out = (u64_t)(line / inner) * k * inner + line % inner;
+    uint32_t line = blockIdx.x;
+    uint64_t start = (uint64_t)(line / inner) * size * inner + line % inner;
+    uint64_t out = (uint64_t)(line / inner) * k * inner + line % inner;
     Place best = {0, -1};
-    for (u32_t round = 0; round < k; round++) {
+    for (uint32_t round = 0; round < k; round++) {
         best = uppermost(x, start, size, inner, largest, 0, best);
         if (threadIdx.x != 0) continue;
-        values[out + (u64_t)round * inner] = Number<A>::write(best.value);
-        places[out + (u64_t)round * inner] = best.place;
+        values[out + (uint64_t)round * inner] = Number<A>::write(best.value);
+        places[out + (uint64_t)round * inner] = best.place;
     }
 }

@@ -22,45 +22,45 @@ static __device__ void put(int reduction, A *at, A update) {
 /// meet, and these come in order. `walk` says where the lines begin in y and in the dense indices;
 /// `y_step` and `step` are the steps along the axis there, `length` the line's length.
 extern "C" __global__ void scatter_elements(int reduction, A *y, const void *indices, int is_wide,
-                                            const A *updates, u32_t n, u32_t length, i64_t size,
-                                            i64_t y_step, i64_t step, const Walk<2> walk) {
+                                            const A *updates, uint32_t n, uint32_t length, int64_t size,
+                                            int64_t y_step, int64_t step, const Walk<2> walk) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i >= n) return;
-    i64_t at[2];
+    int64_t at[2];
     locate(walk, i, at);
-    for (u32_t k = 0; k < length; k++) {
-        i64_t from = at[1] + k * step;
-        i64_t index = index_at(indices, (u32_t)from, is_wide, size);
+    for (uint32_t k = 0; k < length; k++) {
+        int64_t from = at[1] + k * step;
+        int64_t index = index_at(indices, (uint32_t)from, is_wide, size);
         if (index >= 0 && index < size) put(reduction, y + at[0] + index * y_step, updates[from]);
     }
 }
 
 /// As in gather.cu.
 struct Tuples {
-    i64_t steps[MAX_AXES];
-    i64_t sizes[MAX_AXES];
-    u32_t length;
-    u32_t per_batch;
-    u64_t batch_step;
+    int64_t steps[MAX_AXES];
+    int64_t sizes[MAX_AXES];
+    uint32_t length;
+    uint32_t per_batch;
+    uint64_t batch_step;
 };
 
 /// One thread for each of the `inner` elements of a slice, which takes the updates in order.
 extern "C" __global__ void scatter_nd(int reduction, A *y, const void *indices, int is_wide,
-                                      const A *updates, u32_t n_tuples, u32_t inner, const Tuples tuples) {
+                                      const A *updates, uint32_t n_tuples, uint32_t inner, const Tuples tuples) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i >= inner) return;
-    for (u32_t tuple = 0; tuple < n_tuples; tuple++) {
-        i64_t at = i;
+    for (uint32_t tuple = 0; tuple < n_tuples; tuple++) {
+        int64_t at = i;
         bool inside = true;
 #pragma unroll
         for (int k = 0; k < MAX_AXES; k++) {
             if (k >= tuples.length) break;
-            i64_t index = index_at(indices, tuple * tuples.length + k, is_wide, tuples.sizes[k]);
+            int64_t index = index_at(indices, tuple * tuples.length + k, is_wide, tuples.sizes[k]);
             inside = inside && index >= 0 && index < tuples.sizes[k];
             at += index * tuples.steps[k];
         }
-        if (inside) put(reduction, y + at, updates[(u64_t)tuple * inner + i]);
+        if (inside) put(reduction, y + at, updates[(uint64_t)tuple * inner + i]);
     }
 }

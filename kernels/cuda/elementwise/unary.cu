@@ -28,12 +28,12 @@ static __device__ bool is_counted_infinity(float x, float which) {
 }
 
 template <typename R, int N, typename F>
-static __device__ void apply(const A *x, void *y, u32_t i, F f) {
-    Pack<A, N> pack = load_pack<A, N>(x + (u64_t)i * N);
+static __device__ void apply(const A *x, void *y, uint32_t i, F f) {
+    Pack<A, N> pack = load_pack<A, N>(x + (uint64_t)i * N);
     Pack<R, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) result.values[k] = Number<R>::write(f(Number<A>::read(pack.values[k])));
-    store_pack<R, N>((R *)y + (u64_t)i * N, result);
+    store_pack<R, N>((R *)y + (uint64_t)i * N, result);
 }
 
 #define CASE(code, expression)                                                    \
@@ -47,7 +47,7 @@ static __device__ void apply(const A *x, void *y, u32_t i, F f) {
 
 /// Those of numbers of every type.
 template <int N>
-static __device__ void common(int op, const A *x, void *y, u32_t i) {
+static __device__ void common(int op, const A *x, void *y, uint32_t i) {
     switch (op) {
         CASE(NEG, -p)
         CASE(ABS, p < 0 ? -p : p == 0 ? 0 : p)
@@ -60,7 +60,7 @@ static __device__ void common(int op, const A *x, void *y, u32_t i) {
 
 /// Those of floats only.
 template <int N>
-static __device__ void floats(int op, float parameter, const A *x, void *y, u32_t i) {
+static __device__ void floats(int op, float parameter, const A *x, void *y, uint32_t i) {
     switch (op) {
         CASE(SQRT, sqrtf(p))
         CASE(RECIPROCAL, 1.0f / p)
@@ -86,27 +86,27 @@ static __device__ void floats(int op, float parameter, const A *x, void *y, u32_
 }
 
 /// y[i] = op(x[i]) for `n` elements; `parameter` is the operator's alpha, or what infinities count.
-extern "C" __global__ void unary_scalar(int op, float parameter, const A *x, void *y, u32_t n) {
+extern "C" __global__ void unary_scalar(int op, float parameter, const A *x, void *y, uint32_t n) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i >= n) return;
     if (op < SQRT) common<1>(op, x, y, i);
     else if constexpr (Number<A>::is_float) floats<1>(op, parameter, x, y, i);
 }
 
 /// The same for `n` stretches of 16 bytes of x.
-extern "C" __global__ void unary_vector(int op, float parameter, const A *x, void *y, u32_t n) {
+extern "C" __global__ void unary_vector(int op, float parameter, const A *x, void *y, uint32_t n) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i >= n) return;
     if (op < SQRT) common<V>(op, x, y, i);
     else if constexpr (Number<A>::is_float) floats<V>(op, parameter, x, y, i);
 }
 
 /// ONNX's Clip, min(max(x, low), high), either bound a pointer to one element or null. NaN stays.
-extern "C" __global__ void clip(const A *x, const A *low, const A *high, A *y, u32_t n) {
+extern "C" __global__ void clip(const A *x, const A *low, const A *high, A *y, uint32_t n) {
     begin();
-    u32_t i = thread_number();
+    uint32_t i = thread_number();
     if (i >= n) return;
     Wide value = Number<A>::read(x[i]);
     if (low && value < Number<A>::read(*low)) value = Number<A>::read(*low);
