@@ -42,4 +42,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("hopper.cuh", include_str!("gemm/hopper.cuh")),
     ("output.cuh", include_str!("gemm/output.cuh")),
     ("tile.cuh", include_str!("gemm/tile.cuh")),
+    ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
+    ("walk.cuh", include_str!("elementwise/walk.cuh")),
+    ("lanes.cuh", include_str!("elementwise/lanes.cuh")),
 ];
