@@ -37,7 +37,7 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             let name_of_groups = format!("{}, groups of 128", name(Gemm::route(gpu, &grouped), Route::Naive));
             lines.push(line((rows, k, n), bits, &name_of_groups, us, rival));
             let floats = WeightOnlyGemm {
-                rows, k, x: case.buffers[0].ptr(), weights: q.weights, w_scale: q.w_scale, block_size: 0,
+                rows, k, x: case.floats.ptr(), weights: q.weights, w_scale: q.w_scale, block_size: 0,
                 bias: None, residual: None, out: q.out, out_stride: n, element: q.element,
             };
             let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
@@ -90,6 +90,7 @@ fn routes(gpu: &Gpu, chosen: Route, all: bool) -> Vec<Route> {
 /// Random operands on the device.
 struct Inputs {
     buffers: [crate::DeviceBuffer; 4],
+    floats: crate::DeviceBuffer,
     weights: PackedWeights,
 }
 
@@ -101,13 +102,17 @@ impl Inputs {
     ) -> Result<Self, GpuError> {
         let raw = random_codes(1, k * n * bits as usize / 8, 8);
         let raw: &[u8] = bytemuck::cast_slice(&raw);
+        let halves = |seed, len| -> Vec<u16> {
+            random_f32(seed, len).iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()
+        };
         Ok(Self {
             buffers: [
-                gpu.upload(&random_codes(2, 2 * rows * k, bits))?,
+                gpu.upload(&random_codes(2, rows * k, bits))?,
                 gpu.upload(&vec![0.01f32; rows])?,
                 gpu.upload(&vec![0.01f32; k / 128 * n])?,
                 gpu.alloc(rows * n * 2)?,
             ],
+            floats: gpu.upload(&halves(3, rows * k))?,
             weights: PackedWeights::pack(gpu, raw, bits, (k, n), WeightOrder::Nk)?,
         })
     }
