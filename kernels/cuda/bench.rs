@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 type Bench = fn(&Gpu) -> Result<Vec<String>, GpuError>;
 
 /// The areas that have benchmarks.
-const AREAS: &[(&str, Bench)] = &[];
+const AREAS: &[(&str, Bench)] = &[("elementwise", planish_cuda::elementwise::bench::bench)];
 
 fn run(areas: &[String]) -> Result<(), GpuError> {
     let gpu = Gpu::open(0)?;

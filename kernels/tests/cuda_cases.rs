@@ -1,0 +1,1 @@
+//! Every operator that runs on CUDA, against its reference evaluation.
