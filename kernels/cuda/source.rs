@@ -38,6 +38,10 @@ impl Archs {
 /// What all sources may include, as (name, text).
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("common.cuh")),
+    ("async.cuh", include_str!("gemm/async.cuh")),
+    ("hopper.cuh", include_str!("gemm/hopper.cuh")),
+    ("output.cuh", include_str!("gemm/output.cuh")),
+    ("tile.cuh", include_str!("gemm/tile.cuh")),
     ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
     ("walk.cuh", include_str!("elementwise/walk.cuh")),
     ("lanes.cuh", include_str!("elementwise/lanes.cuh")),

@@ -25,6 +25,8 @@ pub(super) mod through;
 pub(super) mod through_body;
 
 #[cfg(test)]
+pub(super) mod cuda_testing;
+#[cfg(test)]
 pub(super) mod grad_testing;
 #[cfg(test)]
 pub(super) mod gradient;
