@@ -4,12 +4,8 @@ use super::number::{self, ALL, Number, count, launch, typed};
 use super::walk::Walk;
 use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Source};
 
-pub(super) static BINARY: Source = Source {
-    name: "binary.cu",
-    text: include_str!("binary.cu"),
-    archs: Archs::All,
-    variants: ALL,
-};
+pub(super) static BINARY: Source =
+    Source { name: "binary.cu", text: include_str!("binary.cu"), archs: Archs::All, variants: ALL };
 
 /// An operator on two operands, in the order of the codes in binary.cu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,9 +33,9 @@ pub fn copy(
     }
     let operands = [(from, width), (to, width)];
     let wider = [16, 8, 4, 2].into_iter().filter(|bytes| *bytes > width);
-    let widened = wider.filter(|bytes| bytes % width == 0).find_map(|bytes| {
-        walk.widened(bytes / width, operands).map(|walk| (bytes, walk))
-    });
+    let widened = wider
+        .filter(|bytes| bytes % width == 0)
+        .find_map(|bytes| walk.widened(bytes / width, operands).map(|walk| (bytes, walk)));
     let (width, walk) = widened.unwrap_or((width, walk));
     let f = of_width(gpu, &COPY, "copy", width)?;
     let args = Args::new().ptr(from).ptr(to).i32(count(walk.n())?).bytes(&walk.to_bytes());

@@ -33,7 +33,7 @@ pub use gather::{
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
-pub use range::range;
+pub use range::{Steps, range};
 pub use reduce::{Reduce, reduce};
 pub use rotary::{Positions, Rotary};
 pub use scan::{arg, argmax, running_sums, top_k};

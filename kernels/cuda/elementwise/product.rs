@@ -80,12 +80,7 @@ impl Product {
     ///
     /// # Errors
     /// As [`Product::run`].
-    pub fn run_as(
-        &self,
-        gpu: &Gpu,
-        number: Number,
-        kernel: ProductKernel,
-    ) -> Result<(), GpuError> {
+    pub fn run_as(&self, gpu: &Gpu, number: Number, kernel: ProductKernel) -> Result<(), GpuError> {
         if matches!(number, Number::I8 | Number::U8 | Number::Bool) {
             return Err(GpuError::unsupported("matrices of bytes are not multiplied here"));
         }

@@ -64,9 +64,7 @@ impl Rotary {
         float_only("rotary embedding", number)?;
         let heads = self.heads;
         if 2 * self.half > heads.size {
-            return Err(GpuError::unsupported(
-                "more channels are to be rotated than a head has",
-            ));
+            return Err(GpuError::unsupported("more channels are to be rotated than a head has"));
         }
         let n = heads.batch * heads.heads * heads.rows * (heads.size - self.half);
         if n == 0 {

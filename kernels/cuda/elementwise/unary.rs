@@ -3,12 +3,8 @@
 use super::number::{self, ALL, Number, count, launch, typed};
 use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Source};
 
-pub(super) static UNARY: Source = Source {
-    name: "unary.cu",
-    text: include_str!("unary.cu"),
-    archs: Archs::All,
-    variants: ALL,
-};
+pub(super) static UNARY: Source =
+    Source { name: "unary.cu", text: include_str!("unary.cu"), archs: Archs::All, variants: ALL };
 
 /// An operator on one operand, in the order of the codes in unary.cu. Those from `Sqrt` on are for
 /// floats only.
