@@ -205,7 +205,8 @@ impl Plan {
             return Self { kind: Kind::Plain, blocks, q_blocks, k_blocks: v_blocks, shared: 0 };
         }
         // As many blocks as run at once: each reads its matrix once.
-        let at_once_blocks = gpu.properties().multiprocessors as usize * (room / shared).clamp(1, 4);
+        let at_once_blocks =
+            gpu.properties().multiprocessors as usize * (room / shared).clamp(1, 4);
         let tiles = q_rows.div_ceil(tile) + kv_rows.div_ceil(tile);
         let share = |rows: usize, matrix: Option<DevicePtr>| match matrix {
             None => rows.div_ceil(at_once),

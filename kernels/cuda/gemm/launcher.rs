@@ -208,12 +208,7 @@ impl Gemm {
         gpu.launch(&function, launch, &args.bytes(bytemuck::bytes_of(problem)))
     }
 
-    fn function(
-        &self,
-        gpu: &Gpu,
-        key: Key,
-        q: &WeightOnlyGemm<'_>,
-    ) -> Result<Function, GpuError> {
+    fn function(&self, gpu: &Gpu, key: Key, q: &WeightOnlyGemm<'_>) -> Result<Function, GpuError> {
         let (element, bits) = (q.element, q.weights.bits);
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(&(key, element, bits)) {
@@ -234,8 +229,7 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
         Key::Naive { floats: true } => gpu.function(&NAIVE, "naive_weight_only", &common),
         Key::Mma { s4, grouped, aligned } => {
             let source = if s4 { &MMA_S4 } else { &MMA };
-            let own =
-                [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
+            let own = [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
         Key::Wgmma { form: Form { tiling, floats, grouped, bulk, .. }, stages } => {

@@ -121,7 +121,13 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
 }
 
 /// Other shapes of the tensor kernel, for tuning.
-fn all_shapes(gpu: &Gpu, shape: &Shape, sets: &[Set], rows: usize, bits: u32) -> Result<Vec<String>, GpuError> {
+fn all_shapes(
+    gpu: &Gpu,
+    shape: &Shape,
+    sets: &[Set],
+    rows: usize,
+    bits: u32,
+) -> Result<Vec<String>, GpuError> {
     let mut lines = Vec::new();
     let split = bits > 4;
     if rows < 100 {
@@ -135,7 +141,8 @@ fn all_shapes(gpu: &Gpu, shape: &Shape, sets: &[Set], rows: usize, bits: u32) ->
         for tiles in [1, 2, 4] {
             for groups in [1, 2, 3, 4, 5, 6, 8] {
                 for p1_shared in [true, false] {
-                    let tensor = method::Tensor { tiles, groups, prefetch, p1_shared, split, load: 8 };
+                    let tensor =
+                        method::Tensor { tiles, groups, prefetch, p1_shared, split, load: 8 };
                     if (rows < 100 && groups > 1) || !tensor.fits(gpu, &sets[0].rows) {
                         continue;
                     }

@@ -212,9 +212,7 @@ impl Rotary {
         let (cos, sin) = (inputs.device(3)?, inputs.device(4)?);
         let dim = if self.dim == 0 { sizes.head } else { self.dim };
         let fits = match *cos.shape() {
-            [b, s, half] => {
-                (b == 1 || b == sizes.batch) && s == sizes.new && half == dim / 2
-            }
+            [b, s, half] => (b == 1 || b == sizes.batch) && s == sizes.new && half == dim / 2,
             _ => false,
         };
         if !fits || sin.shape() != cos.shape() || sin.dtype() != cos.dtype() {

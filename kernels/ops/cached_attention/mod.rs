@@ -21,8 +21,10 @@ mod tests;
 
 use spec::Spec;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("CachedAttention", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu).with_cuda(cuda::cuda)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("CachedAttention", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     Spec::read(op)?;

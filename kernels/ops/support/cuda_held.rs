@@ -30,6 +30,11 @@ impl HeldOnDevice {
         index == self.index && self.kept.is_some()
     }
 
+    /// The kept form, if the input was a constant.
+    pub fn kept(&self) -> Option<&GpuTensor> {
+        self.kept.as_ref()
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, GpuTensor::n_bytes)

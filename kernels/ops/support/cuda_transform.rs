@@ -1,7 +1,7 @@
 //! Transforms and dynamic quantisation on the device.
 
 use planish_cuda::Element;
-use planish_cuda::transform::{Factors, Output, RowSource, TransformRows};
+use planish_cuda::transform::{Factors, Output, PackedFactors, RowSource, TransformRows};
 use planish_ir::{DataType, Tensor};
 
 use super::cuda_held::{HeldOnDevice, check_element, element_of, with_last};
@@ -12,6 +12,8 @@ use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError};
 pub(in crate::ops) struct CudaFactors {
     p1: HeldOnDevice,
     p2: HeldOnDevice,
+    /// Both, where no factor comes with the run.
+    packed: Option<PackedFactors>,
 }
 
 /// What is made of the transformed rows.
@@ -31,7 +33,9 @@ impl CudaFactors {
         first: usize,
     ) -> Result<Self, OpError> {
         let held = |index| HeldOnDevice::new(prepare, constants, index, Element::F32);
-        Ok(Self { p1: held(first)?, p2: held(first + 1)? })
+        let (p1, p2) = (held(first)?, held(first + 1)?);
+        let packed = pack(prepare, p1.kept(), p2.kept())?;
+        Ok(Self { p1, p2, packed })
     }
 
     /// Whether the input at `index` is kept.
@@ -59,12 +63,29 @@ impl CudaFactors {
         let (tensors, output) = outputs(context, x, made)?;
         let given = p1.or(p2);
         let element = given.map_or(Ok(Element::F32), element_of)?;
-        let factors =
-            Factors { p1: p1.map(GpuTensor::ptr), p2: p2.map(GpuTensor::ptr), element };
+        // A factor that was no constant is not among the packed ones.
+        let is_whole =
+            p1.is_some() == self.p1.kept().is_some() && p2.is_some() == self.p2.kept().is_some();
+        let packed = self.packed.as_ref().filter(|_| is_whole).map(PackedFactors::ptr);
+        let (p1, p2) = (p1.map(GpuTensor::ptr), p2.map(GpuTensor::ptr));
+        let factors = Factors { p1, p2, element, packed };
         let (rows, element) = (x.rows(), context.element);
         TransformRows { rows, n1, n2, source, factors, output, element }.launch(context.gpu)?;
         Ok(tensors)
     }
+}
+
+/// Constant factors in the order of the kernels.
+pub(in crate::ops) fn pack(
+    prepare: &CudaPrepare<'_>,
+    p1: Option<&GpuTensor>,
+    p2: Option<&GpuTensor>,
+) -> Result<Option<PackedFactors>, OpError> {
+    let Some(given) = p1.or(p2) else { return Ok(None) };
+    let (n1, n2) = (p1.map_or(1, GpuTensor::last), p2.map_or(1, GpuTensor::last));
+    let [p1, p2] = [p1, p2].map(|p| p.map(GpuTensor::ptr));
+    let factors = Factors { p1, p2, element: element_of(given)?, packed: None };
+    Ok(Some(PackedFactors::new(prepare.gpu, n1, n2, &factors)?))
 }
 
 fn sizes(

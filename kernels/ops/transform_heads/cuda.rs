@@ -1,15 +1,17 @@
 //! The CUDA form of `TransformHeads`.
 
 use planish_cuda::Element;
-use planish_cuda::transform::TransformHeads;
+use planish_cuda::transform::{PackedFactors, TransformHeads};
 use planish_ir::Tensor;
 
 use super::n_heads;
 use crate::ops::support::cuda_held::{HeldOnDevice, check_element, element_of};
+use crate::ops::support::cuda_transform::pack;
 use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
 
 struct Heads {
     matrix: HeldOnDevice,
+    packed: Option<PackedFactors>,
 }
 
 pub(super) fn cuda(
@@ -18,7 +20,8 @@ pub(super) fn cuda(
     constants: &[Option<Tensor>],
 ) -> Result<Option<Box<dyn CudaKernel>>, OpError> {
     let matrix = HeldOnDevice::new(prepare, constants, 1, Element::F32)?;
-    Ok(Some(Box::new(Heads { matrix })))
+    let packed = pack(prepare, None, matrix.kept())?;
+    Ok(Some(Box::new(Heads { matrix, packed })))
 }
 
 impl CudaKernel for Heads {
@@ -37,7 +40,9 @@ impl CudaKernel for Heads {
         let heads = n_heads(x.last(), d)?;
         let (rows, factor, element) = (x.rows(), element_of(p)?, context.element);
         let (x, p, to) = (x.ptr(), p.ptr(), y.ptr());
-        TransformHeads { rows, heads, d, x, p, factor, y: to, element }.launch(context.gpu)?;
+        let packed = self.packed.as_ref().map(PackedFactors::ptr);
+        TransformHeads { rows, heads, d, x, p, factor, packed, y: to, element }
+            .launch(context.gpu)?;
         Ok(vec![y])
     }
 

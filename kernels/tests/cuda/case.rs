@@ -83,9 +83,8 @@ impl Case {
         let Some(gpu) = gpu() else { return };
         // As in a graph, the node lists its inputs.
         let mut graph = Graph::new("inputs");
-        let value = |t: &Option<Tensor>| {
-            t.as_ref().map(|_| graph.new_value("x", ValueType::Unknown))
-        };
+        let value =
+            |t: &Option<Tensor>| t.as_ref().map(|_| graph.new_value("x", ValueType::Unknown));
         self.node.inputs = inputs.iter().map(value).collect();
         let op = ops::find(&self.node.domain, &self.node.op_type).expect("a listed operator");
         for (element, tolerance) in [Element::F32, Element::F16].into_iter().zip(self.tolerances) {

@@ -7,12 +7,59 @@ use crate::case::{bools, case, floats, ints, list, narrow, node};
 
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
-    "Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike",
-    "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "FastGelu", "Floor", "Gelu",
-    "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max",
-    "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "QuickGelu", "Reciprocal", "Relu",
-    "Round", "Sigmoid", "Sign", "Sin", "Softplus", "Sqrt", "Sub", "Sum", "SwiGLU", "Swish", "Tanh",
-    "Where", "Xor",
+    "Abs",
+    "Add",
+    "And",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Clip",
+    "Cos",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "FastGelu",
+    "Floor",
+    "Gelu",
+    "Greater",
+    "GreaterOrEqual",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "Pow",
+    "QuickGelu",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "SwiGLU",
+    "Swish",
+    "Tanh",
+    "Where",
+    "Xor",
 ];
 
 /// Shapes of two operands, of every way to broadcast.
@@ -29,9 +76,19 @@ const SHAPES: [[&[usize]; 2]; 8] = [
 
 #[test]
 fn arithmetic_and_comparisons_are_broadcast() {
-    for op in ["Add", "Sub", "Mul", "Div", "Max", "Min", "Equal", "Greater", "GreaterOrEqual",
-        "Less", "LessOrEqual"]
-    {
+    for op in [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Max",
+        "Min",
+        "Equal",
+        "Greater",
+        "GreaterOrEqual",
+        "Less",
+        "LessOrEqual",
+    ] {
         for [a, b] in SHAPES {
             let away_from_zero = |t: Option<Tensor>| {
                 let t = t.unwrap();
@@ -95,8 +152,26 @@ fn variadic_operators_take_one_or_more() {
 #[test]
 fn functions_of_one_operand() {
     let signed = [floats(1, &[3, 40]), floats(1, &[37])];
-    let plain = ["Neg", "Abs", "Sign", "Exp", "Erf", "Tanh", "Sigmoid", "Relu", "Softplus", "Round",
-        "Floor", "Ceil", "Cos", "Sin", "IsNaN", "IsInf", "Elu", "LeakyRelu"];
+    let plain = [
+        "Neg",
+        "Abs",
+        "Sign",
+        "Exp",
+        "Erf",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+        "Softplus",
+        "Round",
+        "Floor",
+        "Ceil",
+        "Cos",
+        "Sin",
+        "IsNaN",
+        "IsInf",
+        "Elu",
+        "LeakyRelu",
+    ];
     for x in &signed {
         for op in plain {
             node(op).agrees(&[x.clone()]);
