@@ -12,7 +12,8 @@
 // With GROUPED the scale is [k / block_size, n], and BLOCKS is 1: wgmma_groups.cuh.
 //
 // Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED
-// (1: of half a stage, 2: of whole stages), BULK (the output and the residual are 16-bit and the copy engine can address them).
+// (1: groups of half a stage, 2: of whole stages), BULK (the output and the residual are 16-bit and
+// the copy engine can address them).
 #include "common.cuh"
 #include "hopper.cuh"
 #include "output.cuh"
@@ -252,7 +253,7 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
     const uint32_t my_weights = (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
     Ring ring;
-    uint32_t phase = 0;
+    [[maybe_unused]] uint32_t phase = 0;
     for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
         tiles.go_to(index);
         const int n0 = tiles.n + group * GROUP_N, first_n = n0 + warp * 16 + lane / 4;
