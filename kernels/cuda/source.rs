@@ -48,5 +48,6 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
     ("wgmma_groups.cuh", include_str!("gemm/wgmma_groups.cuh")),
     ("wgmma_output.cuh", include_str!("gemm/wgmma_output.cuh")),
+    ("wgmma_split.cuh", include_str!("gemm/wgmma_split.cuh")),
     ("widen.cuh", include_str!("gemm/widen.cuh")),
 ];

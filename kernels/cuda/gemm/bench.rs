@@ -5,14 +5,17 @@ use crate::testing::{random_codes, random_f32};
 use crate::{Element, Gpu, GpuError, PackedWeights, WeightOrder, cublas, timer};
 
 /// (rows, k, n) of the table.
-const SIZES: [(usize, usize, usize); 7] = [
+const SIZES: [(usize, usize, usize); 10] = [
     (2048, 4096, 4096),
     (2048, 4096, 14336),
     (2048, 14336, 4096),
     (8192, 8192, 8192),
     (2048, 4096, 6144),
+    (512, 4096, 4096),
     (256, 4096, 4096),
+    (128, 4096, 4096),
     (128, 4096, 14336),
+    (128, 14336, 4096),
 ];
 const REPEATS: usize = 30;
 
@@ -27,42 +30,36 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
         "| rows × k × n | weights | kernel | µs | TOP/s | cuBLAS f16 µs | TFLOP/s | ratio |".into(),
         "| --- | --- | --- | --- | --- | --- | --- | --- |".into(),
     ];
-    for (rows, k, n) in SIZES {
-        let rival = cublas_us(gpu, rows, k, n)?;
+    for size in SIZES {
         for bits in [4, 8] {
-            let case = Inputs::new(gpu, (rows, k, n), bits)?;
-            let q = case.product(rows, k, n);
-            let grouped = QuantizedGemm { block_size: 128, ..q };
-            let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &grouped))?;
-            let name_of_groups =
-                format!("{}, groups of 128", name(Gemm::route(gpu, &grouped), Route::Naive));
-            lines.push(line((rows, k, n), bits, &name_of_groups, us, rival));
-            let floats = WeightOnlyGemm {
-                rows,
-                k,
-                x: case.floats.ptr(),
-                weights: q.weights,
-                w_scale: q.w_scale,
-                block_size: 0,
-                bias: None,
-                residual: None,
-                out: q.out,
-                out_stride: n,
-                element: q.element,
-            };
-            let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
-            lines.push(line((rows, k, n), bits, "f16 activations", us, rival));
+            // Beside each other: long products heat the card, and the next ones run slower.
+            let rival = cublas_us(gpu, size)?;
+            let inputs = Inputs::new(gpu, size, bits)?;
+            let q = inputs.codes(size);
             let chosen = Gemm::route(gpu, &q);
             for route in routes(gpu, chosen, all) {
-                let us = timer::median_us(gpu, REPEATS, || gemm.quantized_by(gpu, &q, route))?;
-                lines.push(line((rows, k, n), bits, &name(route, chosen), us, rival));
+                if let Ok(us) = timer::median_us(gpu, REPEATS, || gemm.quantized_by(gpu, &q, route))
+                {
+                    lines.push(line(size, bits, &name(route, chosen), us, rival));
+                }
             }
+            let grouped = QuantizedGemm { block_size: 128, ..q };
+            let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &grouped))?;
+            lines.push(line(size, bits, "groups of 128", us, rival));
+            let added = QuantizedGemm { residual: Some(q.out), ..q };
+            let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &added))?;
+            lines.push(line(size, bits, "with residual", us, rival));
+            let floats = inputs.floats(size);
+            let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
+            lines.push(line(size, bits, "f16 activations", us, rival));
         }
     }
     Ok(lines)
 }
 
-fn line((rows, k, n): (usize, usize, usize), bits: u32, what: &str, us: f64, rival: f64) -> String {
+type Size = (usize, usize, usize);
+
+fn line((rows, k, n): Size, bits: u32, what: &str, us: f64, rival: f64) -> String {
     let rate = |us: f64| 2e-6 * (rows * k * n) as f64 / us;
     format!(
         "| {rows} × {k} × {n} | INT{bits} | {what} | {us:.1} | {:.0} | {rival:.1} | {:.0} | {:.2} |",
@@ -75,8 +72,8 @@ fn line((rows, k, n): (usize, usize, usize), bits: u32, what: &str, us: f64, riv
 fn name(route: Route, chosen: Route) -> String {
     let mark = if route == chosen { " (chosen)" } else { "" };
     match route {
-        Route::Wgmma(Tiling { rows, blocks, band }) => {
-            format!("wgmma {}×{rows}, band {band}{mark}", 128 * blocks)
+        Route::Wgmma(Tiling { rows, blocks, band, split }) => {
+            format!("wgmma {}×{rows}, band {band}, split {split}{mark}", 128 * blocks)
         }
         other => format!("{other:?}{mark}"),
     }
@@ -86,10 +83,17 @@ fn routes(gpu: &Gpu, chosen: Route, all: bool) -> Vec<Route> {
     let mut routes = vec![chosen];
     if all {
         if gpu.properties().has_wgmma() {
-            for (rows, blocks) in [(128, 2), (128, 1), (64, 1), (64, 2)] {
-                for band in [4, 8, 16] {
-                    routes.push(Route::Wgmma(Tiling { rows, blocks, band }));
-                }
+            for (rows, blocks, band, split) in [
+                (128, 2, 8, 1),
+                (128, 2, 4, 1),
+                (128, 1, 8, 1),
+                (128, 1, 8, 2),
+                (128, 1, 8, 4),
+                (64, 1, 8, 1),
+                (64, 1, 8, 2),
+                (64, 1, 8, 4),
+            ] {
+                routes.push(Route::Wgmma(Tiling { rows, blocks, band, split }));
             }
         }
         routes.push(Route::Mma);
@@ -100,12 +104,12 @@ fn routes(gpu: &Gpu, chosen: Route, all: bool) -> Vec<Route> {
 /// Random operands on the device.
 struct Inputs {
     buffers: [crate::DeviceBuffer; 4],
-    floats: crate::DeviceBuffer,
+    halves: crate::DeviceBuffer,
     weights: PackedWeights,
 }
 
 impl Inputs {
-    fn new(gpu: &Gpu, (rows, k, n): (usize, usize, usize), bits: u32) -> Result<Self, GpuError> {
+    fn new(gpu: &Gpu, (rows, k, n): Size, bits: u32) -> Result<Self, GpuError> {
         let raw = random_codes(1, k * n * bits as usize / 8, 8);
         let raw: &[u8] = bytemuck::cast_slice(&raw);
         let halves = |seed, len| -> Vec<u16> {
@@ -118,12 +122,12 @@ impl Inputs {
                 gpu.upload(&vec![0.01f32; k / 128 * n])?,
                 gpu.alloc(rows * n * 2)?,
             ],
-            floats: gpu.upload(&halves(3, rows * k))?,
+            halves: gpu.upload(&halves(3, rows * k))?,
             weights: PackedWeights::pack(gpu, raw, bits, (k, n), WeightOrder::Nk)?,
         })
     }
 
-    fn product(&self, rows: usize, k: usize, n: usize) -> QuantizedGemm<'_> {
+    fn codes(&self, (rows, k, n): Size) -> QuantizedGemm<'_> {
         let [codes, a_scale, w_scale, out] = self.buffers.each_ref().map(|b| b.ptr());
         QuantizedGemm {
             rows,
@@ -141,9 +145,26 @@ impl Inputs {
             element: Element::F16,
         }
     }
+
+    fn floats(&self, (rows, k, n): Size) -> WeightOnlyGemm<'_> {
+        let q = self.codes((rows, k, n));
+        WeightOnlyGemm {
+            rows,
+            k,
+            x: self.halves.ptr(),
+            weights: q.weights,
+            w_scale: q.w_scale,
+            block_size: 0,
+            bias: None,
+            residual: None,
+            out: q.out,
+            out_stride: n,
+            element: q.element,
+        }
+    }
 }
 
-fn cublas_us(gpu: &Gpu, rows: usize, k: usize, n: usize) -> Result<f64, GpuError> {
+fn cublas_us(gpu: &Gpu, (rows, k, n): Size) -> Result<f64, GpuError> {
     let random = |seed, len: usize| -> Result<_, GpuError> {
         let data: Vec<u16> =
             random_f32(seed, len).iter().map(|v| half::f16::from_f32(*v).to_bits()).collect();

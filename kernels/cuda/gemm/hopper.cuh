@@ -96,6 +96,25 @@ __device__ __forceinline__ void stores_wait()
     asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
+// A barrier of all threads of a cluster of blocks: what they wrote before is seen after.
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Stores to the same place in shared memory of block `rank` of the cluster.
+__device__ __forceinline__ void store_in_block(uint32_t at, uint32_t rank, uint4 v)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "st.shared::cluster.v4.b32 [there], {%2, %3, %4, %5};\n"
+                 "}\n" ::"r"(at),
+                 "r"(rank), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 // A barrier of `threads` threads, a multiple of 32.
 __device__ __forceinline__ void named_sync(uint32_t id, uint32_t threads)
 {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::problem::{Problem, QuantizedGemm, WeightOnlyGemm};
 use super::sources::{MMA, MMA_S4, NAIVE, WEIGHT_ONLY, WEIGHT_ONLY_F32, WGMMA};
-use super::wgmma::{Form, Groups, Tiling, has_bulk_output};
+use super::wgmma::{Form, Groups, Size, Tiling, has_bulk_output};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// Rows and outputs of a block of the `mma.sync` kernels.
@@ -61,7 +61,7 @@ impl Gemm {
     /// The kernel that [`Gemm::quantized`] picks.
     pub fn route(gpu: &Gpu, q: &QuantizedGemm<'_>) -> Route {
         if gpu.properties().has_wgmma() && fits_wgmma(q) {
-            return wgmma_route(gpu, &q.as_weight_only());
+            return wgmma_route(gpu, &q.as_weight_only(), false);
         }
         // Hopper has no 4-bit tensor cores, nor have the cards after Ada.
         match gpu.properties().major == 8 && fits_s4(q) {
@@ -75,7 +75,7 @@ impl Gemm {
         match fits_tensor_cores(q) {
             false => Route::Cores,
             true if gpu.properties().has_wgmma() && Groups::of(q.block_size, true).is_some() => {
-                wgmma_route(gpu, q)
+                wgmma_route(gpu, q, true)
             }
             true => Route::Mma,
         }
@@ -108,7 +108,7 @@ impl Gemm {
             Route::Naive => self.naive(gpu, &plain, &problem, false),
             Route::Mma => self.mma(gpu, q, &problem, false),
             Route::MmaS4 if fits_s4(q) => self.mma(gpu, q, &problem, true),
-            Route::Wgmma(tiling) if fits_wgmma(q) && fits_tiling(&plain, tiling) => {
+            Route::Wgmma(tiling) if fits_wgmma(q) => {
                 self.wgmma(gpu, &plain, &problem, tiling, false)
             }
             _ => Err(no_route(&plain, route)),
@@ -153,9 +153,7 @@ impl Gemm {
                 gpu.launch(&function, launch, &arguments(q, &problem))
             }
             Route::Wgmma(tiling)
-                if fits_tensor_cores(q)
-                    && fits_tiling(q, tiling)
-                    && Groups::of(q.block_size, true).is_some() =>
+                if fits_tensor_cores(q) && Groups::of(q.block_size, true).is_some() =>
             {
                 self.wgmma(gpu, q, &problem, tiling, true)
             }
@@ -205,6 +203,9 @@ impl Gemm {
         let form = Form { tiling, bits: q.weights.bits, floats, groups, bulk: has_bulk_output(q) };
         let properties = gpu.properties();
         let stages = form.stages(properties.shared_memory_per_block as usize);
+        if !form.is_possible(stages, q.k) {
+            return Err(no_route(q, Route::Wgmma(tiling)));
+        }
         let function = self.function(gpu, Key::Wgmma { form, stages }, q)?;
         let launch = Launch::linear(tiling.grid(q.rows, q.weights.n, properties), WGMMA_THREADS)
             .with_shared(form.shared(stages))
@@ -239,18 +240,19 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
         Key::Wgmma { form: Form { tiling, floats, groups, bulk, .. }, stages } => {
-            let Tiling { rows, blocks, band } = tiling;
+            let Tiling { rows, blocks, band, split } = tiling;
             let groups = match groups {
                 Groups::None => "0",
                 Groups::Half => "1",
                 Groups::Stages => "2",
             };
-            let [rows, blocks, band, stages] =
-                [rows, blocks, band, stages].map(|value| value.to_string());
+            let [rows, blocks, band, split, stages] =
+                [rows, blocks, band, split, stages].map(|value| value.to_string());
             let own = [
                 ("TILE_M", rows.as_str()),
                 ("BLOCKS", blocks.as_str()),
                 ("BAND", band.as_str()),
+                ("SPLIT", split.as_str()),
                 ("STAGES", stages.as_str()),
                 ("FLOATS", flag(floats)),
                 ("GROUPED", groups),
@@ -284,13 +286,10 @@ fn fits_tensor_cores(q: &WeightOnlyGemm<'_>) -> bool {
     q.element != Element::F32 && q.k.is_multiple_of(8) && is_aligned(q.x)
 }
 
-fn fits_tiling(q: &WeightOnlyGemm<'_>, tiling: Tiling) -> bool {
-    q.block_size == 0 || tiling.blocks == 1
-}
-
-fn wgmma_route(gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Route {
-    let multiprocessors = gpu.properties().multiprocessors as usize;
-    Route::Wgmma(Tiling::choose(q.rows, q.weights.n, q.block_size > 0, multiprocessors))
+fn wgmma_route(gpu: &Gpu, q: &WeightOnlyGemm<'_>, floats: bool) -> Route {
+    let (rows, k, n, grouped) = (q.rows, q.k, q.weights.n, q.block_size > 0);
+    let size = Size { rows, k, n, floats, grouped };
+    Route::Wgmma(Tiling::choose(size, gpu.properties().multiprocessors as usize))
 }
 
 fn no_route(q: &WeightOnlyGemm<'_>, route: Route) -> GpuError {

@@ -25,6 +25,8 @@ const CODES: (&str, &str) = ("FLOATS", "0");
 const FLOATS: (&str, &str) = ("FLOATS", "1");
 const BULK: (&str, &str) = ("BULK", "1");
 const NO_BULK: (&str, &str) = ("BULK", "0");
+const WHOLE: (&str, &str) = ("SPLIT", "1");
+const SHARED: (&str, &str) = ("SPLIT", "2");
 const BAND: (&str, &str) = ("BAND", "8");
 
 pub(super) static NAIVE: Source = Source {
@@ -63,14 +65,16 @@ pub(super) static WGMMA: Source = Source {
     text: include_str!("wgmma.cu"),
     archs: Archs::Hopper,
     variants: &[
-        &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, CODES, CHANNELS, BULK],
-        &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, CODES, CHANNELS, NO_BULK],
-        &[F16, W8, TALL, WIDE, ("STAGES", "3"), BAND, CODES, CHANNELS, BULK],
-        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, CODES, STAGE_GROUPS, BULK],
-        &[F16, W8, TALL, NARROW, ("STAGES", "5"), BAND, CODES, GROUPS, BULK],
-        &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, CODES, CHANNELS, BULK],
-        &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, FLOATS, CHANNELS, BULK],
-        &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, FLOATS, STAGE_GROUPS, BULK],
+        &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, WHOLE, CODES, CHANNELS, BULK],
+        &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, WHOLE, CODES, CHANNELS, NO_BULK],
+        &[F16, W8, TALL, WIDE, ("STAGES", "3"), BAND, WHOLE, CODES, CHANNELS, BULK],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, WHOLE, CODES, STAGE_GROUPS, BULK],
+        &[F16, W8, TALL, NARROW, ("STAGES", "5"), BAND, WHOLE, CODES, GROUPS, BULK],
+        &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, WHOLE, CODES, CHANNELS, BULK],
+        &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, WHOLE, FLOATS, CHANNELS, BULK],
+        &[F16, W4, TALL, NARROW, ("STAGES", "8"), BAND, SHARED, CODES, CHANNELS, BULK],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, SHARED, FLOATS, CHANNELS, BULK],
+        &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, WHOLE, FLOATS, STAGE_GROUPS, BULK],
     ],
 };
 

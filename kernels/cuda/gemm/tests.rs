@@ -1,5 +1,6 @@
 //! Every kernel against the naive one, and that against loops on the host.
 
+use super::wgmma::Size;
 use super::{Gemm, QuantizedGemm, Route, Tiling, WeightOnlyGemm};
 use crate::testing::{gpu, random_codes, random_f32};
 use crate::{DeviceBuffer, Element, Gpu, PackedWeights, WeightOrder};
@@ -210,10 +211,10 @@ fn assert_close(case: Case, what: &str, got: &[f32], expected: &[f32]) {
 }
 
 const TILINGS: [Tiling; 4] = [
-    Tiling { rows: 128, blocks: 2, band: 8 },
-    Tiling { rows: 128, blocks: 1, band: 3 },
-    Tiling { rows: 64, blocks: 1, band: 2 },
-    Tiling { rows: 64, blocks: 2, band: 1 },
+    Tiling { rows: 128, blocks: 2, band: 8, split: 1 },
+    Tiling { rows: 128, blocks: 1, band: 3, split: 1 },
+    Tiling { rows: 64, blocks: 1, band: 2, split: 1 },
+    Tiling { rows: 64, blocks: 2, band: 1, split: 1 },
 ];
 
 const SIZES: [(usize, usize, usize); 7] = [
@@ -414,10 +415,49 @@ fn sizes_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn few_tiles_are_cut_smaller() {
-    assert_eq!(Tiling::choose(2048, 4096, false, 132).outputs(), 256);
-    assert_eq!(Tiling::choose(8192, 8192, false, 132).outputs(), 256);
-    let small = Tiling::choose(128, 4096, false, 132);
-    assert!(small.outputs() * small.rows < 256 * 128);
-    assert_eq!(Tiling::choose(8192, 8192, true, 132).blocks, 1);
+fn blocks_share_a_tile() {
+    let Some(gpu) = gpu() else { return };
+    if !gpu.properties().has_wgmma() {
+        return;
+    }
+    let gemm = Gemm::new();
+    let tilings = [(128, 2), (64, 4), (128, 4)].map(|(rows, split)| Tiling {
+        rows,
+        blocks: 1,
+        band: 8,
+        split,
+    });
+    for (rows, k, n) in [(65, 640, 264), (257, 2000, 100)] {
+        for (bits, element, plain) in
+            [(4, Element::F16, false), (8, Element::BF16, false), (4, Element::F32, true)]
+        {
+            let case = Case { bits, element, plain, full: !plain, ..Case::new(rows, k, n) };
+            check(&gpu, &gemm, case, &tilings.map(Route::Wgmma));
+        }
+        let case = Case::new(rows, k, n);
+        let data = Data::new(&gpu, case);
+        let q = data.weight_only();
+        let run = |route| data.run(&gpu, || gemm.weight_only_by(&gpu, &q, route).unwrap());
+        let expected = run(Route::Naive);
+        for tiling in &tilings[..2] {
+            let got = run(Route::Wgmma(*tiling));
+            assert_close(case, &format!("floats, {tiling:?}"), &got, &expected);
+        }
+    }
+    let small = Data::new(&gpu, Case::new(65, 192, 64));
+    let route = Route::Wgmma(tilings[1]);
+    assert!(gemm.quantized_by(&gpu, &small.quantized(), route).is_err(), "fewer steps than parts");
+}
+
+#[test]
+fn few_tiles_are_cut_smaller_or_shared() {
+    let size = |rows, k, n| Size { rows, k, n, floats: false, grouped: false };
+    assert_eq!(Tiling::choose(size(2048, 4096, 4096), 132).outputs(), 256);
+    assert_eq!(Tiling::choose(size(8192, 8192, 8192), 132).outputs(), 256);
+    assert!(Tiling::choose(size(128, 14336, 4096), 132).split > 1);
+    let grouped = Size { grouped: true, ..size(128, 14336, 4096) };
+    let tiling = Tiling::choose(grouped, 132);
+    assert_eq!((tiling.blocks, tiling.split), (1, 1));
+    let floats = Size { floats: true, ..size(128, 14336, 4096) };
+    assert!(Tiling::choose(floats, 132).split <= 2);
 }

@@ -11,7 +11,9 @@
 //
 // With GROUPED the scale is [k / block_size, n], and BLOCKS is 1: wgmma_groups.cuh.
 //
-// Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED
+// With SPLIT > 1, for few tiles, that many blocks share a tile, each with its part of K: wgmma_split.cuh.
+//
+// Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, SPLIT, GROUPED
 // (1: groups of half a stage, 2: of whole stages), BULK (the output and the residual are 16-bit and
 // the copy engine can address them).
 #include "common.cuh"
@@ -63,7 +65,7 @@ struct Tiles {
 // The stages in shared memory, their barriers, and the steps of a tile.
 struct Stages {
     uint32_t first, full, empty;
-    int steps;
+    int first_step, steps;
 };
 
 // Position in the ring of stages.
@@ -203,6 +205,9 @@ struct Walk {
     }
 };
 
+#if SPLIT > 1
+#include "wgmma_split.cuh"
+#endif
 #if GROUPED
 #include "wgmma_groups.cuh"
 #else
@@ -225,9 +230,10 @@ __device__ void produce(const TensorMap *weights, const TensorMap *x, Tiles tile
                         const Stages &stages)
 {
     Ring ring;
-    for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+    for (int index = blockIdx.x / SPLIT; index < tiles.count(); index += gridDim.x / SPLIT) {
         tiles.go_to(index);
-        for (int step = 0; step < stages.steps; step++) {
+        for (int i = 0; i < stages.steps; i++) {
+            const int step = stages.first_step + i;
             const uint32_t stage = stages.first + ring.stage * STAGE_BYTES;
             const uint32_t barrier = stages.full + 8 * ring.stage;
             barrier_wait(stages.empty + 8 * ring.stage, ring.phase ^ 1);
@@ -251,10 +257,11 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
                         int group)
 {
     const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const bool is_first = SPLIT == 1 || blockIdx.x % SPLIT == 0;
     const uint32_t my_weights = (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
     Ring ring;
     [[maybe_unused]] uint32_t phase = 0;
-    for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+    for (int index = blockIdx.x / SPLIT; index < tiles.count(); index += gridDim.x / SPLIT) {
         tiles.go_to(index);
         const int n0 = tiles.n + group * GROUP_N, first_n = n0 + warp * 16 + lane / 4;
         const int row = tiles.m + thread;
@@ -266,7 +273,7 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
         auto meanwhile = [&] {
             if (BULK && thread == 0) {
                 stores_wait_read();
-                if (p.residual) {
+                if (p.residual && is_first) {
                     barrier_expect(output.barrier, BLOCKS * BOX_BYTES);
 #pragma unroll
                     for (int b = 0; b < BLOCKS; b++)
@@ -283,6 +290,11 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
 #else
         sum_t results[BLOCKS][SUMS];
         accumulate(results, walk, meanwhile);
+#endif
+#if SPLIT > 1
+        gather(results, stages.first, group, thread);
+        if (!is_first)
+            return;
 #endif
         if (thread < TILE_M)
             output.row_scales[thread] = row_scale;
@@ -309,12 +321,20 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
         write(results, columns, output.row_scales, p, tiles.m, first_n, lane);
         named_sync(1 + group, 128);
 #endif
+        if (SPLIT > 1)
+            break;
     }
     if (BULK && thread == 0)
         stores_wait();
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+#if SPLIT > 1
+#define SHARE_TILES __cluster_dims__(SPLIT, 1, 1)
+#else
+#define SHARE_TILES
+#endif
+
+extern "C" __global__ void SHARE_TILES __launch_bounds__(384, 1)
     wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x,
                const __grid_constant__ TensorMap out, const __grid_constant__ TensorMap residual,
                const __grid_constant__ Problem p)
@@ -326,7 +346,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     stages.first = (shared_address(dynamic) + 1023) & ~1023u;
     stages.full = shared_address(barriers);
     stages.empty = stages.full + 8 * STAGES;
-    stages.steps = (p.k + TILE_K - 1) / TILE_K;
+    const int steps = (p.k + TILE_K - 1) / TILE_K, part = blockIdx.x % SPLIT;
+    stages.first_step = steps * part / SPLIT;
+    stages.steps = steps * (part + 1) / SPLIT - stages.first_step;
     const uint32_t residual_barriers = stages.empty + 8 * STAGES;
     const Tiles tiles(p);
 
@@ -350,6 +372,11 @@ extern "C" __global__ void __launch_bounds__(384, 1)
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x == 0)
             produce(&weights, &x, tiles, stages);
+#if SPLIT > 1
+        __syncwarp();
+        cluster_sync();
+        cluster_sync();
+#endif
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * BLOCKS * BOX_BYTES;

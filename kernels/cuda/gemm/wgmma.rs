@@ -20,26 +20,63 @@ pub struct Tiling {
     pub blocks: usize,
     /// Tiles along the outputs that a band of tiles has.
     pub band: usize,
+    /// Blocks of threads that share a tile's inputs: 1, or 2 or 4 where there are few tiles.
+    pub split: usize,
+}
+
+/// A product's size, for the choice of tiles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub rows: usize,
+    pub k: usize,
+    pub n: usize,
+    pub floats: bool,
+    /// With scales of groups.
+    pub grouped: bool,
 }
 
 impl Tiling {
-    /// What to choose from, with the share of the tensor cores' rate that each reaches.
-    const CHOICES: [(Self, f64); 3] = [
-        (Self { rows: 128, blocks: 2, band: 8 }, 1.0),
-        (Self { rows: 128, blocks: 1, band: 8 }, 0.8),
-        (Self { rows: 64, blocks: 1, band: 8 }, 0.6),
+    const fn new(rows: usize, blocks: usize, split: usize) -> Self {
+        Self { rows, blocks, band: 8, split }
+    }
+
+    /// What to choose from, with the share of the largest tile's rate that each reaches.
+    const CHOICES: [(Self, f64); 7] = [
+        (Self::new(128, 2, 1), 1.0),
+        (Self::new(128, 1, 1), 0.85),
+        (Self::new(64, 1, 1), 0.55),
+        (Self::new(128, 1, 2), 0.85),
+        (Self::new(64, 1, 2), 0.55),
+        (Self::new(64, 1, 4), 0.55),
+        (Self::new(128, 1, 4), 0.85),
     ];
 
-    /// The tiles that finish first, by the number of waves of them. Groups with scales of their
-    /// own need room for a second set of sums.
-    pub fn choose(rows: usize, n: usize, grouped: bool, multiprocessors: usize) -> Self {
-        let time = |tiling: &Self, rate: f64| {
-            let waves = tiling.count(rows, n).div_ceil(multiprocessors.max(1));
-            (waves * tiling.rows * tiling.outputs()) as f64 / rate
+    /// The tiles that should finish first.
+    pub(super) fn choose(size: Size, multiprocessors: usize) -> Self {
+        let fits = |tiling: &Self| {
+            // Groups need room for a second set of sums, and are not shared out.
+            let fits_groups = !size.grouped || (tiling.blocks, tiling.split) == (1, 1);
+            // What passes through the stages in a split must fit there.
+            let fits_stages = !(size.floats && tiling.split == 4 && tiling.rows == 128);
+            let blocks = tiling.count(size.rows, size.n) * tiling.split;
+            let fits_split = tiling.split == 1
+                || blocks <= multiprocessors && size.k >= 4 * STAGE_K * tiling.split;
+            fits_groups && fits_stages && fits_split
         };
-        let choices = &Self::CHOICES[usize::from(grouped)..];
-        let times = choices.iter().map(|(tiling, rate)| (time(tiling, *rate), *tiling));
-        times.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(choices[0].0, |(_, tiling)| tiling)
+        let choices = Self::CHOICES.iter().filter(|(tiling, _)| fits(tiling));
+        let times = choices.map(|(t, rate)| (t.microseconds(size, multiprocessors) / rate, *t));
+        times.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Self::new(128, 1, 1), |(_, tiling)| tiling)
+    }
+
+    /// A guess from an H200: waves of tiles, each so many steps and an end.
+    fn microseconds(&self, size: Size, multiprocessors: usize) -> f64 {
+        let share = (self.rows * self.outputs()) as f64 / (128 * 256) as f64;
+        let stage = if size.floats { STAGE_K / 2 } else { STAGE_K };
+        let steps = size.k.div_ceil(stage).div_ceil(self.split) as f64;
+        let blocks = self.count(size.rows, size.n) * self.split;
+        let waves = blocks.div_ceil(multiprocessors.max(1)) as f64;
+        let gather = if self.split > 1 { 1.5 } else { 0.0 };
+        waves * share * (0.57 * steps + 2.4) + gather
     }
 
     /// Outputs of a tile.
@@ -51,9 +88,13 @@ impl Tiling {
         rows.div_ceil(self.rows) * n.div_ceil(self.outputs())
     }
 
-    /// Resident blocks.
+    /// Blocks of threads: as many as are resident, or those of one cluster a tile.
     pub(super) fn grid(&self, rows: usize, n: usize, properties: &Properties) -> usize {
-        self.count(rows, n).clamp(1, properties.multiprocessors as usize)
+        let tiles = self.count(rows, n);
+        if self.split > 1 {
+            return tiles * self.split;
+        }
+        tiles.clamp(1, properties.multiprocessors as usize)
     }
 }
 
@@ -110,6 +151,18 @@ impl Form {
     /// Stages that fit into a block's shared memory.
     pub fn stages(&self, shared: usize) -> usize {
         (shared.saturating_sub(self.result_bytes() + REST) / self.stage_bytes()).clamp(2, 8)
+    }
+
+    /// Whether the kernel is there, and a split tile's sums fit into the stages they pass through.
+    pub fn is_possible(&self, stages: usize, k: usize) -> bool {
+        let Tiling { rows, blocks, split, .. } = self.tiling;
+        let gathered = (split - 1) * 2 * 256 * blocks * rows;
+        let is_split = split > 1;
+        let is_grouped = self.groups != Groups::None;
+        gathered <= stages * self.stage_bytes()
+            && !(is_split && is_grouped)
+            && !(is_split && k < split * self.tile_k())
+            && !(is_grouped && blocks > 1)
     }
 
     /// Dynamic bytes of shared memory, with room to align the stages.
