@@ -24,16 +24,18 @@ pub(super) fn run(
     for first in (0..product.rows).step_by(step) {
         let rows = step.min(product.rows - first);
         let variant = plan(gpu.properties(), product, rows);
-        let launch = launch(&variant, product, rows);
+        let launch = launch(gpu, &variant, product, rows);
         gpu.launch(&function(&variant)?, launch, &args(product, first, rows))?;
     }
     Ok(())
 }
 
-fn launch(variant: &Variant, product: &Packed<'_>, rows: usize) -> Launch {
-    let n = product.weights.n;
+fn launch(gpu: &Gpu, variant: &Variant, product: &Packed<'_>, rows: usize) -> Launch {
+    let (n, multiprocessors) = (product.weights.n, gpu.properties().multiprocessors as usize);
     let (grid, warps) = match variant.shape {
-        Shape::Few { warps, .. } => ([n.div_ceil(16), 1, 1], warps),
+        Shape::Few { warps, blocks, .. } => {
+            ([n.div_ceil(16).min(multiprocessors * blocks), 1, 1], warps)
+        }
         Shape::Many(many) => {
             ([many.cluster, n.div_ceil(many.outputs()), 1], many.warps_n * many.warps_k)
         }

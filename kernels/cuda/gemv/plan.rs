@@ -7,6 +7,8 @@ use crate::{Element, Properties};
 pub(super) const UNIT: usize = 64;
 /// Columns of one launch at most.
 const MAX_COLUMNS: usize = 64;
+/// Bytes of 16 sums with what keeps them in banks of their own: as in `few.cu`.
+pub(super) const PARTIAL_SUMS: usize = 80;
 /// Shared memory up to which `few.cu` takes activations: two blocks fit a multiprocessor.
 const FEW_SHARED: usize = 100 << 10;
 
@@ -24,8 +26,8 @@ pub(super) struct Variant {
 /// Which kernel, and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
-    /// `few.cu`.
-    Few { warps: usize, unroll: usize },
+    /// `few.cu`, with so many blocks a multiprocessor.
+    Few { warps: usize, unroll: usize, blocks: usize },
     /// `many.cu`.
     Many(Many),
 }
@@ -60,10 +62,13 @@ pub(super) fn max_rows(product: &Packed<'_>) -> usize {
 /// How `rows` rows are multiplied.
 pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -> Variant {
     let columns = rows * product.columns_a_row();
-    let shape = if columns <= 8 && few_shared(product, columns) <= FEW_SHARED {
-        few(product)
-    } else {
-        Shape::Many(many(properties, product, columns))
+    let shape = match few(product) {
+        Shape::Few { warps, .. }
+            if columns > 8 || few_shared(product, columns, warps) > FEW_SHARED =>
+        {
+            Shape::Many(many(properties, product, columns))
+        }
+        few => few,
     };
     Variant {
         element: product.element,
@@ -79,15 +84,17 @@ fn padding(product: &Packed<'_>) -> usize {
     16 * product.column_bytes()
 }
 
-fn few_shared(product: &Packed<'_>, columns: usize) -> usize {
-    columns * (product.weights.padded_k * product.column_bytes() + padding(product))
+/// Activations, and two buffers of sums of 16 outputs a warp.
+fn few_shared(product: &Packed<'_>, columns: usize, warps: usize) -> usize {
+    let column = product.weights.padded_k * product.column_bytes() + padding(product);
+    columns * (column + 2 * warps * PARTIAL_SUMS)
 }
 
 fn few(product: &Packed<'_>) -> Shape {
     if product.weights.bits == 4 {
-        Shape::Few { warps: 8, unroll: 8 }
+        Shape::Few { warps: 16, unroll: 4, blocks: 1 }
     } else {
-        Shape::Few { warps: 8, unroll: 4 }
+        Shape::Few { warps: 16, unroll: 2, blocks: 1 }
     }
 }
 
@@ -115,7 +122,9 @@ impl Variant {
     /// Dynamic shared memory of a launch.
     pub fn shared(&self, product: &Packed<'_>, rows: usize) -> usize {
         match self.shape {
-            Shape::Few { .. } => few_shared(product, rows * product.columns_a_row()),
+            Shape::Few { warps, .. } => {
+                few_shared(product, rows * product.columns_a_row(), warps)
+            }
             Shape::Many(many) => {
                 let stride = many.chunk * UNIT * product.column_bytes() + padding(product);
                 let totals = many.columns * (many.outputs() + 4) * 4;
@@ -135,7 +144,7 @@ impl Variant {
         ];
         let mut add = |name, value: usize| defines.push((name, value.to_string()));
         match self.shape {
-            Shape::Few { warps, unroll } => {
+            Shape::Few { warps, unroll, .. } => {
                 add("WARPS", warps);
                 add("UNROLL", unroll);
             }

@@ -38,7 +38,6 @@ macro_rules! dense {
             ("VECTOR", $vector),
             ("ROWS", $rows),
             ("WARPS", "8"),
-            ("LANES_N", "4"),
             ("UNROLL", "4"),
             ("CHUNK", "2048"),
             ("OUTPUTS_A_WARP", "2"),
