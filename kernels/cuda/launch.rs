@@ -9,8 +9,8 @@ use cudarc::driver::{result, sys};
 use crate::error::{Doing, describe};
 use crate::{Args, Gpu, GpuError};
 
-/// Dynamic shared memory that every kernel may have.
-const ALWAYS_SHARED: u32 = 48 << 10;
+/// Dynamic shared memory that every kernel may have, besides some that it declares.
+const ALWAYS_SHARED: u32 = 40 << 10;
 
 /// A loaded module.
 pub(crate) struct Module {

@@ -3,6 +3,12 @@
 pub(super) mod attend;
 pub(super) mod body;
 pub(super) mod codes;
+pub(super) mod cuda;
+pub(super) mod cuda_held;
+pub(super) mod cuda_norms;
+pub(super) mod cuda_packed;
+pub(super) mod cuda_products;
+pub(super) mod cuda_transform;
 pub(super) mod dense;
 pub(super) mod factors;
 pub(super) mod facts;

@@ -1,0 +1,223 @@
+//! Attention over the cache.
+
+use super::cache::{TILES, held};
+use super::{KvCache, Rows, int, launch_size, sources};
+use crate::{Args, DeviceBuffer, DevicePtr, Element, Gpu, GpuError, Launch};
+
+/// New positions up to which the context, and not the queries, is split among blocks.
+const FEW: usize = 8;
+/// Rows of the queries that a block of decoding takes.
+const ROWS: usize = 16;
+/// Tokens that a warp of decoding takes at a time.
+const GROUP: usize = 16;
+/// Parts of the context; their weights fit into the shared memory that their sum leaves.
+const MOST_PARTS: usize = 128;
+/// Bytes of 16-bit keys and values up to which a cache of codes is unpacked before prefill.
+const EXPAND_BYTES: usize = 256 << 20;
+
+/// Which keys are no padding: bool `[batch, total]`.
+#[derive(Debug, Clone, Copy)]
+pub struct PadMask {
+    /// First element.
+    pub at: DevicePtr,
+    /// Elements from one sequence to the next; 0 where it is the total on the device.
+    pub stride: usize,
+}
+
+/// One call of attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Attend {
+    /// Queries `[batch, new, q_heads · head_dim]`.
+    pub queries: Rows,
+    /// Query heads, a multiple of the cache's heads.
+    pub q_heads: usize,
+    /// i32 on the device: positions in the cache before the new ones, which are there as well.
+    pub past: DevicePtr,
+    /// New positions.
+    pub new: usize,
+    /// Upper bound of past + new, at most the capacity.
+    pub total_bound: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Scores become softcap · tanh(score / softcap); 0 for none.
+    pub softcap: f32,
+    /// Keys after the query are hidden.
+    pub causal: bool,
+    /// Keys that a query sees, itself included; 0 for all.
+    pub window: usize,
+    /// Padding.
+    pub pad_mask: Option<PadMask>,
+    /// Output `[batch, new, q_heads · head_dim]`, without gaps.
+    pub out: DevicePtr,
+}
+
+impl KvCache {
+    /// Attention of the new positions over all of the cache. A query that sees no key gives zeros.
+    ///
+    /// # Errors
+    /// If sizes do not go together.
+    pub fn attend(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        if what.new == 0 {
+            return Ok(());
+        }
+        self.check_attend(what)?;
+        match (self.shape().element, what.new) {
+            (Element::F32, _) => self.attend_plainly(gpu, what),
+            (_, new) if new <= FEW => self.decode(gpu, what),
+            _ => self.prefill(gpu, what),
+        }
+    }
+
+    /// The same by the plain kernel, whatever the sizes.
+    ///
+    /// # Errors
+    /// As [`KvCache::attend`].
+    pub fn attend_plainly(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        self.check_attend(what)?;
+        let f =
+            held(&self.kernels.naive, || self.function(gpu, &sources::NAIVE, "attend_naive", &[]))?;
+        let grid = [what.new, what.q_heads, self.shape().batch];
+        let args = self.arguments(what, None)?.ptr(what.out);
+        gpu.launch(f, launch(grid, 128, 0)?, &args)
+    }
+
+    fn check_attend(&self, what: &Attend) -> Result<(), GpuError> {
+        let shape = self.shape();
+        what.queries.check("queries", what.q_heads * shape.head_dim)?;
+        if what.q_heads == 0 || !what.q_heads.is_multiple_of(shape.kv_heads) {
+            return Err(GpuError::unsupported(format!(
+                "{} query heads are no multiple of {} key heads",
+                what.q_heads, shape.kv_heads
+            )));
+        }
+        if what.total_bound > self.capacity() || what.new > what.total_bound {
+            return Err(GpuError::unsupported(format!(
+                "{} new of up to {} positions in a cache for {}",
+                what.new,
+                what.total_bound,
+                self.capacity()
+            )));
+        }
+        Ok(())
+    }
+
+    /// What all kernels take first. `wide` is an unpacked cache, for `total_bound` positions.
+    fn arguments(&self, what: &Attend, wide: Option<&[DeviceBuffer; 2]>) -> Result<Args, GpuError> {
+        let shape = self.shape();
+        let mut args = Args::new().ptr(what.queries.at).i32(int(what.queries.stride)?);
+        args = match wide {
+            Some([keys, values]) => args.ptr(keys.ptr()).ptr(values.ptr()),
+            None => args.ptr(self.stores[0].rows.ptr()).ptr(self.stores[1].rows.ptr()),
+        };
+        for store in &self.stores {
+            args = args.optional(store.parameters());
+        }
+        let capacity = if wide.is_some() { what.total_bound } else { self.capacity() };
+        args = args.ptr(what.past).i32(int(what.new)?).i32(int(what.q_heads)?);
+        args = args.i32(int(shape.kv_heads)?).i32(int(capacity)?);
+        args = args.f32(what.scale).f32(what.softcap).i32(what.causal.into());
+        args = args.i32(int(what.window)?).optional(what.pad_mask.map(|mask| mask.at));
+        Ok(args.i32(int(what.pad_mask.map_or(0, |mask| mask.stride))?))
+    }
+
+    fn decode(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let warps = if shape.head_dim <= 128 { 8 } else { 4 };
+        let f = held(&self.kernels.decode, || {
+            let more = [("WARPS", if warps == 8 { "8" } else { "4" })];
+            self.function(gpu, &sources::DECODE, "attend_decode", &more)
+        })?;
+        let rows = what.q_heads / shape.kv_heads * what.new;
+        let tiles = rows.div_ceil(ROWS);
+        if tiles > TILES {
+            return Err(GpuError::unsupported(format!(
+                "{rows} rows of queries share a key head; {} are possible",
+                TILES * ROWS
+            )));
+        }
+        let units = shape.kv_heads * tiles * shape.batch;
+        let most = what.total_bound.div_ceil(GROUP * warps).clamp(1, MOST_PARTS);
+        let parts = (gpu.properties().multiprocessors as usize / units).clamp(1, most);
+        let line = shape.head_dim.next_multiple_of(32) * 4;
+        let shared = warps * rows.min(ROWS) * line;
+        let partial = gpu.alloc(units * parts * ROWS * shape.head_dim * 4)?;
+        let weights = gpu.alloc(units * parts * ROWS * 8)?;
+        let args = self.arguments(what, None)?.ptr(partial.ptr()).ptr(weights.ptr());
+        let args = args.ptr(self.arrived.ptr()).ptr(what.out);
+        let grid = [parts, shape.kv_heads * tiles, shape.batch];
+        gpu.launch(f, launch(grid, 32 * warps, shared)?, &args)
+    }
+
+    fn prefill(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let wide_bytes = shape.batch * shape.kv_heads * what.total_bound * shape.head_dim * 2;
+        if shape.format.has_codes() && 2 * wide_bytes <= EXPAND_BYTES {
+            let wide = [gpu.alloc(wide_bytes)?, gpu.alloc(wide_bytes)?];
+            self.expand(gpu, what, &wide)?;
+            return self.prefill_over(gpu, what, Some(&wide));
+        }
+        self.prefill_over(gpu, what, None)
+    }
+
+    /// Unpacks the cache's codes to 16 bits.
+    fn expand(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        [keys, values]: &[DeviceBuffer; 2],
+    ) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let f = held(&self.kernels.expand, || {
+            self.function(gpu, &sources::PREFILL, "expand", &[key_rows(shape.head_dim)])
+        })?;
+        let mut args = Args::new().ptr(self.stores[0].rows.ptr()).ptr(self.stores[1].rows.ptr());
+        for store in &self.stores {
+            args = args.optional(store.parameters());
+        }
+        args = args.ptr(what.past).i32(int(what.new)?).i32(int(shape.kv_heads)?);
+        args = args.i32(int(self.capacity())?).i32(int(what.total_bound)?);
+        args = args.ptr(keys.ptr()).ptr(values.ptr());
+        let blocks = (what.total_bound * shape.head_dim / 8).div_ceil(256);
+        gpu.launch(f, launch([blocks, shape.kv_heads, shape.batch], 256, 0)?, &args)
+    }
+
+    pub(super) fn prefill_over(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        wide: Option<&[DeviceBuffer; 2]>,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let bits = if wide.is_some() { 16 } else { shape.format.bits(shape.element) };
+        let slot = if wide.is_some() { &self.kernels.prefill_wide } else { &self.kernels.prefill };
+        let key_rows = key_rows(shape.head_dim);
+        let f = held(slot, || {
+            let bits = bits.to_string();
+            self.function_for(gpu, &sources::PREFILL, "attend_prefill", &bits, &[key_rows])
+        })?;
+        let (q_rows, k_rows) = if shape.head_dim <= 128 { (128, 64) } else { (64, 32) };
+        let pitch = 2 * shape.head_dim.next_multiple_of(16) + 16;
+        let raw = match bits {
+            16 => 0,
+            _ => k_rows * (shape.row_bytes().next_multiple_of(16) + 8),
+        };
+        let shared = q_rows * pitch + 2 * k_rows * pitch + 2 * raw;
+        let grid = [what.new.div_ceil(q_rows), what.q_heads, shape.batch];
+        gpu.launch(f, launch(grid, 128, shared)?, &self.arguments(what, wide)?.ptr(what.out))
+    }
+}
+
+/// Rows of a tile of keys.
+fn key_rows(head_dim: usize) -> (&'static str, &'static str) {
+    ("KEY_ROWS", if head_dim <= 128 { "64" } else { "32" })
+}
+
+fn launch(grid: [usize; 3], threads: usize, shared: usize) -> Result<Launch, GpuError> {
+    let [x, y, z] = grid;
+    if y.max(z) > 65_535 {
+        return Err(GpuError::unsupported(format!("{y} heads of {z} sequences are too many")));
+    }
+    let grid = [launch_size(x)?, launch_size(y)?, launch_size(z)?];
+    let block = [launch_size(threads)?, 1, 1];
+    Ok(Launch { grid, block, shared: launch_size(shared)?, overlap: true })
+}

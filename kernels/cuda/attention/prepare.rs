@@ -1,0 +1,220 @@
+//! Rotary embedding, the matrices on heads, and the write to the cache.
+
+use super::cache::held;
+use super::{KvCache, Rows, int, sources};
+use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
+
+/// Threads of a block.
+const THREADS: u32 = 128;
+/// Rows of a matrix tile: of many rows, and of few.
+const TILE_ROWS: [usize; 2] = [64, 16];
+/// Rows of queries up to which tiles are small.
+const FEW_ROWS: usize = 2_048;
+
+/// Angles of a rotary embedding, one row for each new position.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotation {
+    /// Cosines `[batch or 1, new, dim / 2]`.
+    pub cos: DevicePtr,
+    /// Sines.
+    pub sin: DevicePtr,
+    /// How both are stored: f32, or the cache's element.
+    pub element: Element,
+    /// Each sequence has angles of its own.
+    pub per_sequence: bool,
+    /// Channels that are rotated.
+    pub dim: usize,
+    /// Neighbours are pairs, and not the halves of the rotated channels.
+    pub interleaved: bool,
+}
+
+/// Queries of the new positions.
+#[derive(Debug, Clone, Copy)]
+pub struct Queries {
+    /// `[batch, new, heads · head_dim]`.
+    pub rows: Rows,
+    /// Query heads.
+    pub heads: usize,
+    /// Where they go, without gaps.
+    pub out: DevicePtr,
+}
+
+/// What is to be prepared.
+#[derive(Debug, Clone, Copy)]
+pub struct Prepare {
+    /// Queries, unless only the cache is to be written.
+    pub queries: Option<Queries>,
+    /// New keys `[batch, new, kv_heads · head_dim]`.
+    pub keys: Rows,
+    /// New values, likewise.
+    pub values: Rows,
+    /// Rotation of queries and keys.
+    pub rotation: Option<Rotation>,
+    /// Matrix `[head_dim, head_dim]` on the queries' heads after the rotation.
+    pub query_matrix: Option<DevicePtr>,
+    /// Matrix on the keys' heads after the rotation.
+    pub key_matrix: Option<DevicePtr>,
+    /// i32 on the device: positions already in the cache.
+    pub past: DevicePtr,
+    /// New positions.
+    pub new: usize,
+}
+
+impl KvCache {
+    /// Appends keys and values to the cache.
+    ///
+    /// # Errors
+    /// If strides or alignment are such that rows can't be read in 16-byte steps.
+    pub fn append(
+        &self,
+        gpu: &Gpu,
+        keys: Rows,
+        values: Rows,
+        past: DevicePtr,
+        new: usize,
+    ) -> Result<(), GpuError> {
+        let prepare = Prepare {
+            queries: None,
+            keys,
+            values,
+            rotation: None,
+            query_matrix: None,
+            key_matrix: None,
+            past,
+            new,
+        };
+        self.prepare(gpu, &prepare)
+    }
+
+    /// Rotates queries and keys, multiplies their heads by the matrices, and appends keys and
+    /// values to the cache, in one launch. The caller sees to it that the cache has room; what has
+    /// none is dropped.
+    ///
+    /// # Errors
+    /// As [`KvCache::append`], and if more channels are to be rotated than a head has.
+    pub fn prepare(&self, gpu: &Gpu, what: &Prepare) -> Result<(), GpuError> {
+        if what.new == 0 {
+            return Ok(());
+        }
+        self.check(what)?;
+        let plan = Plan::new(gpu, self, what);
+        let f = self.prepare_kernel(gpu, what, &plan)?;
+        let launch = Launch::linear(plan.blocks, THREADS).with_shared(plan.shared).overlapping();
+        let args = self.prepare_args(what)?.i32(int(plan.q_blocks)?).i32(int(plan.k_blocks)?);
+        gpu.launch(f, launch, &args)
+    }
+
+    fn check(&self, what: &Prepare) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let width = shape.kv_heads * shape.head_dim;
+        what.keys.check("keys", width)?;
+        what.values.check("values", width)?;
+        if let Some(queries) = what.queries {
+            queries.rows.check("queries", queries.heads * shape.head_dim)?;
+        }
+        let Some(rotation) = what.rotation else { return Ok(()) };
+        if rotation.dim > shape.head_dim || rotation.dim % 2 != 0 {
+            return Err(GpuError::unsupported(format!(
+                "{} of {} channels can't be rotated",
+                rotation.dim, shape.head_dim
+            )));
+        }
+        if ![Element::F32, shape.element].contains(&rotation.element) {
+            return Err(GpuError::unsupported("angles must be f32 or of the engine's type"));
+        }
+        Ok(())
+    }
+
+    fn prepare_kernel(
+        &self,
+        gpu: &Gpu,
+        what: &Prepare,
+        plan: &Plan,
+    ) -> Result<&Function, GpuError> {
+        let angle = what.rotation.map_or(Element::F32, |r| r.element);
+        let index = usize::from(angle == Element::F32) * 4 + plan.kind as usize;
+        let columns = if plan.kind == Kind::FewRows { "4" } else { "1" };
+        let entry = if plan.kind == Kind::Plain { "prepare" } else { "prepare_transformed" };
+        held(&self.kernels.prepare[index], || {
+            let more = [("ANGLE", angle.define().1), ("COLUMN_WARPS", columns)];
+            self.function(gpu, &sources::PREPARE, entry, &more)
+        })
+    }
+
+    fn prepare_args(&self, what: &Prepare) -> Result<Args, GpuError> {
+        let shape = self.shape();
+        let [keys, values] = &self.stores;
+        let [key_clip, value_clip] = shape.format.clips();
+        let none = Rows { at: DevicePtr::NULL, stride: 0 };
+        let queries = what.queries.map_or(none, |q| q.rows);
+        let mut args = Args::new();
+        for rows in [queries, what.keys, what.values] {
+            args = args.ptr(rows.at).i32(int(rows.stride)?);
+        }
+        let r = what.rotation;
+        let step = r.map_or(0, |r| if r.per_sequence { what.new } else { 0 });
+        args = args.optional(r.map(|r| r.cos)).optional(r.map(|r| r.sin)).i32(int(step)?);
+        args = args.i32(int(r.map_or(0, |r| r.dim))?).i32(r.is_some_and(|r| r.interleaved).into());
+        args = args.optional(what.query_matrix).optional(what.key_matrix).ptr(what.past);
+        let q_heads = what.queries.map_or(0, |q| q.heads);
+        for size in [what.new, shape.batch, q_heads, shape.kv_heads, self.capacity()] {
+            args = args.i32(int(size)?);
+        }
+        args = args.f32(key_clip.min).f32(key_clip.max).f32(value_clip.min).f32(value_clip.max);
+        args = args.optional(what.queries.map(|q| q.out));
+        args = args.ptr(keys.rows.ptr()).ptr(values.rows.ptr());
+        Ok(args.optional(keys.parameters()).optional(values.parameters()))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    ManyRows,
+    FewRows,
+}
+
+/// How a launch is laid out: first the blocks of queries, then those of keys, then of values.
+struct Plan {
+    kind: Kind,
+    blocks: usize,
+    q_blocks: usize,
+    k_blocks: usize,
+    shared: usize,
+}
+
+impl Plan {
+    fn new(gpu: &Gpu, cache: &KvCache, what: &Prepare) -> Self {
+        let shape = cache.shape();
+        let tokens = shape.batch * what.new;
+        let q_rows = tokens * what.queries.map_or(0, |q| q.heads);
+        let kv_rows = tokens * shape.kv_heads;
+        let at_once = THREADS as usize / (shape.head_dim / 8).next_power_of_two();
+        let (tile, kind) = match q_rows.max(kv_rows) <= FEW_ROWS {
+            true => (TILE_ROWS[1], Kind::FewRows),
+            false => (TILE_ROWS[0], Kind::ManyRows),
+        };
+        let padded = shape.head_dim.next_multiple_of(16);
+        let shared = (2 * tile + padded) * (2 * padded + 16);
+        let has_matrix = what.query_matrix.is_some() || what.key_matrix.is_some();
+        let room = gpu.properties().shared_memory_per_block as usize;
+        let v_blocks = kv_rows.div_ceil(at_once);
+        if !has_matrix || shape.element == Element::F32 || shared + 4_096 > room {
+            let q_blocks = q_rows.div_ceil(at_once);
+            let blocks = q_blocks + 2 * v_blocks;
+            return Self { kind: Kind::Plain, blocks, q_blocks, k_blocks: v_blocks, shared: 0 };
+        }
+        // As many blocks as run at once: each reads its matrix once.
+        let at_once_blocks =
+            gpu.properties().multiprocessors as usize * (room / shared).clamp(1, 4);
+        let tiles = q_rows.div_ceil(tile) + kv_rows.div_ceil(tile);
+        let share = |rows: usize, matrix: Option<DevicePtr>| match matrix {
+            None => rows.div_ceil(at_once),
+            Some(_) if tiles <= at_once_blocks => rows.div_ceil(tile),
+            Some(_) => (rows.div_ceil(tile) * at_once_blocks).div_ceil(tiles),
+        };
+        let (q_blocks, k_blocks) =
+            (share(q_rows, what.query_matrix), share(kv_rows, what.key_matrix));
+        Self { kind, blocks: q_blocks + k_blocks + v_blocks, q_blocks, k_blocks, shared }
+    }
+}

@@ -1,0 +1,61 @@
+//! The kernels' sources.
+
+use crate::{Archs, Source};
+
+type Variants = &'static [&'static [(&'static str, &'static str)]];
+
+/// The layout of the cache stands in front of each source.
+macro_rules! source {
+    ($file:literal, $variants:expr $(, $header:literal)*) => {
+        Source {
+            name: concat!("attention/", $file),
+            text: concat!(
+                include_str!("layout.cuh"), "\n",
+                $(include_str!($header), "\n",)*
+                include_str!($file)
+            ),
+            archs: Archs::All,
+            variants: $variants,
+        }
+    };
+}
+
+/// Formats and sizes of heads that models have, for checks.
+const TENSOR_CORES: Variants = &[
+    &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
+    &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "8")],
+    &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16")],
+    &[("T", "bf16_t"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
+    &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16")],
+    &[("T", "half_t"), ("HEAD_DIM", "24"), ("FORMAT", "8")],
+];
+
+/// Rotary embedding, matrix, write to the cache.
+pub(super) static PREPARE: Source = source!(
+    "prepare.cu",
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), ("COLUMN_WARPS", "4")],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16"), ("ANGLE", "half_t")],
+        &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "8")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
+    ],
+    "mma.cuh"
+);
+
+/// Few new positions.
+pub(super) static DECODE: Source = source!("decode.cu", TENSOR_CORES, "mma.cuh");
+
+/// Many new positions.
+pub(super) static PREFILL: Source = source!("prefill.cu", TENSOR_CORES, "mma.cuh");
+
+/// The plain way, for f32.
+pub(super) static NAIVE: Source = source!(
+    "naive.cu",
+    &[
+        &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "8")],
+    ]
+);
