@@ -62,7 +62,7 @@ pub(super) fn max_rows(product: &Packed<'_>) -> usize {
 /// How `rows` rows are multiplied.
 pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -> Variant {
     let columns = rows * product.columns_a_row();
-    let shape = match few(product) {
+    let shape = match few(properties, product, columns) {
         Shape::Few { warps, .. }
             if columns > 8 || few_shared(product, columns, warps) > FEW_SHARED =>
         {
@@ -90,12 +90,29 @@ fn few_shared(product: &Packed<'_>, columns: usize, warps: usize) -> usize {
     columns * (column + 2 * warps * PARTIAL_SUMS)
 }
 
-fn few(product: &Packed<'_>) -> Shape {
-    if product.weights.bits == 4 {
-        Shape::Few { warps: 16, unroll: 4, blocks: 1 }
-    } else {
-        Shape::Few { warps: 16, unroll: 2, blocks: 1 }
+/// The constants of `few.cu`. One row asks for so little shared memory and so short an epilogue that
+/// small blocks are best, which fill the gaps that others leave; more rows want to be copied to
+/// shared memory once a multiprocessor.
+fn few(properties: &Properties, product: &Packed<'_>, columns: usize) -> Shape {
+    let multiprocessors = properties.multiprocessors as usize;
+    let units = product.weights.padded_k / UNIT;
+    if product.weights.bits == 8 {
+        return Shape::Few { warps: 16, unroll: 2, blocks: if columns > 2 { 1 } else { 2 } };
     }
+    let tiles = product.weights.n.div_ceil(16);
+    if product.x_scale.is_none() || columns > 2 || units > 128 {
+        return Shape::Few { warps: 16, unroll: unroll(units.div_ceil(16)), blocks: 1 };
+    }
+    match tiles.div_ceil(multiprocessors) {
+        ..=2 => Shape::Few { warps: 8, unroll: 8, blocks: 2 },
+        3 => Shape::Few { warps: 8, unroll: 4, blocks: 3 },
+        _ => Shape::Few { warps: 8, unroll: 8, blocks: 3 },
+    }
+}
+
+/// How many of a warp's units to have under way: 4 to 8, so that batches are full.
+fn unroll(share: usize) -> usize {
+    (4..=8).rev().min_by_key(|unroll| share.next_multiple_of(*unroll)).unwrap_or(8)
 }
 
 fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
