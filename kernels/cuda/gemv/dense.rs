@@ -82,9 +82,7 @@ impl DenseVariant {
             DenseKernel::Tensor { in_chunks: false, .. } => {
                 (&DENSE_TRANSPOSED, "dense_product_transposed")
             }
-            DenseKernel::Tensor { .. } => {
-                (&DENSE_TRANSPOSED, "dense_product_transposed_in_chunks")
-            }
+            DenseKernel::Tensor { .. } => (&DENSE_TRANSPOSED, "dense_product_transposed_in_chunks"),
             DenseKernel::Vector(Vector { transposed: true, .. }) => {
                 (&DENSE, "dense_product_transposed")
             }
@@ -122,7 +120,9 @@ impl DenseVariant {
                 let k = product.k.next_multiple_of(64);
                 rows * (2 * k + PADDING + 2 * warps * PARTIAL_SUMS)
             }
-            DenseKernel::Tensor { warps, .. } => rows * (2 * CHUNK + PADDING + warps * PARTIAL_SUMS),
+            DenseKernel::Tensor { warps, .. } => {
+                rows * (2 * CHUNK + PADDING + warps * PARTIAL_SUMS)
+            }
             DenseKernel::Vector(v) => 4 * (v.chunk() * v.rows).max(32 * v.warps * v.vector),
         }
     }
@@ -137,9 +137,7 @@ impl DenseVariant {
             DenseKernel::Vector(v) if v.transposed => {
                 (n.div_ceil(v.warps * v.outputs_a_warp()), v.warps)
             }
-            DenseKernel::Vector(v) => {
-                (n.div_ceil(v.vector).div_ceil(width(gpu, v, n)), v.warps)
-            }
+            DenseKernel::Vector(v) => (n.div_ceil(v.vector).div_ceil(width(gpu, v, n)), v.warps),
         };
         Launch::linear(blocks, 32 * warps as u32)
             .with_shared(self.shared(product, rows))

@@ -11,6 +11,14 @@ constexpr int PIECES = 2;
 
 constexpr int UNIT = 64;
 
+// A register of its own: what `wgmma` reads must not be the target of a load.
+__device__ __forceinline__ uint32_t copy_word(uint32_t v) {
+#if COPY_WEIGHTS
+    asm volatile("mov.b32 %0, %0;" : "+r"(v));
+#endif
+    return v;
+}
+
 // Exact sums of int8 codes.
 struct Codes {
     using Element = int8_t;
@@ -38,8 +46,12 @@ struct Codes {
             a.high[i] = words[i] & 0xF0F0F0F0u;
         }
 #else
-        a.low[0] = w[0].x, a.low[1] = w[0].y, a.low[2] = w[0].z, a.low[3] = w[0].w;
-        a.high[0] = w[1].x, a.high[1] = w[1].y, a.high[2] = w[1].z, a.high[3] = w[1].w;
+        const uint32_t words[8] = {w[0].x, w[0].y, w[0].z, w[0].w, w[1].x, w[1].y, w[1].z, w[1].w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            a.low[i] = copy_word(words[i]);
+            a.high[i] = copy_word(words[i + 4]);
+        }
 #endif
         return a;
     }

@@ -2,7 +2,7 @@
 
 use super::plan::{Shape, UNIT, Variant, max_rows, plan};
 use super::problem::Packed;
-use super::sources::{FEW, MANY};
+use super::sources::{FEW, MANY, MANY_HOPPER};
 use crate::{Args, Function, Gpu, GpuError, Launch, Source};
 
 /// The source and entry of a variant.
@@ -10,6 +10,7 @@ pub(super) fn kernel(variant: &Variant) -> (&'static Source, &'static str) {
     match variant.shape {
         Shape::Few { .. } => (&FEW, "product_of_few"),
         Shape::Many(_) => (&MANY, "product_of_many"),
+        Shape::Hopper(_) => (&MANY_HOPPER, "product_of_many"),
     }
 }
 
@@ -38,6 +39,10 @@ fn launch(gpu: &Gpu, variant: &Variant, product: &Packed<'_>, rows: usize) -> La
         }
         Shape::Many(many) => {
             ([many.cluster, n.div_ceil(many.outputs()), 1], many.warps_n * many.warps_k)
+        }
+        Shape::Hopper(shape) => {
+            let clusters = n.div_ceil(shape.outputs()).min(shape.clusters(multiprocessors));
+            ([shape.cluster, clusters, 1], 4 * shape.groups_n * shape.groups_k)
         }
     };
     let shared = variant.shared(product, rows) as u32;

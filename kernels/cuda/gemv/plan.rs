@@ -30,6 +30,8 @@ pub(super) enum Shape {
     Few { warps: usize, unroll: usize, blocks: usize },
     /// `many.cu`.
     Many(Many),
+    /// `many_hopper.cu`.
+    Hopper(Hopper),
 }
 
 /// The constants of `many.cu`.
@@ -54,6 +56,41 @@ impl Many {
     }
 }
 
+/// The constants of `many_hopper.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Hopper {
+    pub columns: usize,
+    /// Groups of four warps along the outputs.
+    pub groups_n: usize,
+    /// Groups of four warps that share a block's part of K.
+    pub groups_k: usize,
+    pub unroll: usize,
+    /// Blocks that share K.
+    pub cluster: usize,
+}
+
+impl Hopper {
+    /// Outputs of a block at a time.
+    pub fn outputs(&self) -> usize {
+        64 * self.groups_n
+    }
+
+    /// Blocks that are on the device at once, in clusters: those of one are in one part of the
+    /// device, of which each has 16 multiprocessors at least.
+    pub fn clusters(&self, multiprocessors: usize) -> usize {
+        match self.cluster {
+            1 | 2 => multiprocessors / self.cluster,
+            cluster => (multiprocessors / 16 * (16 / cluster)).max(1),
+        }
+    }
+
+    /// Dynamic shared memory.
+    fn shared(&self, units: usize) -> usize {
+        let pairs = units.div_ceil(self.cluster).div_ceil(2);
+        1024 + self.columns * (pairs * 2 * UNIT + 2 * 4 * (self.outputs() + 4))
+    }
+}
+
 /// Rows that one launch takes.
 pub(super) fn max_rows(product: &Packed<'_>) -> usize {
     MAX_COLUMNS / product.columns_a_row()
@@ -66,7 +103,10 @@ pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -
         Shape::Few { warps, .. }
             if columns > 8 || few_shared(product, columns, warps) > FEW_SHARED =>
         {
-            Shape::Many(many(properties, product, columns))
+            match hopper(properties, product, columns) {
+                Some(shape) => Shape::Hopper(shape),
+                None => Shape::Many(many(properties, product, columns)),
+            }
         }
         few => few,
     };
@@ -112,7 +152,28 @@ fn few(properties: &Properties, product: &Packed<'_>, columns: usize) -> Shape {
 
 /// How many of a warp's units to have under way: 4 to 8, so that batches are full.
 fn unroll(share: usize) -> usize {
-    (4..=8).rev().min_by_key(|unroll| share.next_multiple_of(*unroll)).unwrap_or(8)
+    let padded = |unroll: &usize| share.next_multiple_of(*unroll);
+    (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
+}
+
+/// The constants of `many_hopper.cu`, if it takes the product.
+fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
+    if !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
+        return None;
+    }
+    let columns = columns.next_power_of_two().max(16);
+    let units = product.weights.padded_k / UNIT;
+    let shape = |cluster: usize| {
+        let (groups_n, groups_k) = (2, 2);
+        let unroll = unroll(units.div_ceil(cluster * groups_k));
+        Hopper { columns, groups_n, groups_k, unroll, cluster }
+    };
+    [2, 4, 8].into_iter().map(shape).find(|shape| {
+        shape.shared(units) <= properties.shared_memory_per_block as usize
+            && (shape.cluster == 8
+                || product.weights.n.div_ceil(shape.outputs())
+                    >= shape.clusters(properties.multiprocessors as usize))
+    })
 }
 
 fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
@@ -139,14 +200,13 @@ impl Variant {
     /// Dynamic shared memory of a launch.
     pub fn shared(&self, product: &Packed<'_>, rows: usize) -> usize {
         match self.shape {
-            Shape::Few { warps, .. } => {
-                few_shared(product, rows * product.columns_a_row(), warps)
-            }
+            Shape::Few { warps, .. } => few_shared(product, rows * product.columns_a_row(), warps),
             Shape::Many(many) => {
                 let stride = many.chunk * UNIT * product.column_bytes() + padding(product);
                 let totals = many.columns * (many.outputs() + 4) * 4;
                 (many.stages * many.columns * stride).max(totals)
             }
+            Shape::Hopper(shape) => shape.shared(product.weights.padded_k / UNIT),
         }
     }
 
@@ -173,6 +233,14 @@ impl Variant {
                 add("CHUNK", many.chunk);
                 add("STAGES", many.stages);
                 add("CLUSTER", many.cluster);
+            }
+            Shape::Hopper(shape) => {
+                add("COPY_WEIGHTS", usize::from(self.bits == 8));
+                add("COLUMNS", shape.columns);
+                add("GROUPS_N", shape.groups_n);
+                add("GROUPS_K", shape.groups_k);
+                add("UNROLL", shape.unroll);
+                add("CLUSTER", shape.cluster);
             }
         }
         defines

@@ -31,6 +31,22 @@ macro_rules! many {
         ]
     };
 }
+macro_rules! many_hopper {
+    ($t:literal, $bits:literal, $columns:literal, $unroll:literal, $copy_weights:literal) => {
+        &[
+            ("T", $t),
+            ("WEIGHT_ONLY", "0"),
+            ("BITS", $bits),
+            ("GROUP", "0"),
+            ("COPY_WEIGHTS", $copy_weights),
+            ("COLUMNS", $columns),
+            ("GROUPS_N", "2"),
+            ("GROUPS_K", "2"),
+            ("UNROLL", $unroll),
+            ("CLUSTER", "2"),
+        ]
+    };
+}
 macro_rules! dense {
     ($t:literal, $vector:literal, $rows:literal) => {
         &[
@@ -86,6 +102,25 @@ pub(super) static MANY: Source = Source {
     ],
 };
 
+/// The same for codes, by Hopper's `wgmma`.
+pub(super) static MANY_HOPPER: Source = Source {
+    name: "gemv/many_hopper.cu",
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("multiply.cuh"),
+        include_str!("cluster.cuh"),
+        include_str!("wgmma.cuh"),
+        include_str!("many_hopper.cu")
+    ),
+    archs: Archs::Hopper,
+    variants: &[
+        many_hopper!["half_t", "4", "16", "8", "0"],
+        many_hopper!["half_t", "4", "32", "7", "0"],
+        many_hopper!["bf16_t", "4", "64", "8", "0"],
+        many_hopper!["float", "8", "64", "4", "1"],
+    ],
+};
+
 /// Dense weights, f32 arithmetic.
 pub(super) static DENSE: Source = Source {
     name: "gemv/dense.cu",
@@ -121,4 +156,4 @@ pub(super) static READ: Source = Source {
 };
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] = &[&FEW, &MANY, &DENSE, &DENSE_TRANSPOSED, &READ];
+pub static SOURCES: &[&Source] = &[&FEW, &MANY, &MANY_HOPPER, &DENSE, &DENSE_TRANSPOSED, &READ];

@@ -53,6 +53,16 @@ __device__ __forceinline__ void store_shared_8(uint32_t to, uint32_t v) {
     asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
 }
 
+__device__ __forceinline__ void store_shared_word(uint32_t to, int v) {
+    asm volatile("st.shared.s32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ int load_shared_word(uint32_t from) {
+    int v;
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
+    return v;
+}
+
 // (column start, pointer, row stride) of up to four outputs that share the input; unused ones
 // start at INT_MAX.
 struct Outputs {
