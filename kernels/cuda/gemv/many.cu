@@ -7,10 +7,6 @@
 // sums meet in shared memory, and each block of the cluster adds up and writes a part of them: in
 // the same order every time.
 
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 1
-#endif
-
 constexpr int COLUMN_GROUPS = COLUMNS / 8;
 constexpr int COLUMN_BLOCK = COLUMN_GROUPS < 4 ? COLUMN_GROUPS : 4;
 constexpr int COLUMN_BLOCKS = COLUMN_GROUPS / COLUMN_BLOCK;
@@ -24,7 +20,7 @@ constexpr int TOTALS_STRIDE = OUTPUTS + 4;
 
 // Of the same parameters as `product_of_few`. Grid: (CLUSTER, outputs / OUTPUTS); dynamic shared
 // memory: the larger of STAGES · STAGE and COLUMNS · TOTALS_STRIDE words.
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
+extern "C" __global__ void __launch_bounds__(THREADS) CLUSTERED
     product_of_many(const Activation::Element* x, const float* x_scale, const Words* weights,
                     const float* w_scale, const T* bias, const T* residual, Outputs outputs,
                     int rows, int k, int n, int units, int block_size) {

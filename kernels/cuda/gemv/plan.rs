@@ -9,8 +9,6 @@ pub(super) const UNIT: usize = 64;
 const MAX_COLUMNS: usize = 64;
 /// Bytes of 16 sums with what keeps them in banks of their own: as in `few.cu`.
 pub(super) const PARTIAL_SUMS: usize = 80;
-/// Shared memory up to which `few.cu` takes activations: two blocks fit a multiprocessor.
-const FEW_SHARED: usize = 100 << 10;
 
 /// A kernel with what it is compiled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +51,13 @@ impl Many {
     /// Outputs of a block.
     pub fn outputs(&self) -> usize {
         16 * self.tiles * self.warps_n
+    }
+
+    /// Dynamic shared memory.
+    fn shared(&self, product: &Packed<'_>) -> usize {
+        let stride = self.chunk * UNIT * product.column_bytes() + padding(product);
+        let totals = self.columns * (self.outputs() + 4) * 4;
+        (self.stages * self.columns * stride).max(totals)
     }
 }
 
@@ -99,10 +104,9 @@ pub(super) fn max_rows(product: &Packed<'_>) -> usize {
 /// How `rows` rows are multiplied.
 pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -> Variant {
     let columns = rows * product.columns_a_row();
+    let most = properties.shared_memory_per_block as usize;
     let shape = match few(properties, product, columns) {
-        Shape::Few { warps, .. }
-            if columns > 8 || few_shared(product, columns, warps) > FEW_SHARED =>
-        {
+        Shape::Few { warps, .. } if columns > 8 || few_shared(product, columns, warps) > most => {
             match hopper(properties, product, columns) {
                 Some(shape) => Shape::Hopper(shape),
                 None => Shape::Many(many(properties, product, columns)),
@@ -178,17 +182,18 @@ fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Opti
 
 fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
     let columns = columns.next_power_of_two().clamp(8, MAX_COLUMNS);
-    // Floats are two bytes, and unpacked weights fill more registers.
-    let chunk = if product.column_bytes() == 2 { 4 } else { 8 };
+    // Unpacked to floats, weights of two tiles leave no registers for so many sums.
     let tiles = if product.column_bytes() == 2 && columns == MAX_COLUMNS { 1 } else { 2 };
-    let mut many = Many { columns, warps_n: 4, warps_k: 2, tiles, chunk, stages: 3, cluster: 1 };
+    let mut many = Many { columns, warps_n: 8, warps_k: 1, tiles, chunk: 4, stages: 3, cluster: 1 };
+    if many.shared(product) > properties.shared_memory_per_block as usize {
+        many.stages = 2;
+    }
     if properties.can_overlap() {
         let blocks = product.weights.n.div_ceil(many.outputs());
         let units = product.weights.padded_k / UNIT;
-        let most = 2 * properties.multiprocessors as usize;
         while many.cluster < 8
-            && blocks * many.cluster * 2 <= most
-            && units >= many.cluster * 2 * chunk
+            && blocks * many.cluster * 2 <= properties.multiprocessors as usize
+            && units >= many.cluster * 2 * many.chunk
         {
             many.cluster *= 2;
         }
@@ -201,11 +206,7 @@ impl Variant {
     pub fn shared(&self, product: &Packed<'_>, rows: usize) -> usize {
         match self.shape {
             Shape::Few { warps, .. } => few_shared(product, rows * product.columns_a_row(), warps),
-            Shape::Many(many) => {
-                let stride = many.chunk * UNIT * product.column_bytes() + padding(product);
-                let totals = many.columns * (many.outputs() + 4) * 4;
-                (many.stages * many.columns * stride).max(totals)
-            }
+            Shape::Many(many) => many.shared(product),
             Shape::Hopper(shape) => shape.shared(product.weights.padded_k / UNIT),
         }
     }
