@@ -74,36 +74,46 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int first_k = idle ? k : threadIdx.x / width;
     w += first;
 
+    const int batch = step * UNROLL;
+    const size_t step_n = (size_t)step * n;
     Vector v[UNROLL];
-    auto load = [&](int u, int i) {
-        if (i < k) v[u].load(w + (size_t)i * n);
-    };
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) load(u, first_k + u * step);
+    for (int u = 0; u < UNROLL; ++u) {
+        if (first_k + u * step < k) v[u].load(w + (first_k + u * step) * (size_t)n);
+    }
     let_next_kernel_start();
     wait_for_previous_kernel();
 
     const bool aligned = k * sizeof(T) % 16 == 0 && (uint64_t)x % 16 == 0;
-    const int chunk = CHUNK / (step * UNROLL) * (step * UNROLL);
+    const int chunk = CHUNK / batch * batch;
     float sums[ROWS][VECTOR] = {};
+    auto add = [&](const Vector& weights, const Inputs& a) {
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+            for (int j = 0; j < VECTOR; ++j) sums[r][j] += a.of_row[r] * weights.get(j);
+        }
+    };
     for (int start = 0; start < k; start += chunk) {
         if (start > 0) __syncthreads();
         fill(inputs, x, rows, k, start, min(chunk, k - start), aligned && start % 8 == 0);
         __syncthreads();
         const int end = min(start + chunk, k);
-        for (int i = start + first_k; i < end; i += step * UNROLL) {
+        for (int i = start + first_k; i < end; i += batch) {
+            const Inputs* now = inputs + (i - start);
+            const T* ahead = w + (size_t)(i + batch) * n;
+            if (i + 2 * batch - step < k) {
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const int at = i + u * step;
-                const Vector now = v[u];
-                load(u, at + step * UNROLL);
-                if (at < end) {
-                    const Inputs a = inputs[at - start];
+                for (int u = 0; u < UNROLL; ++u, now += step, ahead += step_n) {
+                    add(v[u], *now);
+                    v[u].load(ahead);
+                }
+            } else {
 #pragma unroll
-                    for (int r = 0; r < ROWS; ++r) {
-#pragma unroll
-                        for (int j = 0; j < VECTOR; ++j) sums[r][j] += a.of_row[r] * now.get(j);
-                    }
+                for (int u = 0; u < UNROLL; ++u, now += step, ahead += step_n) {
+                    const int at = i + u * step;
+                    if (at < end) add(v[u], *now);
+                    if (at + batch < k) v[u].load(ahead);
                 }
             }
         }
@@ -150,44 +160,57 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first = (blockIdx.x * WARPS + warp) * OUTPUTS_A_WARP;
 
+    constexpr int BATCH = STEP * UNROLL;
+    const T* row[OUTPUTS_A_WARP];
+#pragma unroll
+    for (int j = 0; j < OUTPUTS_A_WARP; ++j) {
+        row[j] = w + (size_t)min(first + j, n - 1) * k + lane * VECTOR;
+    }
     Vector v[UNROLL][OUTPUTS_A_WARP];
     auto load = [&](int u, int i) {
-        if (i >= k) return;
 #pragma unroll
-        for (int j = 0; j < OUTPUTS_A_WARP; ++j) {
-            v[u][j].load(w + (size_t)min(first + j, n - 1) * k + i);
-        }
+        for (int j = 0; j < OUTPUTS_A_WARP; ++j) v[u][j].load(row[j] + i + u * STEP);
     };
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) load(u, lane * VECTOR + u * STEP);
+    for (int u = 0; u < UNROLL; ++u) {
+        if (lane * VECTOR + u * STEP < k) load(u, 0);
+    }
     let_next_kernel_start();
     wait_for_previous_kernel();
 
     const bool aligned = k * sizeof(T) % 16 == 0 && (uint64_t)x % 16 == 0;
     float sums[ROWS][OUTPUTS_A_WARP] = {};
+    auto add = [&](const Vector (&weights)[OUTPUTS_A_WARP], const Inputs* a) {
+#pragma unroll
+        for (int e = 0; e < VECTOR; ++e) {
+            const Inputs now = a[e];
+#pragma unroll
+            for (int r = 0; r < ROWS; ++r) {
+#pragma unroll
+                for (int j = 0; j < OUTPUTS_A_WARP; ++j) {
+                    sums[r][j] += now.of_row[r] * weights[j].get(e);
+                }
+            }
+        }
+    };
     for (int chunk = 0; chunk < k; chunk += CHUNK) {
         if (chunk > 0) __syncthreads();
         fill(inputs, x, rows, k, chunk, min(CHUNK, k - chunk), aligned);
         __syncthreads();
-        for (int i = chunk + lane * VECTOR; i < min(chunk + CHUNK, k); i += STEP * UNROLL) {
+        for (int i = chunk; i < min(chunk + CHUNK, k); i += BATCH) {
+            const Inputs* now = inputs + (i - chunk + lane * VECTOR);
+            if (i + 2 * BATCH <= k) {
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const int at = i + u * STEP;
-                if (at >= k) continue;
-                Vector now[OUTPUTS_A_WARP];
+                for (int u = 0; u < UNROLL; ++u) {
+                    add(v[u], now + u * STEP);
+                    load(u, i + BATCH);
+                }
+            } else {
 #pragma unroll
-                for (int j = 0; j < OUTPUTS_A_WARP; ++j) now[j] = v[u][j];
-                load(u, at + STEP * UNROLL);
-#pragma unroll
-                for (int e = 0; e < VECTOR; ++e) {
-                    const Inputs a = inputs[at - chunk + e];
-#pragma unroll
-                    for (int r = 0; r < ROWS; ++r) {
-#pragma unroll
-                        for (int j = 0; j < OUTPUTS_A_WARP; ++j) {
-                            sums[r][j] += a.of_row[r] * now[j].get(e);
-                        }
-                    }
+                for (int u = 0; u < UNROLL; ++u) {
+                    const int at = i + lane * VECTOR + u * STEP;
+                    if (at < k) add(v[u], now + u * STEP);
+                    if (at + BATCH < k) load(u, i + BATCH);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Products with dense weights.
 
+use super::plan::PARTIAL_SUMS;
 use super::problem::DenseGemv;
 use super::sources::{DENSE, DENSE_TRANSPOSED};
 use crate::{Args, Element, Function, Gpu, GpuError, Launch, Source};
@@ -17,8 +18,8 @@ pub(super) struct DenseVariant {
 /// Which kernel, and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum DenseKernel {
-    /// `dense_transposed.cu`.
-    Tensor { warps: usize, unroll: usize, chunk: usize },
+    /// `dense_transposed.cu`; rows come in chunks of K where they don't fit shared memory.
+    Tensor { warps: usize, unroll: usize, in_chunks: bool },
     /// `dense.cu`.
     Vector(Vector),
 }
@@ -31,41 +32,57 @@ pub(super) struct Vector {
     pub vector: usize,
     pub rows: usize,
     pub warps: usize,
-    pub lanes_n: usize,
     pub unroll: usize,
-    pub chunk: usize,
-    pub outputs_a_warp: usize,
 }
 
+impl Vector {
+    /// Inputs in shared memory at a time.
+    fn chunk(&self) -> usize {
+        SHARED_FLOATS / self.rows
+    }
+
+    fn outputs_a_warp(&self) -> usize {
+        if self.rows == 1 { 1 } else { 2 }
+    }
+}
+
+/// Activations that `dense.cu` keeps in shared memory at a time.
+const SHARED_FLOATS: usize = 16 << 10;
+/// Inputs that `dense_transposed.cu` takes at a time, where it must.
+const CHUNK: usize = 4096;
+/// Bytes after a row of it.
+const PADDING: usize = 64;
+
 impl DenseVariant {
-    fn new(product: &DenseGemv, rows: usize) -> Self {
+    fn new(gpu: &Gpu, product: &DenseGemv, rows: usize) -> Self {
         let DenseGemv { k, n, element, trans_b, .. } = *product;
         let vector = 16 / element.bytes();
         let width = if trans_b { k } else { n };
         let is_aligned = width.is_multiple_of(vector) && product.w.0.is_multiple_of(16);
         let x_is_aligned = product.x.0.is_multiple_of(16);
         let kernel = if trans_b && element != Element::F32 && is_aligned && x_is_aligned {
-            DenseKernel::Tensor { warps: 8, unroll: 2, chunk: 4096 }
+            let whole = DenseKernel::Tensor { warps: 16, unroll: 2, in_chunks: false };
+            let most = gpu.properties().shared_memory_per_block as usize;
+            if (Self { element, kernel: whole }).shared(product, rows) <= most {
+                whole
+            } else {
+                DenseKernel::Tensor { warps: 8, unroll: 2, in_chunks: true }
+            }
         } else {
+            let vector = if is_aligned { vector } else { 1 };
             let rows = rows.next_power_of_two();
-            let outputs_a_warp = if rows == 1 { 1 } else { 2 };
-            DenseKernel::Vector(Vector {
-                transposed: trans_b,
-                vector: if is_aligned { vector } else { 1 },
-                rows,
-                warps: 8,
-                lanes_n: if n >= 8192 { 8 } else { 4 },
-                unroll: if rows == 8 { 4 } else { 8 },
-                chunk: if rows == 1 { 4096 } else { 2048 },
-                outputs_a_warp,
-            })
+            let unroll = if rows == 8 { 4 } else { 8 };
+            DenseKernel::Vector(Vector { transposed: trans_b, vector, rows, warps: 16, unroll })
         };
         Self { element, kernel }
     }
 
     pub fn kernel(&self) -> (&'static Source, &'static str) {
         match self.kernel {
-            DenseKernel::Tensor { .. } => (&DENSE_TRANSPOSED, "dense_product_transposed"),
+            DenseKernel::Tensor { in_chunks: false, .. } => {
+                (&DENSE_TRANSPOSED, "dense_product_transposed")
+            }
+            DenseKernel::Tensor { .. } => (&DENSE_TRANSPOSED, "dense_product_transposed_in_chunks"),
             DenseKernel::Vector(Vector { transposed: true, .. }) => {
                 (&DENSE, "dense_product_transposed")
             }
@@ -79,41 +96,63 @@ impl DenseVariant {
         let mut defines = vec![(name, element.to_owned())];
         let mut add = |name, value: usize| defines.push((name, value.to_string()));
         match self.kernel {
-            DenseKernel::Tensor { warps, unroll, chunk } => {
+            DenseKernel::Tensor { warps, unroll, .. } => {
                 add("IS_HALF", usize::from(self.element == Element::F16));
                 add("WARPS", warps);
                 add("UNROLL", unroll);
-                add("CHUNK", chunk);
+                add("CHUNK", CHUNK);
             }
             DenseKernel::Vector(v) => {
                 add("VECTOR", v.vector);
                 add("ROWS", v.rows);
                 add("WARPS", v.warps);
-                add("LANES_N", v.lanes_n);
                 add("UNROLL", v.unroll);
-                add("CHUNK", v.chunk);
-                add("OUTPUTS_A_WARP", v.outputs_a_warp);
+                add("CHUNK", v.chunk());
+                add("OUTPUTS_A_WARP", v.outputs_a_warp());
             }
         }
         defines
     }
 
-    fn launch(&self, product: &DenseGemv, rows: usize) -> Launch {
-        let (blocks, warps, shared) = match self.kernel {
-            DenseKernel::Tensor { warps, chunk, .. } => {
-                (product.n.div_ceil(16), warps, rows * (chunk * 2 + 64))
+    fn shared(&self, product: &DenseGemv, rows: usize) -> usize {
+        match self.kernel {
+            DenseKernel::Tensor { warps, in_chunks: false, .. } => {
+                let k = product.k.next_multiple_of(64);
+                rows * (2 * k + PADDING + 2 * warps * PARTIAL_SUMS)
             }
-            DenseKernel::Vector(v) if v.transposed => {
-                (product.n.div_ceil(v.warps * v.outputs_a_warp), v.warps, v.chunk * v.rows * 4)
+            DenseKernel::Tensor { warps, .. } => {
+                rows * (2 * CHUNK + PADDING + warps * PARTIAL_SUMS)
             }
-            DenseKernel::Vector(v) => {
-                let outputs = v.lanes_n * v.vector;
-                let shared = v.chunk.max(v.warps * outputs) * v.rows * 4;
-                (product.n.div_ceil(outputs), v.warps, shared)
-            }
-        };
-        Launch::linear(blocks, 32 * warps as u32).with_shared(shared).overlapping()
+            DenseKernel::Vector(v) => 4 * (v.chunk() * v.rows).max(32 * v.warps * v.vector),
+        }
     }
+
+    fn launch(&self, gpu: &Gpu, product: &DenseGemv, rows: usize) -> Launch {
+        let (n, multiprocessors) = (product.n, gpu.properties().multiprocessors as usize);
+        let (blocks, warps) = match self.kernel {
+            DenseKernel::Tensor { warps, in_chunks: false, .. } => {
+                (n.div_ceil(16).min(multiprocessors), warps)
+            }
+            DenseKernel::Tensor { warps, .. } => (n.div_ceil(16), warps),
+            DenseKernel::Vector(v) if v.transposed => {
+                (n.div_ceil(v.warps * v.outputs_a_warp()), v.warps)
+            }
+            DenseKernel::Vector(v) => (n.div_ceil(v.vector).div_ceil(width(gpu, v, n)), v.warps),
+        };
+        Launch::linear(blocks, 32 * warps as u32)
+            .with_shared(self.shared(product, rows))
+            .overlapping()
+    }
+}
+
+/// Vectors of outputs of a block of `dense_product`, so that all multiprocessors have the same.
+fn width(gpu: &Gpu, v: Vector, n: usize) -> usize {
+    /// At least 64 bytes of a row of weights, and two threads or more an output.
+    const RANGE: (usize, usize) = (4, 256);
+    let vectors = n.div_ceil(v.vector);
+    let multiprocessors = gpu.properties().multiprocessors as usize;
+    let waves = vectors.div_ceil(multiprocessors * RANGE.1);
+    vectors.div_ceil(multiprocessors * waves).clamp(RANGE.0, RANGE.1)
 }
 
 /// Multiplies, as many rows at a time as a kernel takes.
@@ -128,8 +167,8 @@ pub(super) fn run(
     for first in (0..product.rows).step_by(MAX_ROWS) {
         let rows = MAX_ROWS.min(product.rows - first);
         let part = DenseGemv { x: product.x.offset(first * k * bytes), ..*product };
-        let variant = DenseVariant::new(&part, rows);
-        let args = Args::new()
+        let variant = DenseVariant::new(gpu, &part, rows);
+        let mut args = Args::new()
             .ptr(part.x)
             .ptr(product.w)
             .optional(product.bias)
@@ -139,7 +178,10 @@ pub(super) fn run(
             .size(rows)
             .size(k)
             .size(n);
-        gpu.launch(&function(&variant)?, variant.launch(product, rows), &args)?;
+        if let DenseKernel::Vector(v @ Vector { transposed: false, .. }) = variant.kernel {
+            args = args.size(width(gpu, v, n));
+        }
+        gpu.launch(&function(&variant)?, variant.launch(gpu, product, rows), &args)?;
     }
     Ok(())
 }

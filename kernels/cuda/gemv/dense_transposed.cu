@@ -31,6 +31,15 @@ __device__ __forceinline__ Words load_shared(uint32_t at) {
 struct Unit {
     Words w[2][2];
 
+    // The same where nothing is beyond k; `at` of both rows.
+    __device__ __forceinline__ void load_whole(const T* row0, const T* row1) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            w[half][0] = load_once(row0 + half * 32);
+            w[half][1] = load_once(row1 + half * 32);
+        }
+    }
+
     __device__ __forceinline__ void load(const T* row0, const T* row1, int at, int k, int t) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -103,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int g = lane / 4, t = lane % 4, n_tiles = (n + 15) / 16;
     const int units = (k + UNIT - 1) / UNIT, share = (units + WARPS - 1) / WARPS;
     const int begin = min(warp * share, units), count = min(share, units - begin);
-    const int padded = (share + UNROLL - 1) / UNROLL * UNROLL;
+    const bool whole = (begin + count) * UNIT <= k;
 
     Unit w_units[UNROLL];
     auto load = [&](int u, int tile, int i) {
@@ -121,20 +130,33 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const uint32_t mine = shared_address(columns) + begin * (UNIT * 2);
     fill<32>(mine, stride, x, rows, k, begin * UNIT, count * UNIT, lane);
     __syncwarp();
-    const uint32_t at = mine + min(g, rows - 1) * stride + t * 16;
+    uint32_t at = mine + min(g, rows - 1) * stride + t * 16;
+    keep(at);
     const int n_partial = rows * RED;
     float* partial = (float*)((char*)columns + rows * stride);
     float* other = partial + WARPS * n_partial;
     for (int tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
         float sums[2][4] = {};
-        for (int start = 0; start < padded; start += UNROLL) {
+        for (int start = 0; start < share; start += UNROLL) {
+            // What is to be read after this batch: the next one of the tile, or of the next tile.
+            const bool wrap = start + UNROLL >= share;
+            const int next_tile = wrap ? tile + gridDim.x : tile, next = wrap ? 0 : start + UNROLL;
+            const int n_next = next_tile < n_tiles ? count - next : 0;
+            if (count - start >= UNROLL && n_next >= UNROLL && whole) {
+                const size_t from = (size_t)(begin + next) * UNIT + t * 8;
+                const T* row0 = w + (size_t)min(next_tile * 16 + g, n - 1) * k + from;
+                const T* row1 = w + (size_t)min(next_tile * 16 + g + 8, n - 1) * k + from;
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const int i = start + u;
-                const Unit now = w_units[u];
-                const bool next = i + UNROLL >= padded;
-                load(u, next ? tile + gridDim.x : tile, next ? u : i + UNROLL);
-                if (i < count) now.multiply(sums, at + i * (UNIT * 2));
+                for (int u = 0; u < UNROLL; ++u) {
+                    w_units[u].multiply(sums, at + (start + u) * (UNIT * 2));
+                    w_units[u].load_whole(row0 + u * UNIT, row1 + u * UNIT);
+                }
+            } else {
+#pragma unroll
+                for (int u = 0; u < UNROLL; ++u) {
+                    if (start + u < count) w_units[u].multiply(sums, at + (start + u) * (UNIT * 2));
+                    load(u, next_tile, next + u);
+                }
             }
         }
         store_partial(partial + warp * n_partial, sums, rows, g, t);

@@ -6,14 +6,6 @@
 // UNROLL units ahead, past the end of one set of outputs into the next; the first ones, which don't
 // depend on the kernel before, are asked for before this one waits for that.
 
-template <int N>
-__device__ __forceinline__ void load_unit(Words (&w)[N], const Words* weights, int unit) {
-#pragma unroll
-    for (int piece = 0; piece < N; ++piece) {
-        w[piece] = load_once(weights + (size_t)(unit * N + piece) * 32);
-    }
-}
-
 // x [rows, k] (int8 codes with x_scale [rows], or floats), weights packed, w_scale [n] or
 // [k / block_size, n], bias [n]?, residual [rows, n]?; `units` is the padded k in units.
 // Grid: at most outputs / 16; dynamic shared memory: columns · (padded k · bytes + padding), then two
@@ -31,20 +23,26 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
     const int n_tiles = (n + 15) / 16;
     const int share = (units + WARPS - 1) / WARPS, begin = min(warp * share, units);
     const int count = min(share, units - begin);
-    // Units of one tile, with room: slot u of the registers holds units u, u + UNROLL, …
-    const int padded = (share + UNROLL - 1) / UNROLL * UNROLL;
 
+    // Units begin..begin + count of tile after tile, UNROLL at a time.
+    constexpr int UNIT_WORDS = PIECES * 32;
+    weights += (size_t)begin * UNIT_WORDS + lane;
+    const Groups groups(w_scale, n, block_size);
     Words w[UNROLL][PIECES];
     GroupScales scales[UNROLL];
-    auto load = [&](int u, int tile, int i) {
-        if (i < count && tile < n_tiles) {
-            load_unit(w[u], weights + (size_t)tile * units * (PIECES * 32) + lane, begin + i);
-            scales[u].load(w_scale, begin + i, block_size, n, n - 1, tile * 16 + g,
-                           tile * 16 + g + 8);
-        }
-    };
+    auto load = [&](int u, const Words* batch, int tile, int start) {
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) load(u, blockIdx.x, u);
+        for (int piece = 0; piece < PIECES; ++piece) {
+            w[u][piece] = load_once(batch + u * UNIT_WORDS + piece * 32);
+        }
+        scales[u].load(groups, begin + start + u, tile * 16 + g);
+    };
+    const size_t tile_words = (size_t)units * UNIT_WORDS;
+    const Words* batch = weights + blockIdx.x * tile_words;
+#pragma unroll
+    for (int u = 0; u < UNROLL; ++u) {
+        if (u < count) load(u, batch, blockIdx.x, 0);
+    }
 
     // Each of the first threads finishes an output of each tile.
     const int row = threadIdx.x / 16;
@@ -66,27 +64,47 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
     const int n_columns = rows * A::COLUMNS_A_ROW, n_partial = n_columns * RED;
     Total* partial = (Total*)((char*)columns + n_columns * stride);
     Total* other = partial + WARPS * n_partial;
-    const uint32_t at = mine + A::lane_offset(lane, stride, n_columns - 1);
+    uint32_t at = mine + A::lane_offset(lane, stride, n_columns - 1);
+    keep(at);
     for (int tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
         const int output = tile * 16 + threadIdx.x % 16;
         const float added = row < rows ? epilogue.residual_at(row, output, n) : 0.0f;
-        Sums<2> sums;
-        for (int start = 0; start < padded; start += UNROLL) {
+        Total sums[2][1][1][4] = {};
+        auto multiply = [&](int u, int start) {
+            const A::Weights a[1] = {A::unpack(w[u])};
+            const A::Fragment f[1] = {A::load(at + (start + u) * (UNIT * A::BYTES))};
+            const GroupScales scale[1] = {scales[u]};
+            add_unit<1, 1, 2>(sums, a, f, scale);
+        };
+        for (int start = 0; start < share; start += UNROLL) {
+            // What is to be read after this batch: the next one of the tile, or of the next tile.
+            int next_tile = tile, next = start + UNROLL;
+            batch += UNROLL * UNIT_WORDS;
+            if (next >= share) {
+                next_tile = tile + gridDim.x, next = 0;
+                batch = weights + next_tile * tile_words;
+            }
+            const int n_next = next_tile < n_tiles ? count - next : 0;
+            if (count - start >= UNROLL && n_next >= UNROLL) {
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const int i = start + u;
-                const auto a = A::unpack(w[u]);
-                const GroupScales scale = scales[u];
-                const bool next = i + UNROLL >= padded;
-                load(u, next ? tile + gridDim.x : tile, next ? u : i + UNROLL);
-                if (i < count) sums.add(a, A::load(at + i * (UNIT * A::BYTES)), scale);
+                for (int u = 0; u < UNROLL; ++u) {
+                    multiply(u, start);
+                    load(u, batch, next_tile, next);
+                }
+            } else {
+#pragma unroll
+                for (int u = 0; u < UNROLL; ++u) {
+                    if (u < count - start) multiply(u, start);
+                    if (u < n_next) load(u, batch, next_tile, next);
+                }
             }
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int column = 2 * t + i % 2;
             if (column < n_columns) {
-                partial[warp * n_partial + column * RED + g + i / 2 * 8] = sums.total(i);
+                partial[warp * n_partial + column * RED + g + i / 2 * 8] =
+                    sums[0][0][0][i] + sums[1][0][0][i];
             }
         }
         // One barrier a tile: who overwrites a buffer has met those who read it at the next one.

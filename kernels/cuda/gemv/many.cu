@@ -7,11 +7,9 @@
 // sums meet in shared memory, and each block of the cluster adds up and writes a part of them: in
 // the same order every time.
 
-#ifndef MIN_BLOCKS
-#define MIN_BLOCKS 1
-#endif
-
 constexpr int COLUMN_GROUPS = COLUMNS / 8;
+constexpr int COLUMN_BLOCK = COLUMN_GROUPS < 4 ? COLUMN_GROUPS : 4;
+constexpr int COLUMN_BLOCKS = COLUMN_GROUPS / COLUMN_BLOCK;
 constexpr int WARPS_ALL = WARPS_N * WARPS_K;
 constexpr int THREADS = 32 * WARPS_ALL;
 constexpr int OUTPUTS = 16 * TILES * WARPS_N;
@@ -22,7 +20,7 @@ constexpr int TOTALS_STRIDE = OUTPUTS + 4;
 
 // Of the same parameters as `product_of_few`. Grid: (CLUSTER, outputs / OUTPUTS); dynamic shared
 // memory: the larger of STAGES · STAGE and COLUMNS · TOTALS_STRIDE words.
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
+extern "C" __global__ void __launch_bounds__(THREADS) CLUSTERED
     product_of_many(const Activation::Element* x, const float* x_scale, const Words* weights,
                     const float* w_scale, const T* bias, const T* residual, Outputs outputs,
                     int rows, int k, int n, int units, int block_size) {
@@ -39,23 +37,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
     const int begin = min(rank * share, units), end = min(begin + share, units);
     const int n_chunks = (end - begin + CHUNK - 1) / CHUNK;
 
+    // Tiles beyond the outputs are read as the last one, and not written.
+    const int n_tiles = (n + 15) / 16;
+    const Words* of_tile[TILES];
+#pragma unroll
+    for (int i = 0; i < TILES; ++i) {
+        const size_t tile = min(mine / 16 + i, n_tiles - 1);
+        of_tile[i] = weights + (tile * units + begin + warp_k) * (PIECES * 32) + lane;
+    }
+    const Groups groups(w_scale, n, block_size);
     Words w[UNITS_A_WARP][TILES][PIECES];
     GroupScales scales[UNITS_A_WARP][TILES];
-    const int n_tiles = (n + 15) / 16;
-    auto load = [&](int u, int unit) {
-        if (unit >= end) return;
+    auto load = [&](int u, int chunk) {
+        const int unit = chunk * CHUNK + u * WARPS_K;
 #pragma unroll
         for (int i = 0; i < TILES; ++i) {
-            const int tile = min(mine / 16 + i, n_tiles - 1);
-            const Words* from = weights + ((size_t)tile * units + unit) * (PIECES * 32) + lane;
 #pragma unroll
-            for (int piece = 0; piece < PIECES; ++piece) w[u][i][piece] = load_once(from + piece * 32);
-            const int output = mine + i * 16 + g;
-            scales[u][i].load(w_scale, unit, block_size, n, n - 1, output, output + 8);
+            for (int piece = 0; piece < PIECES; ++piece) {
+                w[u][i][piece] = load_once(of_tile[i] + (unit * PIECES + piece) * 32);
+            }
+            scales[u][i].load(groups, begin + warp_k + unit, mine + i * 16 + g);
         }
     };
+    // Units of a chunk that this warp has to do with.
+    auto count = [&](int chunk) {
+        return (end - begin - chunk * CHUNK - warp_k + WARPS_K - 1) / WARPS_K;
+    };
 #pragma unroll
-    for (int u = 0; u < UNITS_A_WARP; ++u) load(u, begin + warp_k + u * WARPS_K);
+    for (int u = 0; u < UNITS_A_WARP; ++u) {
+        if (u < count(0)) load(u, 0);
+    }
 
     let_next_kernel_start();
     wait_for_previous_kernel();
@@ -76,34 +87,48 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
 #pragma unroll
     for (int c = 0; c < COLUMN_GROUPS; ++c) {
         const int last = min(7, max(0, n_columns - 1 - c * 8));
-        offsets[c] = base + c * 8 * STRIDE + A::lane_offset(lane, STRIDE, last);
+        offsets[c] = base + c * 8 * STRIDE + A::lane_offset(lane, STRIDE, last) +
+                     warp_k * (UNIT * A::BYTES);
+        keep(offsets[c]);
     }
-    Sums<1> sums[TILES][COLUMN_GROUPS];
+    Total sums[COLUMN_BLOCKS][1][TILES][COLUMN_BLOCK][4] = {};
+    auto multiply = [&](int u, int stage) {
+        A::Weights a[TILES];
+        GroupScales scale[TILES];
+#pragma unroll
+        for (int i = 0; i < TILES; ++i) {
+            a[i] = A::unpack(w[u][i]);
+            scale[i] = scales[u][i];
+        }
+        const int at = stage + u * (WARPS_K * UNIT * A::BYTES);
+#pragma unroll
+        for (int block = 0; block < COLUMN_BLOCKS; ++block) {
+            A::Fragment f[COLUMN_BLOCK];
+#pragma unroll
+            for (int c = 0; c < COLUMN_BLOCK; ++c) {
+                f[c] = A::load(offsets[block * COLUMN_BLOCK + c] + at);
+            }
+            add_unit<TILES, COLUMN_BLOCK, 1>(sums[block], a, f, scale);
+        }
+    };
 
     for (int chunk = 0; chunk < n_chunks; ++chunk) {
         wait_for_copies<STAGES - 2>();
         __syncthreads();
         fill(chunk + STAGES - 1);
         const int stage = chunk % STAGES * STAGE;
+        const int n_now = count(chunk), n_next = count(chunk + 1);
+        if (n_now >= UNITS_A_WARP && n_next >= UNITS_A_WARP) {
 #pragma unroll
-        for (int u = 0; u < UNITS_A_WARP; ++u) {
-            const int in_chunk = warp_k + u * WARPS_K, unit = begin + chunk * CHUNK + in_chunk;
-            if (unit < end) {
-                A::Weights a[TILES];
-                GroupScales scale[TILES];
+            for (int u = 0; u < UNITS_A_WARP; ++u) {
+                multiply(u, stage);
+                load(u, chunk + 1);
+            }
+        } else {
 #pragma unroll
-                for (int i = 0; i < TILES; ++i) {
-                    a[i] = A::unpack(w[u][i]);
-                    scale[i] = scales[u][i];
-                }
-                load(u, unit + CHUNK);
-                const int at = stage + in_chunk * (UNIT * A::BYTES);
-#pragma unroll
-                for (int c = 0; c < COLUMN_GROUPS; ++c) {
-                    const auto f = A::load(offsets[c] + at);
-#pragma unroll
-                    for (int i = 0; i < TILES; ++i) sums[i][c].add(a[i], f, scale[i]);
-                }
+            for (int u = 0; u < UNITS_A_WARP; ++u) {
+                if (u < n_now) multiply(u, stage);
+                if (u < n_next) load(u, chunk + 1);
             }
         }
     }
@@ -122,7 +147,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
                 for (int j = 0; j < 4; ++j) {
                     Total* to = totals + (c * 8 + 2 * t + j % 2) * TOTALS_STRIDE +
                                 warp_n * (16 * TILES) + i * 16 + g + j / 2 * 8;
-                    *to = turn == 0 ? sums[i][c].total(j) : *to + sums[i][c].total(j);
+                    const Total sum = sums[c / COLUMN_BLOCK][0][i][c % COLUMN_BLOCK][j];
+                    *to = turn == 0 ? sum : *to + sum;
                 }
             }
         }

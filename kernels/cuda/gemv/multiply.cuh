@@ -1,9 +1,7 @@
 // Activations as operand B of tensor-core products, with packed weights as operand A: the result
 // is 16 outputs (rows) by 8 columns, a column an activation row, or a third of one.
 //
-// A unit is 64 inputs: one piece (16 bytes a lane) of 4-bit weights, two of 8-bit ones. The two
-// halves of a unit have accumulators of their own: their chains overlap, and a group of 32 inputs
-// has its sum.
+// A unit is 64 inputs: one piece (16 bytes a lane) of 4-bit weights, two of 8-bit ones.
 
 #if BITS == 4
 constexpr int PIECES = 1;
@@ -12,6 +10,14 @@ constexpr int PIECES = 2;
 #endif
 
 constexpr int UNIT = 64;
+
+// A register of its own: what `wgmma` reads must not be the target of a load.
+__device__ __forceinline__ uint32_t copy_word(uint32_t v) {
+#if COPY_WEIGHTS
+    asm volatile("mov.b32 %0, %0;" : "+r"(v));
+#endif
+    return v;
+}
 
 // Exact sums of int8 codes.
 struct Codes {
@@ -40,8 +46,12 @@ struct Codes {
             a.high[i] = words[i] & 0xF0F0F0F0u;
         }
 #else
-        a.low[0] = w[0].x, a.low[1] = w[0].y, a.low[2] = w[0].z, a.low[3] = w[0].w;
-        a.high[0] = w[1].x, a.high[1] = w[1].y, a.high[2] = w[1].z, a.high[3] = w[1].w;
+        const uint32_t words[8] = {w[0].x, w[0].y, w[0].z, w[0].w, w[1].x, w[1].y, w[1].z, w[1].w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            a.low[i] = copy_word(words[i]);
+            a.high[i] = copy_word(words[i + 4]);
+        }
 #endif
         return a;
     }
@@ -66,10 +76,10 @@ struct Codes {
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
 
-    __device__ static void multiply(int (&low)[4], int (&high)[4], const Weights& a,
-                                    const Fragment& f) {
-        mma(low, a.low, f.b[0], f.b[1]);
-        mma(high, a.high, f.b[2], f.b[3]);
+    // Step i of a unit.
+    static constexpr int STEPS = 2;
+    __device__ static void step(int (&c)[4], const Weights& a, const Fragment& f, int i) {
+        mma(c, i == 0 ? a.low : a.high, f.b[2 * i], f.b[2 * i + 1]);
     }
 
     // Copies a value that has no 16-byte neighbours.
@@ -151,12 +161,9 @@ struct Floats {
         return a;
     }
 
-    __device__ static void multiply(float (&low)[4], float (&high)[4], const Weights& a,
-                                    const Fragment& f) {
-        mma(low, a.a[0], f.b[0][0], f.b[0][1]);
-        mma(high, a.a[2], f.b[2][0], f.b[2][1]);
-        mma(low, a.a[1], f.b[1][0], f.b[1][1]);
-        mma(high, a.a[3], f.b[3][0], f.b[3][1]);
+    static constexpr int STEPS = 4;
+    __device__ static void step(float (&c)[4], const Weights& a, const Fragment& f, int i) {
+        mma(c, a.a[i], f.b[i][0], f.b[i][1]);
     }
 
     __device__ static void store(uint32_t to, uint32_t, E v, bool valid) {
@@ -314,10 +321,9 @@ __device__ __forceinline__ void fill_by_warp(uint32_t to, int stride, const Acti
                                              int lane) {
     using A = Activation;
     constexpr int PIECE = 16 / A::BYTES;
-    if (A::COLUMNS_A_ROW > 1 || !aligned) {
-        fill_columns_singly<32>(to, stride, x, rows, k, first, count, lane);
-        return;
-    }
+    aligned = aligned && A::COLUMNS_A_ROW == 1;
+    if (!aligned) fill_columns_singly<32>(to, stride, x, rows, k, first, count, lane);
+    if (!aligned) return;
     for (int r = 0; r < rows; ++r) {
         for (int i = lane; i < count / PIECE; i += 32) {
             copy_piece(to + r * stride + i * 16, x + (size_t)r * k, first + i * PIECE, k);
@@ -346,60 +352,86 @@ __device__ __forceinline__ void fill_by_block(uint32_t to, int stride, const Act
     }
 }
 
-// Scales of the groups of one unit, of outputs g and g + 8.
+// Which scales belong to a unit.
+struct Groups {
+    const float* scales;  // [k / block_size, n]
+    int n;
+    float units_a_block;
+
+    __device__ __forceinline__ Groups(const float* scales, int n, int block_size)
+        : scales(scales), n(n), units_a_block((float)UNIT / (float)block_size) {}
+
+    // Row of the scales of an input, given in units; the quotient is exact enough by far.
+    __device__ __forceinline__ const float* row(float unit) const {
+        return scales + (size_t)(int)((unit + 0.25f) * units_a_block) * n;
+    }
+};
+
+// Scales of the groups of one unit, of outputs `output` and `output` + 8.
 struct GroupScales {
 #if GROUP == 32
-    float low[2], high[2];
+    float of_half[2][2];
 #elif GROUP == 64
-    float both[2];
+    float of_unit[2];
 #endif
 
-    __device__ __forceinline__ void load(const float* scales, int unit, int block_size, int n,
-                                         int n_last, int n0, int n1) {
+    __device__ __forceinline__ void load(const Groups& groups, int unit, int output) {
+#if GROUP > 0
+        const int n0 = min(output, groups.n - 1), n1 = min(output + 8, groups.n - 1);
+        const float* row = groups.row((float)unit);
 #if GROUP == 32
-        const float* first = scales + (size_t)(unit * UNIT / block_size) * n;
-        const float* second = scales + (size_t)((unit * UNIT + 32) / block_size) * n;
-        low[0] = load_constant(first + min(n0, n_last));
-        low[1] = load_constant(first + min(n1, n_last));
-        high[0] = load_constant(second + min(n0, n_last));
-        high[1] = load_constant(second + min(n1, n_last));
-#elif GROUP == 64
-        const float* row = scales + (size_t)(unit * UNIT / block_size) * n;
-        both[0] = load_constant(row + min(n0, n_last));
-        both[1] = load_constant(row + min(n1, n_last));
+        const float* second = groups.row((float)unit + 0.5f);
+        of_half[0][0] = load_constant(row + n0), of_half[0][1] = load_constant(row + n1);
+        of_half[1][0] = load_constant(second + n0), of_half[1][1] = load_constant(second + n1);
+#else
+        of_unit[0] = load_constant(row + n0), of_unit[1] = load_constant(row + n1);
+#endif
 #endif
     }
 };
 
-// Sums of 16 outputs × 8 columns. A warp with few of them wants CHAINS = 2, so that one product
-// does not wait for the other.
-template <int CHAINS>
-struct Sums {
-    Total sums[CHAINS][4] = {};
-
-    __device__ __forceinline__ void add(const Activation::Weights& a, const Activation::Fragment& f,
-                                        const GroupScales& scales) {
+// Adds the products of a unit to sums of N_TILES · 16 outputs × N_FRAGMENTS · 8 columns. Each result has
+// N_CHAINS sums: a product waits for the one before it in its chain, so there should be many chains.
+template <int N_TILES, int N_FRAGMENTS, int N_CHAINS>
+__device__ __forceinline__ void add_unit(Total (&sums)[N_CHAINS][N_TILES][N_FRAGMENTS][4],
+                                         const Activation::Weights (&a)[N_TILES],
+                                         const Activation::Fragment (&f)[N_FRAGMENTS],
+                                         const GroupScales (&scales)[N_TILES]) {
+    using A = Activation;
 #if GROUP == 0
-        Activation::multiply(sums[0], sums[CHAINS - 1], a, f);
-#else
-        Activation::Sum low[4] = {}, high[4] = {};
-        Activation::multiply(low, high, a, f);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-#if GROUP == 32
-            sums[0][i] += scales.low[i / 2] * (float)low[i];
-            sums[CHAINS - 1][i] += scales.high[i / 2] * (float)high[i];
-#else
-            sums[0][i] += scales.both[i / 2] * (float)(low[i] + high[i]);
-#endif
+    for (int step = 0; step < A::STEPS; ++step) {
+#pragma unroll
+        for (int c = 0; c < N_FRAGMENTS; ++c) {
+#pragma unroll
+            for (int i = 0; i < N_TILES; ++i) A::step(sums[step % N_CHAINS][i][c], a[i], f[c], step);
         }
+    }
+#else
+#pragma unroll
+    for (int c = 0; c < N_FRAGMENTS; ++c) {
+#pragma unroll
+        for (int i = 0; i < N_TILES; ++i) {
+            A::Sum of_half[2][4] = {};
+#pragma unroll
+            for (int step = 0; step < A::STEPS; ++step) {
+                // Steps in an order that alternates between the halves.
+                const int half = step % 2, at = half * (A::STEPS / 2) + step / 2;
+                A::step(of_half[half], a[i], f[c], at);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+#if GROUP == 32
+                sums[0][i][c][j] += scales[i].of_half[0][j / 2] * (float)of_half[0][j];
+                sums[0][i][c][j] += scales[i].of_half[1][j / 2] * (float)of_half[1][j];
+#else
+                sums[0][i][c][j] += scales[i].of_unit[j / 2] * (float)(of_half[0][j] + of_half[1][j]);
 #endif
+            }
+        }
     }
-
-    __device__ __forceinline__ Total total(int i) const {
-        return CHAINS == 1 ? sums[0][i] : sums[0][i] + sums[CHAINS - 1][i];
-    }
-};
+#endif
+}
 
 // The result of one output from its sum: scales of weight and row, bias, residual.
 struct Epilogue {

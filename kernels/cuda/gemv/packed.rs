@@ -2,7 +2,7 @@
 
 use super::plan::{Shape, UNIT, Variant, max_rows, plan};
 use super::problem::Packed;
-use super::sources::{FEW, MANY};
+use super::sources::{FEW, MANY, MANY_HOPPER};
 use crate::{Args, Function, Gpu, GpuError, Launch, Source};
 
 /// The source and entry of a variant.
@@ -10,6 +10,7 @@ pub(super) fn kernel(variant: &Variant) -> (&'static Source, &'static str) {
     match variant.shape {
         Shape::Few { .. } => (&FEW, "product_of_few"),
         Shape::Many(_) => (&MANY, "product_of_many"),
+        Shape::Hopper(_) => (&MANY_HOPPER, "product_of_many"),
     }
 }
 
@@ -24,18 +25,24 @@ pub(super) fn run(
     for first in (0..product.rows).step_by(step) {
         let rows = step.min(product.rows - first);
         let variant = plan(gpu.properties(), product, rows);
-        let launch = launch(&variant, product, rows);
+        let launch = launch(gpu, &variant, product, rows);
         gpu.launch(&function(&variant)?, launch, &args(product, first, rows))?;
     }
     Ok(())
 }
 
-fn launch(variant: &Variant, product: &Packed<'_>, rows: usize) -> Launch {
-    let n = product.weights.n;
+fn launch(gpu: &Gpu, variant: &Variant, product: &Packed<'_>, rows: usize) -> Launch {
+    let (n, multiprocessors) = (product.weights.n, gpu.properties().multiprocessors as usize);
     let (grid, warps) = match variant.shape {
-        Shape::Few { warps, .. } => ([n.div_ceil(16), 1, 1], warps),
+        Shape::Few { warps, blocks, .. } => {
+            ([n.div_ceil(16).min(multiprocessors * blocks), 1, 1], warps)
+        }
         Shape::Many(many) => {
             ([many.cluster, n.div_ceil(many.outputs()), 1], many.warps_n * many.warps_k)
+        }
+        Shape::Hopper(shape) => {
+            let clusters = n.div_ceil(shape.outputs()).min(shape.clusters(multiprocessors));
+            ([shape.cluster, clusters, 1], 4 * shape.groups_n * shape.groups_k)
         }
     };
     let shared = variant.shared(product, rows) as u32;

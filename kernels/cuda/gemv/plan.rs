@@ -7,8 +7,8 @@ use crate::{Element, Properties};
 pub(super) const UNIT: usize = 64;
 /// Columns of one launch at most.
 const MAX_COLUMNS: usize = 64;
-/// Shared memory up to which `few.cu` takes activations: two blocks fit a multiprocessor.
-const FEW_SHARED: usize = 100 << 10;
+/// Bytes of 16 sums with what keeps them in banks of their own: as in `few.cu`.
+pub(super) const PARTIAL_SUMS: usize = 80;
 
 /// A kernel with what it is compiled with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,10 +24,12 @@ pub(super) struct Variant {
 /// Which kernel, and its constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
-    /// `few.cu`.
-    Few { warps: usize, unroll: usize },
+    /// `few.cu`, with so many blocks a multiprocessor.
+    Few { warps: usize, unroll: usize, blocks: usize },
     /// `many.cu`.
     Many(Many),
+    /// `many_hopper.cu`.
+    Hopper(Hopper),
 }
 
 /// The constants of `many.cu`.
@@ -50,6 +52,48 @@ impl Many {
     pub fn outputs(&self) -> usize {
         16 * self.tiles * self.warps_n
     }
+
+    /// Dynamic shared memory.
+    fn shared(&self, product: &Packed<'_>) -> usize {
+        let stride = self.chunk * UNIT * product.column_bytes() + padding(product);
+        let totals = self.columns * (self.outputs() + 4) * 4;
+        (self.stages * self.columns * stride).max(totals)
+    }
+}
+
+/// The constants of `many_hopper.cu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Hopper {
+    pub columns: usize,
+    /// Groups of four warps along the outputs.
+    pub groups_n: usize,
+    /// Groups of four warps that share a block's part of K.
+    pub groups_k: usize,
+    pub unroll: usize,
+    /// Blocks that share K.
+    pub cluster: usize,
+}
+
+impl Hopper {
+    /// Outputs of a block at a time.
+    pub fn outputs(&self) -> usize {
+        64 * self.groups_n
+    }
+
+    /// Blocks that are on the device at once, in clusters: those of one are in one part of the
+    /// device, of which each has 16 multiprocessors at least.
+    pub fn clusters(&self, multiprocessors: usize) -> usize {
+        match self.cluster {
+            1 | 2 => multiprocessors / self.cluster,
+            cluster => (multiprocessors / 16 * (16 / cluster)).max(1),
+        }
+    }
+
+    /// Dynamic shared memory.
+    fn shared(&self, units: usize) -> usize {
+        let pairs = units.div_ceil(self.cluster).div_ceil(2);
+        1024 + self.columns * (pairs * 2 * UNIT + 2 * 4 * (self.outputs() + 4))
+    }
 }
 
 /// Rows that one launch takes.
@@ -60,10 +104,15 @@ pub(super) fn max_rows(product: &Packed<'_>) -> usize {
 /// How `rows` rows are multiplied.
 pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -> Variant {
     let columns = rows * product.columns_a_row();
-    let shape = if columns <= 8 && few_shared(product, columns) <= FEW_SHARED {
-        few(product)
-    } else {
-        Shape::Many(many(properties, product, columns))
+    let most = properties.shared_memory_per_block as usize;
+    let shape = match few(properties, product, columns) {
+        Shape::Few { warps, .. } if columns > 8 || few_shared(product, columns, warps) > most => {
+            match hopper(properties, product, columns) {
+                Some(shape) => Shape::Hopper(shape),
+                None => Shape::Many(many(properties, product, columns)),
+            }
+        }
+        few => few,
     };
     Variant {
         element: product.element,
@@ -79,31 +128,72 @@ fn padding(product: &Packed<'_>) -> usize {
     16 * product.column_bytes()
 }
 
-fn few_shared(product: &Packed<'_>, columns: usize) -> usize {
-    columns * (product.weights.padded_k * product.column_bytes() + padding(product))
+/// Activations, and two buffers of sums of 16 outputs a warp.
+fn few_shared(product: &Packed<'_>, columns: usize, warps: usize) -> usize {
+    let column = product.weights.padded_k * product.column_bytes() + padding(product);
+    columns * (column + 2 * warps * PARTIAL_SUMS)
 }
 
-fn few(product: &Packed<'_>) -> Shape {
-    if product.weights.bits == 4 {
-        Shape::Few { warps: 8, unroll: 8 }
-    } else {
-        Shape::Few { warps: 8, unroll: 4 }
+/// The constants of `few.cu`. One row asks for so little shared memory and so short an epilogue that
+/// small blocks are best, which fill the gaps that others leave; more rows want to be copied to
+/// shared memory once a multiprocessor.
+fn few(properties: &Properties, product: &Packed<'_>, columns: usize) -> Shape {
+    let multiprocessors = properties.multiprocessors as usize;
+    let units = product.weights.padded_k / UNIT;
+    if product.weights.bits == 8 {
+        return Shape::Few { warps: 16, unroll: 2, blocks: if columns > 2 { 1 } else { 2 } };
     }
+    let tiles = product.weights.n.div_ceil(16);
+    if product.x_scale.is_none() || columns > 2 || units > 128 {
+        return Shape::Few { warps: 16, unroll: unroll(units.div_ceil(16)), blocks: 1 };
+    }
+    match tiles.div_ceil(multiprocessors) {
+        ..=2 => Shape::Few { warps: 8, unroll: 8, blocks: 2 },
+        3 => Shape::Few { warps: 8, unroll: 4, blocks: 3 },
+        _ => Shape::Few { warps: 8, unroll: 8, blocks: 3 },
+    }
+}
+
+/// How many of a warp's units to have under way: 4 to 8, so that batches are full.
+fn unroll(share: usize) -> usize {
+    let padded = |unroll: &usize| share.next_multiple_of(*unroll);
+    (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
+}
+
+/// The constants of `many_hopper.cu`, if it takes the product.
+fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
+    if !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
+        return None;
+    }
+    let columns = columns.next_power_of_two().max(16);
+    let units = product.weights.padded_k / UNIT;
+    let shape = |cluster: usize| {
+        let (groups_n, groups_k) = (2, 2);
+        let unroll = unroll(units.div_ceil(cluster * groups_k));
+        Hopper { columns, groups_n, groups_k, unroll, cluster }
+    };
+    [2, 4, 8].into_iter().map(shape).find(|shape| {
+        shape.shared(units) <= properties.shared_memory_per_block as usize
+            && (shape.cluster == 8
+                || product.weights.n.div_ceil(shape.outputs())
+                    >= shape.clusters(properties.multiprocessors as usize))
+    })
 }
 
 fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
     let columns = columns.next_power_of_two().clamp(8, MAX_COLUMNS);
-    // Floats are two bytes, and unpacked weights fill more registers.
-    let chunk = if product.column_bytes() == 2 { 4 } else { 8 };
+    // Unpacked to floats, weights of two tiles leave no registers for so many sums.
     let tiles = if product.column_bytes() == 2 && columns == MAX_COLUMNS { 1 } else { 2 };
-    let mut many = Many { columns, warps_n: 4, warps_k: 2, tiles, chunk, stages: 3, cluster: 1 };
+    let mut many = Many { columns, warps_n: 8, warps_k: 1, tiles, chunk: 4, stages: 3, cluster: 1 };
+    if many.shared(product) > properties.shared_memory_per_block as usize {
+        many.stages = 2;
+    }
     if properties.can_overlap() {
         let blocks = product.weights.n.div_ceil(many.outputs());
         let units = product.weights.padded_k / UNIT;
-        let most = 2 * properties.multiprocessors as usize;
         while many.cluster < 8
-            && blocks * many.cluster * 2 <= most
-            && units >= many.cluster * 2 * chunk
+            && blocks * many.cluster * 2 <= properties.multiprocessors as usize
+            && units >= many.cluster * 2 * many.chunk
         {
             many.cluster *= 2;
         }
@@ -115,12 +205,9 @@ impl Variant {
     /// Dynamic shared memory of a launch.
     pub fn shared(&self, product: &Packed<'_>, rows: usize) -> usize {
         match self.shape {
-            Shape::Few { .. } => few_shared(product, rows * product.columns_a_row()),
-            Shape::Many(many) => {
-                let stride = many.chunk * UNIT * product.column_bytes() + padding(product);
-                let totals = many.columns * (many.outputs() + 4) * 4;
-                (many.stages * many.columns * stride).max(totals)
-            }
+            Shape::Few { warps, .. } => few_shared(product, rows * product.columns_a_row(), warps),
+            Shape::Many(many) => many.shared(product),
+            Shape::Hopper(shape) => shape.shared(product.weights.padded_k / UNIT),
         }
     }
 
@@ -135,7 +222,7 @@ impl Variant {
         ];
         let mut add = |name, value: usize| defines.push((name, value.to_string()));
         match self.shape {
-            Shape::Few { warps, unroll } => {
+            Shape::Few { warps, unroll, .. } => {
                 add("WARPS", warps);
                 add("UNROLL", unroll);
             }
@@ -147,6 +234,14 @@ impl Variant {
                 add("CHUNK", many.chunk);
                 add("STAGES", many.stages);
                 add("CLUSTER", many.cluster);
+            }
+            Shape::Hopper(shape) => {
+                add("COPY_WEIGHTS", usize::from(self.bits == 8));
+                add("COLUMNS", shape.columns);
+                add("GROUPS_N", shape.groups_n);
+                add("GROUPS_K", shape.groups_k);
+                add("UNROLL", shape.unroll);
+                add("CLUSTER", shape.cluster);
             }
         }
         defines

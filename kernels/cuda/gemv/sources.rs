@@ -22,12 +22,28 @@ macro_rules! many {
             ("BITS", $bits),
             ("GROUP", $group),
             ("COLUMNS", $columns),
-            ("WARPS_N", "4"),
-            ("WARPS_K", "2"),
+            ("WARPS_N", "8"),
+            ("WARPS_K", "1"),
             ("TILES", "2"),
             ("CHUNK", "4"),
             ("STAGES", "3"),
             ("CLUSTER", "1"),
+        ]
+    };
+}
+macro_rules! many_hopper {
+    ($t:literal, $bits:literal, $columns:literal, $unroll:literal, $copy_weights:literal) => {
+        &[
+            ("T", $t),
+            ("WEIGHT_ONLY", "0"),
+            ("BITS", $bits),
+            ("GROUP", "0"),
+            ("COPY_WEIGHTS", $copy_weights),
+            ("COLUMNS", $columns),
+            ("GROUPS_N", "2"),
+            ("GROUPS_K", "2"),
+            ("UNROLL", $unroll),
+            ("CLUSTER", "2"),
         ]
     };
 }
@@ -38,7 +54,6 @@ macro_rules! dense {
             ("VECTOR", $vector),
             ("ROWS", $rows),
             ("WARPS", "8"),
-            ("LANES_N", "4"),
             ("UNROLL", "4"),
             ("CHUNK", "2048"),
             ("OUTPUTS_A_WARP", "2"),
@@ -87,6 +102,25 @@ pub(super) static MANY: Source = Source {
     ],
 };
 
+/// The same for codes, by Hopper's `wgmma`.
+pub(super) static MANY_HOPPER: Source = Source {
+    name: "gemv/many_hopper.cu",
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("multiply.cuh"),
+        include_str!("cluster.cuh"),
+        include_str!("wgmma.cuh"),
+        include_str!("many_hopper.cu")
+    ),
+    archs: Archs::Hopper,
+    variants: &[
+        many_hopper!["half_t", "4", "16", "8", "0"],
+        many_hopper!["half_t", "4", "32", "7", "0"],
+        many_hopper!["bf16_t", "4", "64", "8", "0"],
+        many_hopper!["float", "8", "64", "4", "1"],
+    ],
+};
+
 /// Dense weights, f32 arithmetic.
 pub(super) static DENSE: Source = Source {
     name: "gemv/dense.cu",
@@ -122,4 +156,4 @@ pub(super) static READ: Source = Source {
 };
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] = &[&FEW, &MANY, &DENSE, &DENSE_TRANSPOSED, &READ];
+pub static SOURCES: &[&Source] = &[&FEW, &MANY, &MANY_HOPPER, &DENSE, &DENSE_TRANSPOSED, &READ];

@@ -6,28 +6,17 @@ struct alignas(16) Words {
     uint32_t x, y, z, w;
 };
 
-// 16 bytes of weights. They are read once, so they pass by L1 and are the first to leave L2.
+// 16 bytes of weights. They are read once, so they pass by L1.
 __device__ __forceinline__ Words load_once(const void* p) {
     Words v;
-#if defined(HINT) && HINT == 0
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "l"(p));
-    return v;
-#elif defined(HINT) && HINT == 2
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "l"(p));
-    return v;
-#endif
-    asm volatile(
-        "{\n.reg .b64 policy;\n"
-        "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
-        "ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], policy;\n}"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "l"(p));
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
     return v;
 }
+
+// Keeps a value in a register: compilers would rather compute it anew wherever it is used.
+__device__ __forceinline__ void keep(uint32_t& v) { asm volatile("" : "+r"(v)); }
 
 // A constant that other blocks read as well.
 __device__ __forceinline__ float load_constant(const float* p) {
@@ -62,6 +51,16 @@ __device__ __forceinline__ void store_shared_16(uint32_t to, uint16_t v) {
 
 __device__ __forceinline__ void store_shared_8(uint32_t to, uint32_t v) {
     asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ void store_shared_word(uint32_t to, int v) {
+    asm volatile("st.shared.s32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ int load_shared_word(uint32_t from) {
+    int v;
+    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
+    return v;
 }
 
 // (column start, pointer, row stride) of up to four outputs that share the input; unused ones
