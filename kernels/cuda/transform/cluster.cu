@@ -138,6 +138,9 @@ __device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], const Chunk<VEC> (
     for (int i = 0; i < ROUNDS; i++) {
         if (!chunk_place(i * THREADS + thread, rank, row, column)) continue;
         combine<VEC>(h[i], x[i], other[i], weight[i], sum, stats);
+        if (HAS_NORM)
+#pragma unroll
+            for (int j = 0; j < VEC; j++) stats.magnitude = fmaxf(stats.magnitude, fabsf(h[i][j]));
         if (SOURCE == ADD_NORM) store_chunk<VEC>(rows.sum + at * ROW + row * N2 + rank * OWN + column, sum);
     }
     if (HAS_NORM) {
@@ -156,6 +159,7 @@ __device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], const Chunk<VEC> (
     return stats;
 }
 
+// Largest of `magnitude` and sum of `squares` over the block.
 __device__ inline void reduce_block(Stats &stats, float2 *box, int warp, int lane) {
     reduce_warp<true>(stats.magnitude, stats.squares);
     if (lane == 0) box[warp] = make_float2(stats.magnitude, stats.squares);
@@ -351,7 +355,8 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     Stats stats = read_columns(h, weights, rows, at, rank, thread);
     reduce_block(stats, s.box, warp, lane);
     float inverse = inverse_rms(stats.squares, ROW, epsilon), unscale;
-    float scale = normalising(stats.magnitude * inverse, unscale);
+    if (HAS_NORM) stats.magnitude *= inverse;
+    float scale = normalising(stats.magnitude, unscale);
     write_x(s, h, scale * inverse, rank, thread);
     __syncthreads();
     Tile w[M_WARP][OWN_TILES] = {};

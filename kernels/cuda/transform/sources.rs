@@ -56,6 +56,7 @@ pub(super) static TENSOR: Source = Source {
         include_str!("quantise.cuh"),
         include_str!("tensor_cores.cuh"),
         include_str!("packing.cuh"),
+        include_str!("wgmma.cuh"),
         include_str!("tensor.cu")
     ),
     archs: Archs::All,
@@ -65,22 +66,22 @@ pub(super) static TENSOR: Source = Source {
 #[rustfmt::skip]
 const LLAMA_NORM: Variant = &[
     ("T", "half_t"), ("N1", "64"), ("N2", "64"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const LLAMA_SWIGLU: Variant = &[
     ("T", "half_t"), ("N1", "112"), ("N2", "128"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const LEFT: Variant = &[
     ("T", "bf16_t"), ("N1", "9"), ("N2", "60"), ("HAS_P1", "1"), ("HAS_P2", "0"),
-    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "4"), ("PREFETCH", "1"),
+    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "4"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const RIGHT_VALUES: Variant = &[
     ("T", "bf16_t"), ("N1", "24"), ("N2", "24"), ("HAS_P1", "0"), ("HAS_P2", "1"),
-    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "0"),
+    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "0"), ("WGMMA", "0"),
 ];
 
 /// Few rows with factors, on clusters of blocks.

@@ -371,8 +371,31 @@ fn every_shape_of_the_tensor_kernel_gives_the_same() {
     ];
     for (tiles, groups, prefetch, split) in shapes {
         for p1_shared in [true, false] {
-            let shape = method::Tensor { tiles, groups, prefetch, split, p1_shared, load: 8 };
-            case.check(&gpu, Some(Method::Tensor(shape)));
+            let wgmma = tiles == 1 && gpu.properties().has_wgmma();
+            for wgmma in [false, wgmma] {
+                let shape = method::Tensor { tiles, groups, resident: 1, prefetch, split, p1_shared, wgmma, load: 8 };
+                case.check(&gpu, Some(Method::Tensor(shape)));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_warpgroups_of_every_size_give_the_same() {
+    let Some(gpu) = gpu() else { return };
+    if !gpu.properties().has_wgmma() {
+        return;
+    }
+    let sizes = [(64, 64), (112, 128), (24, 24), (48, 64), (86, 128), (64, 80), (128, 144), (9, 40), (64, 112), (64, 96)];
+    for (n1, n2) in sizes {
+        for (from, bits) in [(From::AddNorm, Some(4)), (From::SwiGlu, Some(8)), (From::Plain, None)] {
+            for factors in [(true, true), (true, false)] {
+                let case = Case { n1, n2, from, bits, factors, rows: 9, ..CASE };
+                let (p1_shared, split) = (true, bits == Some(8));
+                let shape = method::Tensor { tiles: 1, groups: 2, resident: 1, prefetch: true, split, p1_shared, wgmma: true, load: 8 };
+                let shape = method::Tensor { groups: if shape.fits(&gpu, &case.data(&gpu).rows) { 2 } else { 1 }, ..shape };
+                case.check(&gpu, Some(Method::Tensor(shape)));
+            }
         }
     }
 }
