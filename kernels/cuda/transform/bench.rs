@@ -122,7 +122,13 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
 }
 
 /// Other shapes of the tensor kernel, for tuning.
-fn all_shapes(gpu: &Gpu, shape: &Shape, sets: &[Set], rows: usize, bits: u32) -> Result<Vec<String>, GpuError> {
+fn all_shapes(
+    gpu: &Gpu,
+    shape: &Shape,
+    sets: &[Set],
+    rows: usize,
+    bits: u32,
+) -> Result<Vec<String>, GpuError> {
     let mut lines = Vec::new();
     let split = bits > 4;
     if rows < 100 {
@@ -132,16 +138,27 @@ fn all_shapes(gpu: &Gpu, shape: &Shape, sets: &[Set], rows: usize, bits: u32) ->
             lines.push(us.map_or(note.clone(), |us| line(shape, rows, bits, us, &note)));
         }
     }
-    for wgmma in [true, false] {
-        for (groups, resident) in [(1, 4), (1, 5), (2, 2), (4, 1), (5, 1), (1, 1), (2, 1), (3, 1)] {
+    for wgmma in [true] {
+        for (groups, resident) in [(1, 4), (2, 2), (4, 1), (5, 1), (1, 1), (2, 1)] {
             for p1_shared in [true, false] {
                 let prefetch = true;
-                let tensor = method::Tensor { tiles: 1, groups, resident, prefetch, p1_shared, wgmma, split, load: 8 };
+                let tensor = method::Tensor {
+                    tiles: 1,
+                    groups,
+                    resident,
+                    prefetch,
+                    p1_shared,
+                    wgmma,
+                    split,
+                    load: 8,
+                };
                 if (rows < 100 && groups * resident > 1) || !tensor.fits(gpu, &sets[0].rows) {
                     continue;
                 }
                 let us = time(gpu, sets, Some(Method::Tensor(tensor)))?;
-                let note = format!("  {groups} groups, {resident} resident, wgmma {wgmma}, P1 shared {p1_shared}");
+                let note = format!(
+                    "  {groups} groups, {resident} resident, wgmma {wgmma}, P1 shared {p1_shared}"
+                );
                 println!("{}", line(shape, rows, bits, us, &note));
             }
         }

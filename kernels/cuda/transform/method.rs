@@ -3,7 +3,7 @@
 use super::defines::Defines;
 use super::factors::{PackedFactors, packed_words};
 use super::rows::{Operands, Output, TransformRows};
-use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR};
+use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR, TENSOR_WGMMA};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// A kernel and its shape.
@@ -90,7 +90,7 @@ impl Tensor {
         let p1_steps = if self.p1_shared { 1 } else { k1 };
         let p1 = t.factors.p1.map_or(0, |_| 4 * p1_steps * p1_halves);
         let w = t.factors.p2.map_or(0, |_| n2p / 4 * halves);
-        self.tiles * (p1 + w + n2p / 2) + 24
+        self.tiles * (p1 + w + n2p / 2) + 32
     }
 
     /// It can run on this device.
@@ -108,6 +108,7 @@ impl Tensor {
 
     fn launch(&self, gpu: &Gpu, t: &TransformRows) -> Result<(), GpuError> {
         let operands = t.operands();
+        let source = if self.wgmma { &TENSOR_WGMMA } else { &TENSOR };
         let kernel = Defines::of(t.element)
             .set("N1", t.n1)
             .set("N2", t.n2)
@@ -124,7 +125,7 @@ impl Tensor {
             .set("VEC", self.load)
             .flag("PREFETCH", self.prefetch)
             .flag("WGMMA", self.wgmma)
-            .compile(gpu, &TENSOR, "transform_rows")?;
+            .compile(gpu, source, "transform_rows")?;
         let most = gpu.properties().multiprocessors as usize * self.resident;
         let blocks = t.rows.div_ceil(self.groups).min(most);
         let threads = (self.warps(t) * self.groups * 32) as u32;
@@ -234,9 +235,11 @@ impl TransformRows {
         };
         let multiprocessors = gpu.properties().multiprocessors as usize;
         // Each group makes a row at once: few rounds, and no more groups than they need.
-        let rounds = |shape: &Tensor| (self.rows.div_ceil(multiprocessors * shape.groups), shape.groups);
+        let rounds =
+            |shape: &Tensor| (self.rows.div_ceil(multiprocessors * shape.groups), shape.groups);
         let best = |prefetch, wgmma| {
-            let shapes = (1..=8).map(|groups| shape(prefetch, wgmma, groups));
+            let shapes =
+                [1, 2, 3, 4, 6, 8].into_iter().map(|groups| shape(prefetch, wgmma, groups));
             shapes.filter(|shape| shape.fits(gpu, self)).min_by_key(rounds)
         };
         let kinds = [(true, wgmma), (false, wgmma), (true, false), (false, false)];
@@ -270,7 +273,7 @@ impl TransformRows {
             && self.n2.next_multiple_of(16) <= 256
             && self.element != Element::F32
             && self.operands().load(self.n2, 8, self.element) == 8;
-        let columns = self.n2.next_multiple_of(16) / 16;
+        let columns = self.n2.div_ceil(16);
         let limit = gpu.properties().shared_memory_per_block as usize;
         let fits = |blocks: &usize| {
             columns.is_multiple_of(*blocks) && self.cluster_shared(*blocks, true) <= limit
@@ -309,18 +312,17 @@ impl TransformRows {
         let shared = self.n() * 4;
         if largest > 512 || shared > gpu.properties().shared_memory_per_block as usize - 512 {
             let sizes = format!("{} · {}", self.n1, self.n2);
-            return Err(GpuError::unsupported(format!("rows of {sizes} are too long to transform")));
+            return Err(GpuError::unsupported(format!(
+                "rows of {sizes} are too long to transform"
+            )));
         }
         let operands = self.operands();
         let kernel = Defines::of(self.element)
             .factors(factors.element)
             .set("SOURCE", operands.kind)
             .compile(gpu, &REFERENCE, "reference_rows")?;
-        let args = args(&operands)
-            .optional(factors.p1)
-            .optional(factors.p2)
-            .size(self.n1)
-            .size(self.n2);
+        let args =
+            args(&operands).optional(factors.p1).optional(factors.p2).size(self.n1).size(self.n2);
         let launch = Launch::linear(self.rows, 512).with_shared(shared).overlapping();
         gpu.launch(&kernel, launch, &outputs(args, self.output))
     }

@@ -29,7 +29,7 @@ constexpr int BLOCKS = up_to(N2P, 64) / 64;  // of 64 columns, as wgmma.cuh has 
 constexpr int CHUNKS = ROW / VEC;
 constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;
 // Elements that a thread makes are kept until the row is measured, if they are few; else read twice.
-constexpr bool TWICE = ROUNDS * VEC > 32;
+constexpr bool TWICE = ROUNDS * VEC > (THREADS * GROUPS * RESIDENT > 256 ? 32 : 64);
 constexpr int KEPT = TWICE ? 1 : ROUNDS;
 constexpr int HALVES = SPLIT ? 2 : 1;
 constexpr int P_HALVES = SPLIT_P ? 2 : 1;

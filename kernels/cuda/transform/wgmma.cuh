@@ -9,10 +9,10 @@
 #if WGMMA
 
 // A right operand has blocks of 64 columns; in them rows (k) of 128 bytes, whose 16-byte pieces are permuted by the
-// row's number modulo 8. Blocks begin at multiples of 1024 bytes.
-__device__ inline uint64_t describe(uint32_t block) {
-    // Bits 0: address / 16; 32: distance of 8 rows / 16; 62: 128-byte swizzle.
-    return (uint64_t)((block & 0x3FFFF) >> 4) | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
+// row's number modulo 8. Blocks begin at multiples of 1024 bytes, and have `height` rows each.
+__device__ inline uint64_t describe(uint32_t block, int height) {
+    // Bits 0: address / 16; 16: distance of blocks / 16; 32: distance of 8 rows / 16; 62: 128-byte swizzle.
+    return (uint64_t)((block & 0x3FFFF) >> 4) | (uint64_t)(height * 128 >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
 }
 
 __device__ inline void products_start() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -59,15 +59,27 @@ template <> struct Product<64> {
                      : TILE(0), TILE(1), TILE(2), TILE(3), TILE(4), TILE(5), TILE(6), TILE(7) : LEFT, "l"(b), "r"(add));
     }
 };
+template <> struct Product<128> {
+    __device__ static inline void run(float (*d)[4], const Left &a, uint64_t b, int add) {
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+                     "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,"
+                     "%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, "
+                     "{%64,%65,%66,%67}, %68, p, 1, 1, 1;\n}"
+                     : TILE(0), TILE(1), TILE(2), TILE(3), TILE(4), TILE(5), TILE(6), TILE(7),
+                       TILE(8), TILE(9), TILE(10), TILE(11), TILE(12), TILE(13), TILE(14), TILE(15) : LEFT, "l"(b), "r"(add));
+    }
+};
 
 #undef TILE
 #undef LEFT
 
-// d (+)= a times 16 rows, `rows` being where they begin in the first of the blocks, which have `height` rows each.
+// d (+)= a times 16 rows, `rows` being where they begin in the first of the blocks.
 template <int COLUMNS, int FIRST = 0> __device__ inline void multiply_rows(float (*d)[4], const Left &a, uint32_t rows, int height, int add) {
-    constexpr int N = COLUMNS - FIRST < 64 ? COLUMNS - FIRST : 64;
-    Product<N>::run(d + FIRST / 8, a, describe(rows + FIRST / 64 * height * 128), add);
-    if constexpr (FIRST + 64 < COLUMNS) multiply_rows<COLUMNS, FIRST + 64>(d, a, rows, height, add);
+    constexpr int REST = COLUMNS - FIRST;
+    constexpr int N = REST >= 128 ? 128 : REST >= 64 ? 64 : REST;
+    Product<N>::run(d + FIRST / 8, a, describe(rows + FIRST / 64 * height * 128, height), add);
+    if constexpr (REST > N) multiply_rows<COLUMNS, FIRST + N>(d, a, rows, height, add);
 }
 
 #else
