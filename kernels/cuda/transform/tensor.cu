@@ -6,9 +6,9 @@
 // registers. The blocks stay: they load the factors once. While a group computes, its next row arrives.
 //
 // Definitions: T, N1, N2, HAS_P1, HAS_P2, SOURCE, QUANTISE (else Y is written), SPLIT (X and W as sums of
-// two f16 each: 22 bits, for codes of 8 bits), SPLIT_P (the factors too), P1_SHARED, MT, GROUPS, RESIDENT (blocks of a
-// multiprocessor), VEC (elements
-// of a load, which divides N2), PREFETCH, WGMMA (Hopper's products; then MT is 1 and P1 is there).
+// two f16 each: 22 bits, for codes of 8 bits), SPLIT_P (the factors too), P1_SHARED, MT, GROUPS, RESIDENT
+// (blocks of a multiprocessor), VEC (elements of a load, which divides N2), PREFETCH, WGMMA (Hopper's products;
+// then MT is 1 and P1 is there).
 
 constexpr int ROW = N1 * N2;
 constexpr int M_TILES = up_to(N1, 16) / 16;
@@ -18,7 +18,7 @@ constexpr int WARPS = WGMMA ? up_to(M_TILES, 4) : (M_TILES + MT - 1) / MT;
 constexpr int THREADS = WARPS * 32;
 constexpr int K1 = HAS_P1 ? M_TILES : 1;  // steps of 16 along N1
 constexpr int K2 = N2P / 16;              // and along N2
-constexpr int TILES = N2P / 8;   // tiles of 8 columns
+constexpr int TILES = N2P / 8;    // tiles of 8 columns
 constexpr int RUN = run_of(N2P);  // tiles whose columns are interleaved,
 constexpr int COLUMNS = 2 * RUN;  // so that a thread has these consecutive ones
 // Rows of X in shared memory must not begin at the same bank: where 16-byte pieces can't be permuted within
@@ -36,7 +36,7 @@ constexpr int P_HALVES = SPLIT_P ? 2 : 1;
 static_assert(N2 % VEC == 0, "loads must not cross rows of X");
 static_assert(!WGMMA || (MT == 1 && HAS_P1), "warpgroups make 64 rows");
 
-// Shared memory of a block, in bytes, in this order; X, weights' share of raw rows and boxes for each group.
+// Shared memory of a block, in bytes: P2, X of each group, P1, weights, then raw row and boxes of each group.
 constexpr int P2_HALF = WGMMA ? BLOCKS * N2P * 128 : packed_words(N2) * 16;
 constexpr int P2_BYTES = HAS_P2 ? P2_HALF * P_HALVES : 0;
 constexpr int X_BYTES = WGMMA ? BLOCKS * N1P * 128 : N1P * PITCH * 2;

@@ -206,7 +206,10 @@ impl Case {
     /// Runs by a method; compares everything. Returns the share of codes that differ.
     fn check(&self, gpu: &Gpu, method: Option<Method>) -> f64 {
         let data = self.data(gpu);
-        let method = method.unwrap_or_else(|| data.rows.method(gpu));
+        self.check_data(gpu, &data, method.unwrap_or_else(|| data.rows.method(gpu)))
+    }
+
+    fn check_data(&self, gpu: &Gpu, data: &Data, method: Method) -> f64 {
         data.rows.launch_by(gpu, method).unwrap();
         let (n, y) = (self.n(), data.expected());
         if let RowSource::RmsNorm { add: Some((_, sum)), .. } = data.rows.source {
@@ -467,6 +470,28 @@ fn products_of_warpgroups_of_every_size_give_the_same() {
                 };
                 case.check(&gpu, Some(Method::Tensor(shape)));
             }
+        }
+    }
+}
+
+#[test]
+fn sums_may_be_written_over_their_terms() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, factors) in
+        [(1, (true, true)), (9, (true, false)), (300, (true, true)), (9, (false, false))]
+    {
+        for bits in [Some(4), None] {
+            let case = Case { rows, factors, bits, from: From::AddNorm, ..CASE };
+            if bits.is_none() && factors == (false, false) {
+                continue;
+            }
+            let mut data = case.data(&gpu);
+            let RowSource::RmsNorm { x, weight, epsilon, add: Some((skip, _)) } = data.rows.source
+            else {
+                panic!("not the norm of a sum")
+            };
+            data.rows.source = RowSource::RmsNorm { x, weight, epsilon, add: Some((skip, x)) };
+            case.check_data(&gpu, &data, data.rows.method(&gpu));
         }
     }
 }
