@@ -103,10 +103,11 @@ fn line(shape: &Shape, rows: usize, bits: u32, us: f64, note: &str) -> String {
 pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     let mut lines = Vec::new();
     let tuning = std::env::var("PLANISH_BENCH_SHAPES").ok();
+    let which = std::env::var("PLANISH_BENCH_ONLY").unwrap_or_default();
     let only: Option<usize> = tuning.as_ref().and_then(|rows| rows.parse().ok());
-    for shape in SHAPES {
+    for shape in SHAPES.iter().filter(|shape| shape.what.contains(&which)) {
         for rows in [1, 16, 2048].into_iter().filter(|rows| only.is_none_or(|only| only == *rows)) {
-            for bits in [4, 8] {
+            for bits in if only.is_some() { vec![4] } else { vec![4, 8] } {
                 let n_sets = if rows > 100 { 8 } else { 2 };
                 let sets = (0..n_sets).map(|_| set(gpu, shape, rows, bits));
                 let sets = sets.collect::<Result<Vec<_>, _>>()?;
@@ -137,19 +138,28 @@ fn all_shapes(
             lines.push(us.map_or(note.clone(), |us| line(shape, rows, bits, us, &note)));
         }
     }
-    for prefetch in [true, false] {
-        for tiles in [1, 2, 4] {
-            for groups in [1, 2, 3, 4, 5, 6, 8] {
-                for p1_shared in [true, false] {
-                    let tensor =
-                        method::Tensor { tiles, groups, prefetch, p1_shared, split, load: 8 };
-                    if (rows < 100 && groups > 1) || !tensor.fits(gpu, &sets[0].rows) {
-                        continue;
-                    }
-                    let us = time(gpu, sets, Some(Method::Tensor(tensor)))?;
-                    let note = format!("  {tiles} tiles, {groups} groups, {prefetch}, {p1_shared}");
-                    lines.push(line(shape, rows, bits, us, &note));
+    for wgmma in [true] {
+        for (groups, resident) in [(1, 4), (2, 2), (4, 1), (5, 1), (1, 1), (2, 1)] {
+            for p1_shared in [true, false] {
+                let prefetch = true;
+                let tensor = method::Tensor {
+                    tiles: 1,
+                    groups,
+                    resident,
+                    prefetch,
+                    p1_shared,
+                    wgmma,
+                    split,
+                    load: 8,
+                };
+                if (rows < 100 && groups * resident > 1) || !tensor.fits(gpu, &sets[0].rows) {
+                    continue;
                 }
+                let us = time(gpu, sets, Some(Method::Tensor(tensor)))?;
+                let note = format!(
+                    "  {groups} groups, {resident} resident, wgmma {wgmma}, P1 shared {p1_shared}"
+                );
+                println!("{}", line(shape, rows, bits, us, &note));
             }
         }
     }

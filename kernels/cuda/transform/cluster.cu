@@ -113,8 +113,10 @@ __device__ inline bool chunk_place(int chunk, int rank, int &row, int &column) {
 }
 
 // The block's columns as f32, and the sum of squares of the thread's part of the whole row.
-__device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], const Chunk<VEC> (&weight)[ROUNDS], const Rows &rows, int64_t at, int rank, int thread) {
-    Chunk<VEC> x[ROUNDS], other[ROUNDS], sum, all[ALL_ROUNDS], all_other[ALL_ROUNDS];
+// `sum` is x + skip.
+__device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], Chunk<VEC> (&sum)[ROUNDS], const Chunk<VEC> (&weight)[ROUNDS], const Rows &rows,
+                                     int64_t at, int rank, int thread) {
+    Chunk<VEC> x[ROUNDS], other[ROUNDS], all[ALL_ROUNDS], all_other[ALL_ROUNDS];
     const T *from = rows.x + at * rows.stride, *second = rows.other + at * rows.stride;
     int row, column;
 #pragma unroll
@@ -137,8 +139,10 @@ __device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], const Chunk<VEC> (
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         if (!chunk_place(i * THREADS + thread, rank, row, column)) continue;
-        combine<VEC>(h[i], x[i], other[i], weight[i], sum, stats);
-        if (SOURCE == ADD_NORM) store_chunk<VEC>(rows.sum + at * ROW + row * N2 + rank * OWN + column, sum);
+        combine<VEC>(h[i], x[i], other[i], weight[i], sum[i], stats);
+        if (HAS_NORM)
+#pragma unroll
+            for (int j = 0; j < VEC; j++) stats.magnitude = fmaxf(stats.magnitude, fabsf(h[i][j]));
     }
     if (HAS_NORM) {
         stats.squares = 0.0f;
@@ -156,6 +160,15 @@ __device__ inline Stats read_columns(float (&h)[ROUNDS][VEC], const Chunk<VEC> (
     return stats;
 }
 
+__device__ inline void write_sum(const Chunk<VEC> (&sum)[ROUNDS], const Rows &rows, int64_t at, int rank, int thread) {
+    if (SOURCE != ADD_NORM) return;
+    int row, column;
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++)
+        if (chunk_place(i * THREADS + thread, rank, row, column)) store_chunk<VEC>(rows.sum + at * ROW + row * N2 + rank * OWN + column, sum[i]);
+}
+
+// Largest of `magnitude` and sum of `squares` over the block.
 __device__ inline void reduce_block(Stats &stats, float2 *box, int warp, int lane) {
     reduce_warp<true>(stats.magnitude, stats.squares);
     if (lane == 0) box[warp] = make_float2(stats.magnitude, stats.squares);
@@ -348,10 +361,12 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     let_next_kernel_start();
 
     float h[ROUNDS][VEC];
-    Stats stats = read_columns(h, weights, rows, at, rank, thread);
+    Chunk<VEC> sums[ROUNDS];
+    Stats stats = read_columns(h, sums, weights, rows, at, rank, thread);
     reduce_block(stats, s.box, warp, lane);
     float inverse = inverse_rms(stats.squares, ROW, epsilon), unscale;
-    float scale = normalising(stats.magnitude * inverse, unscale);
+    if (HAS_NORM) stats.magnitude *= inverse;
+    float scale = normalising(stats.magnitude, unscale);
     write_x(s, h, scale * inverse, rank, thread);
     __syncthreads();
     Tile w[M_WARP][OWN_TILES] = {};
@@ -390,6 +405,9 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
         if (rank == 0 && thread == 0) scales[at] = row_is;
         sink.factor = unscale / row_is;
     }
+    // x + skip may be written over x or skip, once all blocks have read their row: they have met since, but here.
+    if (SOURCE == ADD_NORM && !HAS_P2 && !QUANTISE) cluster_arrive(), cluster_wait();
+    write_sum(sums, rows, at, rank, thread);
     if (HAS_P2) {
 #pragma unroll
         for (int m = 0; m < M_OWN; m++)

@@ -44,8 +44,8 @@ impl PackedFactors {
     /// # Errors
     /// Without memory, or if the kernel can't be made.
     pub fn new(gpu: &Gpu, n1: usize, n2: usize, factors: &Factors) -> Result<Self, GpuError> {
-        let words =
-            factors.p1.map_or(0, |_| packed_words(n1)) + factors.p2.map_or(0, |_| packed_words(n2));
+        let words = factors.p1.map_or(0, |_| packed_words(n1))
+            + factors.p2.map_or(0, |_| 2 * packed_words(n2));
         let buffer = gpu.alloc(words * 32)?;
         let kernel =
             Defines::default().factors(factors.element).compile(gpu, &PACK, "pack_factors")?;

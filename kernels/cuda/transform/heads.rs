@@ -6,6 +6,9 @@ use super::rows::{Output, RowSource, TransformRows};
 use super::sources::HEADS;
 use crate::{Args, DevicePtr, Element, Gpu, GpuError, Launch};
 
+/// Rows of a tile of the tensor cores.
+const TILE: usize = 16;
+
 /// `TransformHeads`: the vector of each head times P.
 #[derive(Debug, Clone, Copy)]
 pub struct TransformHeads {
@@ -36,29 +39,27 @@ impl TransformHeads {
     /// # Errors
     /// [`GpuError::Unsupported`] for sizes that it does not take.
     pub fn launch(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        if self.element == Element::F32 || self.rows * self.heads < 16 {
-            return self.launch_plain(gpu);
-        }
         let factors =
             Factors { p1: None, p2: Some(self.p), element: self.factor, packed: self.packed };
         // The heads of all rows are alike: 16 make a tile, whatever the number of a row's.
-        let (n_heads, together) = (self.rows * self.heads, 16);
-        let whole = n_heads / together;
-        let rows = |rows, n1, first: usize| TransformRows {
-            rows,
-            n1,
+        let n_heads = self.rows * self.heads;
+        let whole = n_heads / TILE;
+        if self.element == Element::F32 || whole == 0 {
+            return self.launch_plain(gpu);
+        }
+        let rows = TransformRows {
+            rows: whole,
+            n1: TILE,
             n2: self.d,
-            source: RowSource::Plain { x: self.x.offset(first * self.d * self.element.bytes()) },
+            source: RowSource::Plain { x: self.x },
             factors,
-            output: Output::Values(self.y.offset(first * self.d * self.element.bytes())),
+            output: Output::Values(self.y),
             element: self.element,
         };
-        rows(whole, together, 0).launch(gpu)?;
-        let rest = n_heads % together;
-        if rest == 0 {
-            return Ok(());
-        }
-        rows(1, rest, whole * together).launch(gpu)
+        rows.launch(gpu)?;
+        let done = whole * TILE * self.d * self.element.bytes();
+        let (x, y) = (self.x.offset(done), self.y.offset(done));
+        Self { rows: 1, heads: n_heads % TILE, x, y, ..*self }.launch_plain(gpu)
     }
 
     /// Starts the plain kernel.

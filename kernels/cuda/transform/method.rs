@@ -3,7 +3,7 @@
 use super::defines::Defines;
 use super::factors::{PackedFactors, packed_words};
 use super::rows::{Operands, Output, TransformRows};
-use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR};
+use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR, TENSOR_WGMMA};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// A kernel and its shape.
@@ -36,12 +36,16 @@ pub struct Tensor {
     pub tiles: usize,
     /// Rows that a block makes at once.
     pub groups: usize,
+    /// Blocks that a multiprocessor holds.
+    pub resident: usize,
     /// The next row is fetched while one is computed.
     pub prefetch: bool,
     /// X and W have 22 bits instead of 11.
     pub split: bool,
     /// P1 stays in shared memory instead of registers.
     pub p1_shared: bool,
+    /// With Hopper's products of warpgroups.
+    pub wgmma: bool,
     /// Elements of a load.
     pub load: usize,
 }
@@ -55,12 +59,17 @@ impl Tensor {
     /// Bytes of shared memory, as tensor.cu counts them.
     fn shared(&self, t: &TransformRows, operands: &Operands) -> usize {
         let (n1p, n2p) = (t.n1.next_multiple_of(16), t.n2.next_multiple_of(16));
-        let pitch = n2p + if n2p.is_multiple_of(64) { 0 } else { 8 };
         let bytes = t.element.bytes();
         let halves = 1 + usize::from(self.split);
         let factor_bytes = 16 * (1 + usize::from(self.splits_factors(t)));
         let p1 = t.factors.p1.filter(|_| self.p1_shared).map_or(0, |_| packed_words(t.n1));
-        let p2 = t.factors.p2.map_or(0, |_| packed_words(t.n2));
+        let pitch = match self.wgmma {
+            true => n2p.next_multiple_of(64),
+            false if n2p.is_multiple_of(64) => n2p,
+            false => n2p + 8,
+        };
+        let p2_words = if self.wgmma { pitch * n2p / 8 } else { packed_words(t.n2) };
+        let p2 = t.factors.p2.map_or(0, |_| p2_words);
         let weight = operands.weight.map_or(0, |_| (t.n() * bytes).next_multiple_of(16));
         let raw = (operands.parts() * t.n() * bytes).next_multiple_of(16);
         let raw = if self.prefetch { raw } else { 0 };
@@ -69,7 +78,8 @@ impl Tensor {
     }
 
     fn warps(&self, t: &TransformRows) -> usize {
-        t.n1.div_ceil(16).div_ceil(self.tiles)
+        let tiles = t.n1.div_ceil(16);
+        if self.wgmma { tiles.next_multiple_of(4) } else { tiles.div_ceil(self.tiles) }
     }
 
     /// Registers that a thread has use for, roughly.
@@ -80,23 +90,25 @@ impl Tensor {
         let p1_steps = if self.p1_shared { 1 } else { k1 };
         let p1 = t.factors.p1.map_or(0, |_| 4 * p1_steps * p1_halves);
         let w = t.factors.p2.map_or(0, |_| n2p / 4 * halves);
-        self.tiles * (p1 + w + n2p / 2) + 24
+        self.tiles * (p1 + w + n2p / 2) + 32
     }
 
     /// It can run on this device.
     pub(super) fn fits(&self, gpu: &Gpu, t: &TransformRows) -> bool {
         let limit = gpu.properties().shared_memory_per_block as usize;
         // Warps are spread over four schedulers with 512 registers for a lane each.
-        let per_scheduler = (self.warps(t) * self.groups).div_ceil(4);
+        let per_scheduler = (self.warps(t) * self.groups * self.resident).div_ceil(4);
         let registers = (self.registers(t).next_multiple_of(8)).min(255);
-        self.shared(t, &t.operands()) <= limit
+        (self.shared(t, &t.operands()) + 1024) * self.resident <= limit + 1024
             && per_scheduler * registers <= 512
             && self.warps(t) <= 16
             && self.groups <= 15
+            && (!self.wgmma || gpu.properties().has_wgmma() && t.factors.p1.is_some())
     }
 
     fn launch(&self, gpu: &Gpu, t: &TransformRows) -> Result<(), GpuError> {
         let operands = t.operands();
+        let source = if self.wgmma { &TENSOR_WGMMA } else { &TENSOR };
         let kernel = Defines::of(t.element)
             .set("N1", t.n1)
             .set("N2", t.n2)
@@ -109,10 +121,13 @@ impl Tensor {
             .flag("P1_SHARED", self.p1_shared)
             .set("MT", self.tiles)
             .set("GROUPS", self.groups)
+            .set("RESIDENT", self.resident)
             .set("VEC", self.load)
             .flag("PREFETCH", self.prefetch)
-            .compile(gpu, &TENSOR, "transform_rows")?;
-        let blocks = t.rows.div_ceil(self.groups).min(gpu.properties().multiprocessors as usize);
+            .flag("WGMMA", self.wgmma)
+            .compile(gpu, source, "transform_rows")?;
+        let most = gpu.properties().multiprocessors as usize * self.resident;
+        let blocks = t.rows.div_ceil(self.groups).min(most);
         let threads = (self.warps(t) * self.groups * 32) as u32;
         let launch = Launch::linear(blocks, threads).with_shared(self.shared(t, &operands));
         t.launch_packed(gpu, &kernel, launch)
@@ -196,20 +211,39 @@ impl TransformRows {
         Method::Rowwise { threads, load }
     }
 
-    /// The largest shape that fits the device.
+    /// The best shape that fits the device.
     fn tensor(&self, gpu: &Gpu, operands: &Operands) -> Option<Tensor> {
         let load = operands.load(self.n2, 8, self.element);
         if self.element == Element::F32 || load == 1 {
             return None;
         }
         let split = self.bits().is_some_and(|bits| bits > 4);
-        let most = if self.rows <= gpu.properties().multiprocessors as usize { 1 } else { 8 };
-        let p1_shared = self.n1 > 64 || (split && self.n1 > 32);
-        let shapes = [true, false].into_iter().flat_map(|prefetch| {
-            let groups = (1..=most).rev();
-            groups.map(move |groups| Tensor { tiles: 1, groups, prefetch, split, p1_shared, load })
-        });
-        shapes.into_iter().find(|shape| shape.fits(gpu, self))
+        // Warpgroups make 64 rows of Y: not where much of that would be for nothing.
+        let tiles = self.n1.div_ceil(16);
+        let wgmma = gpu.properties().has_wgmma()
+            && self.factors.p1.is_some()
+            && 5 * tiles.next_multiple_of(4) <= 8 * tiles;
+        let shape = |prefetch, wgmma, groups| Tensor {
+            tiles: 1,
+            groups,
+            resident: 1,
+            prefetch,
+            split,
+            p1_shared: tiles > 4 || (split && tiles > 2),
+            wgmma,
+            load,
+        };
+        let multiprocessors = gpu.properties().multiprocessors as usize;
+        // Each group makes a row at once: few rounds, and no more groups than they need.
+        let rounds =
+            |shape: &Tensor| (self.rows.div_ceil(multiprocessors * shape.groups), shape.groups);
+        let best = |prefetch, wgmma| {
+            let shapes =
+                [1, 2, 3, 4, 6, 8].into_iter().map(|groups| shape(prefetch, wgmma, groups));
+            shapes.filter(|shape| shape.fits(gpu, self)).min_by_key(rounds)
+        };
+        let kinds = [(true, wgmma), (false, wgmma), (true, false), (false, false)];
+        kinds.into_iter().find_map(|(prefetch, wgmma)| best(prefetch, wgmma))
     }
 
     /// Starts a kernel that takes packed factors.
@@ -239,7 +273,7 @@ impl TransformRows {
             && self.n2.next_multiple_of(16) <= 256
             && self.element != Element::F32
             && self.operands().load(self.n2, 8, self.element) == 8;
-        let columns = self.n2.next_multiple_of(16) / 16;
+        let columns = self.n2.div_ceil(16);
         let limit = gpu.properties().shared_memory_per_block as usize;
         let fits = |blocks: &usize| {
             columns.is_multiple_of(*blocks) && self.cluster_shared(*blocks, true) <= limit

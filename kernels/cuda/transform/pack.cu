@@ -24,24 +24,34 @@ __device__ inline void right_word(const FACTOR_T *p, int n, int i, int word, flo
     b = at(p, n, row + 1, column);
 }
 
+// The same of 8 columns of a row of P2, in the order of the result's tiles.
+__device__ inline void row_word(const FACTOR_T *p, int n, int i, int word, float &a, float &b) {
+    int np = up_to(n, 16), pieces = np / 8;
+    int row = i / pieces, tile = i % pieces;
+    a = at(p, n, row, interleaved(run_of(np), tile, 2 * word));
+    b = at(p, n, row, interleaved(run_of(np), tile, 2 * word + 1));
+}
+
 // p1 [n1, n1] and p2 [n2, n2], row-major; either may be null. A thread makes 16 bytes and their rest.
 extern "C" __global__ void pack_factors(const FACTOR_T *p1, const FACTOR_T *p2, int32_t n1, int32_t n2, uint4 *packed) {
     int words1 = p1 ? packed_words(n1) : 0, words2 = p2 ? packed_words(n2) : 0;
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     wait_for_previous_kernel();
     let_next_kernel_start();
-    if (i >= words1 + words2) return;
-    bool left = i < words1;
+    if (i >= words1 + 2 * words2) return;
+    int kind = i < words1 ? 0 : i < words1 + words2 ? 1 : 2;
     uint32_t high[4], low[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         float a, b;
-        if (left) left_word(p1, n1, i, j, a, b);
-        else right_word(p2, n2, i - words1, j, a, b);
+        if (kind == 0) left_word(p1, n1, i, j, a, b);
+        else if (kind == 1) right_word(p2, n2, i - words1, j, a, b);
+        else row_word(p2, n2, i - words1 - words2, j, a, b);
         high[j] = pack_f16(a, b);
         low[j] = pack_rest(high[j], a, b);
     }
-    uint4 *to = left ? packed + i : packed + 2 * words1 + i - words1;
+    // Each kind is followed by its rest.
+    uint4 *to = packed + i + (kind > 0 ? words1 : 0) + (kind > 1 ? words2 : 0);
     to[0] = make_uint4(high[0], high[1], high[2], high[3]);
-    to[left ? words1 : words2] = make_uint4(low[0], low[1], low[2], low[3]);
+    to[kind == 0 ? words1 : words2] = make_uint4(low[0], low[1], low[2], low[3]);
 }

@@ -1,6 +1,7 @@
 // The order of packed factors: as lanes of tensor cores read them, 16 bytes each, in f16, with what f16
 // loses beside it. P1 (if there) as left operand: [tile of 16 rows][step of 16][lane], then the rest of it likewise;
-// P2 (if there) as right operand: [step of 16][pair of tiles of 8 columns][lane], then the rest of it.
+// P2 (if there) as right operand: [step of 16][pair of tiles of 8 columns][lane], then the rest of it; then P2 by rows,
+// [row][tile of 8 columns], and the rest of it.
 #include "common.cuh"
 
 __host__ __device__ constexpr int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }

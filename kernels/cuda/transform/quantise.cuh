@@ -23,21 +23,20 @@ template <bool CLIPPED> __device__ inline uint32_t pack_codes(const Quantiser &q
     uint32_t bits[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        float code = v[i] * inverse;
-        if (CLIPPED) code = fminf(fmaxf(code, -q.q_max - 1.0f), q.q_max);
-        bits[i] = __float_as_uint(code + ROUNDING);
+        if (CLIPPED) bits[i] = __float_as_uint(fminf(fmaxf(v[i] * inverse, -q.q_max - 1.0f), q.q_max) + ROUNDING);
+        else bits[i] = __float_as_uint(fmaf(v[i], inverse, ROUNDING));
     }
     return __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
 }
 
 __device__ inline bool clips(const Quantiser &q) { return q.clip_min != 1.0f || q.clip_max != 1.0f; }
 
-// The power of two that brings a magnitude into [1, 2), and its inverse: rows are scaled by it, so
-// that f16 keeps them whatever their range.
+// The power of two that brings a magnitude near 2^8, and its inverse: rows are scaled by it, so that
+// f16 keeps them, and their products with a factor, whatever their range.
 __device__ inline float normalising(float magnitude, float &inverse) {
     uint32_t exponent = __float_as_uint(magnitude) >> 23 & 0xFF;
     // Nothing overflows for rows of zeros, or near it.
-    exponent = exponent < 64 ? 64 : exponent > 253 ? 253 : exponent;
-    inverse = __uint_as_float(exponent << 23);
-    return __uint_as_float((254 - exponent) << 23);
+    exponent = exponent < 64 ? 64 : exponent > 250 ? 250 : exponent;
+    inverse = __uint_as_float((exponent - 8) << 23);
+    return __uint_as_float((262 - exponent) << 23);
 }

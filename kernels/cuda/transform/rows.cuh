@@ -57,12 +57,15 @@ template <int L> __device__ inline void store_chunk(T *to, const Chunk<L> &chunk
     for (int i = 0; i < Chunk<L>::WORDS; i++) ((W *)to)[i] = chunk.word[i];
 }
 
+// silu(gate) * up. A large negative gate gives 1 / infinity, which is 0.
 __device__ inline float gated(float gate, float up) {
-    return __fdividef(gate * up, 1.0f + __expf(-gate));
+    float exponential, inverse;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(exponential) : "f"(gate * -1.4426950408889634f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(1.0f + exponential));
+    return gate * up * inverse;
 }
 
-// Sum of squares (of a norm's input) and largest magnitude (of its output before the division by
-// the root mean square, else of the row).
+// The sum of squares of a norm's input; else the largest magnitude of the row.
 struct Stats {
     float squares;
     float magnitude;
@@ -83,9 +86,33 @@ __device__ inline void combine(float *h, const Chunk<L> &x, const Chunk<L> &othe
             stats.squares = fmaf(value, value, stats.squares);
             value *= to_f32(weight.element[i]);
         }
-        stats.magnitude = fmaxf(stats.magnitude, fabsf(value));
+        if (!HAS_NORM) stats.magnitude = fmaxf(stats.magnitude, fabsf(value));
         h[i] = value;
     }
+}
+
+// The same for a bound of the magnitude alone, which costs no exponential: |silu(x)| <= max(x, 0.2785).
+template <int L> __device__ inline void measure(const Chunk<L> &x, const Chunk<L> &other, Stats &stats) {
+#pragma unroll
+    for (int i = 0; i < L; i++) {
+        float value = to_f32(x.element[i]);
+        if (SOURCE == ADD_NORM) value += to_f32(other.element[i]);
+        if (SOURCE == SWIGLU) value = fmaxf(value, 0.2785f) * to_f32(other.element[i]);
+        if (HAS_NORM) stats.squares = fmaf(value, value, stats.squares);
+        else stats.magnitude = fmaxf(stats.magnitude, fabsf(value));
+    }
+}
+
+// The largest magnitude of some weights.
+template <int L> __device__ inline float largest(const Chunk<L> &weights, float so_far) {
+#pragma unroll
+    for (int i = 0; i < L; i++) so_far = fmaxf(so_far, fabsf(to_f32(weights.element[i])));
+    return so_far;
+}
+
+// What no element of a row exceeds, and is not far above: of a normalised row by Cauchy and Schwarz.
+__device__ inline float bound(const Stats &stats, float inverse, float largest_weight) {
+    return HAS_NORM ? sqrtf(stats.squares) * inverse * largest_weight : stats.magnitude;
 }
 
 // 1 / rms of a row of n elements; 1 without a norm.

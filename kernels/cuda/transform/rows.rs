@@ -6,6 +6,9 @@ use crate::{DevicePtr, Element, GpuError};
 /// Rows times P1 ⊗ P2, quantised or not.
 ///
 /// Each row is taken as X `[n1, n2]`; Y = P1ᵀ · X · P2, an absent factor being the identity.
+///
+/// Packed factors and the norm's weight are read while the kernel before this one may still run:
+/// that one must not write them.
 #[derive(Debug, Clone, Copy)]
 pub struct TransformRows {
     /// Number of rows.
@@ -40,7 +43,8 @@ pub enum RowSource {
         weight: DevicePtr,
         /// ε.
         epsilon: f32,
-        /// (skip, sum), both `[rows, n]`: sum = x + skip is written, and the norm is of it.
+        /// (skip, sum), both `[rows, n]`: sum = x + skip is written, and the norm is of it. The sum
+        /// may be written over x or skip.
         add: Option<(DevicePtr, DevicePtr)>,
     },
     /// silu(gate) · up.

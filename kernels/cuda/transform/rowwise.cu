@@ -1,7 +1,7 @@
 // Rows without a transform, quantised (`DynamicQuantize`, and with a norm or SwiGLU in front): one
 // block a row, which stays in registers.
 //
-// Definitions: T, SOURCE, ROW, VEC (elements of a load, which divides ROW), THREADS, QUANTISE.
+// Definitions: T, SOURCE, ROW, VEC (elements of a load, which divides ROW), THREADS.
 
 constexpr int CHUNKS = ROW / VEC;
 constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;

@@ -3,7 +3,8 @@
 use crate::{Archs, Source};
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] = &[&REFERENCE, &ROWWISE, &PACK, &TENSOR, &CLUSTER, &HEADS];
+pub static SOURCES: &[&Source] =
+    &[&REFERENCE, &ROWWISE, &PACK, &TENSOR, &TENSOR_WGMMA, &CLUSTER, &HEADS];
 
 /// What a kernel is compiled with.
 type Variant = &'static [(&'static str, &'static str)];
@@ -52,39 +53,70 @@ pub(super) static PACK: Source = Source {
     variants: &[&[("FACTOR_T", "float")], &[("FACTOR_T", "half_t")], &[("FACTOR_T", "bf16_t")]],
 };
 
+/// The text of tensor.cu with what it includes.
+const TENSOR_TEXT: &str = concat!(
+    include_str!("rows.cuh"),
+    include_str!("quantise.cuh"),
+    include_str!("tensor_cores.cuh"),
+    include_str!("packing.cuh"),
+    include_str!("wgmma.cuh"),
+    include_str!("tensor.cu")
+);
+
 /// Rows with factors, on tensor cores.
 pub(super) static TENSOR: Source = Source {
     name: "transform/tensor.cu",
-    text: concat!(
-        include_str!("rows.cuh"),
-        include_str!("quantise.cuh"),
-        include_str!("tensor_cores.cuh"),
-        include_str!("packing.cuh"),
-        include_str!("tensor.cu")
-    ),
+    text: TENSOR_TEXT,
     archs: Archs::All,
     variants: &[LLAMA_NORM, LLAMA_SWIGLU, LEFT, RIGHT_VALUES],
 };
 
+/// The same with products of warpgroups.
+pub(super) static TENSOR_WGMMA: Source = Source {
+    name: "transform/tensor.cu with wgmma",
+    text: TENSOR_TEXT,
+    archs: Archs::Hopper,
+    variants: &[WGMMA_NORM, WGMMA_SWIGLU, WGMMA_LEFT],
+};
+
+#[rustfmt::skip]
+const WGMMA_NORM: Variant = &[
+    ("T", "half_t"), ("N1", "64"), ("N2", "64"), ("HAS_P1", "1"), ("HAS_P2", "1"), ("SOURCE", "2"),
+    ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"),
+    ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "1"),
+];
+#[rustfmt::skip]
+const WGMMA_SWIGLU: Variant = &[
+    ("T", "half_t"), ("N1", "112"), ("N2", "128"), ("HAS_P1", "1"), ("HAS_P2", "1"), ("SOURCE", "3"),
+    ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"),
+    ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "1"),
+];
+#[rustfmt::skip]
+const WGMMA_LEFT: Variant = &[
+    ("T", "bf16_t"), ("N1", "57"), ("N2", "228"), ("HAS_P1", "1"), ("HAS_P2", "0"), ("SOURCE", "0"),
+    ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "1"),
+    ("RESIDENT", "1"), ("VEC", "4"), ("PREFETCH", "0"), ("WGMMA", "1"),
+];
+
 #[rustfmt::skip]
 const LLAMA_NORM: Variant = &[
     ("T", "half_t"), ("N1", "64"), ("N2", "64"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const LLAMA_SWIGLU: Variant = &[
     ("T", "half_t"), ("N1", "112"), ("N2", "128"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const LEFT: Variant = &[
     ("T", "bf16_t"), ("N1", "9"), ("N2", "60"), ("HAS_P1", "1"), ("HAS_P2", "0"),
-    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "4"), ("PREFETCH", "1"),
+    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "4"), ("PREFETCH", "1"), ("WGMMA", "0"),
 ];
 #[rustfmt::skip]
 const RIGHT_VALUES: Variant = &[
     ("T", "bf16_t"), ("N1", "24"), ("N2", "24"), ("HAS_P1", "0"), ("HAS_P2", "1"),
-    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "0"),
+    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "0"), ("WGMMA", "0"),
 ];
 
 /// Few rows with factors, on clusters of blocks.

@@ -194,7 +194,7 @@ impl Case {
             }
         };
         // Every second size has them packed beforehand.
-        let packed = (self.n1 % 3 != 0)
+        let packed = (!self.n1.is_multiple_of(3))
             .then(|| PackedFactors::new(gpu, self.n1, self.n2, &factors).unwrap());
         gpu.synchronize().unwrap();
         factors.packed = packed.as_ref().map(PackedFactors::ptr);
@@ -206,7 +206,10 @@ impl Case {
     /// Runs by a method; compares everything. Returns the share of codes that differ.
     fn check(&self, gpu: &Gpu, method: Option<Method>) -> f64 {
         let data = self.data(gpu);
-        let method = method.unwrap_or_else(|| data.rows.method(gpu));
+        self.check_data(gpu, &data, method.unwrap_or_else(|| data.rows.method(gpu)))
+    }
+
+    fn check_data(&self, gpu: &Gpu, data: &Data, method: Method) -> f64 {
         data.rows.launch_by(gpu, method).unwrap();
         let (n, y) = (self.n(), data.expected());
         if let RowSource::RmsNorm { add: Some((_, sum)), .. } = data.rows.source {
@@ -409,8 +412,86 @@ fn every_shape_of_the_tensor_kernel_gives_the_same() {
     ];
     for (tiles, groups, prefetch, split) in shapes {
         for p1_shared in [true, false] {
-            let shape = method::Tensor { tiles, groups, prefetch, split, p1_shared, load: 8 };
-            case.check(&gpu, Some(Method::Tensor(shape)));
+            let wgmma = tiles == 1 && gpu.properties().has_wgmma();
+            for wgmma in [false, wgmma] {
+                let shape = method::Tensor {
+                    tiles,
+                    groups,
+                    resident: 1,
+                    prefetch,
+                    split,
+                    p1_shared,
+                    wgmma,
+                    load: 8,
+                };
+                case.check(&gpu, Some(Method::Tensor(shape)));
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_warpgroups_of_every_size_give_the_same() {
+    let Some(gpu) = gpu() else { return };
+    if !gpu.properties().has_wgmma() {
+        return;
+    }
+    let sizes = [
+        (64, 64),
+        (112, 128),
+        (24, 24),
+        (48, 64),
+        (86, 128),
+        (64, 80),
+        (128, 144),
+        (9, 40),
+        (64, 112),
+        (64, 96),
+    ];
+    for (n1, n2) in sizes {
+        for (from, bits) in [(From::AddNorm, Some(4)), (From::SwiGlu, Some(8)), (From::Plain, None)]
+        {
+            for factors in [(true, true), (true, false)] {
+                let case = Case { n1, n2, from, bits, factors, rows: 9, ..CASE };
+                let (p1_shared, split) = (true, bits == Some(8));
+                let shape = method::Tensor {
+                    tiles: 1,
+                    groups: 2,
+                    resident: 1,
+                    prefetch: true,
+                    split,
+                    p1_shared,
+                    wgmma: true,
+                    load: 8,
+                };
+                let shape = method::Tensor {
+                    groups: if shape.fits(&gpu, &case.data(&gpu).rows) { 2 } else { 1 },
+                    ..shape
+                };
+                case.check(&gpu, Some(Method::Tensor(shape)));
+            }
+        }
+    }
+}
+
+#[test]
+fn sums_may_be_written_over_their_terms() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, factors) in
+        [(1, (true, true)), (9, (true, false)), (300, (true, true)), (9, (false, false))]
+    {
+        for bits in [Some(4), None] {
+            let case = Case { rows, factors, bits, from: From::AddNorm, ..CASE };
+            if bits.is_none() && factors == (false, false) {
+                continue;
+            }
+            let mut data = case.data(&gpu);
+            let RowSource::RmsNorm { x, weight, epsilon, add: Some((skip, _)) } = data.rows.source
+            else {
+                panic!("not the norm of a sum")
+            };
+            data.rows.source = RowSource::RmsNorm { x, weight, epsilon, add: Some((skip, x)) };
+            case.check_data(&gpu, &data, data.rows.method(&gpu));
         }
     }
 }
@@ -441,7 +522,7 @@ fn clusters_of_every_size_give_the_same() {
                 let case = Case { n1, n2, from, bits, factors, rows: 3, ..CASE };
                 let most = case.data(&gpu).rows.cluster(&gpu);
                 for blocks in 2..=most.unwrap_or(0) {
-                    if n2.div_ceil(16) % blocks == 0 {
+                    if n2.div_ceil(16).is_multiple_of(blocks) {
                         let split = bits == Some(8);
                         case.check(&gpu, Some(Method::Cluster { blocks, split }));
                     }

@@ -117,3 +117,26 @@ fn sequences_of_a_batch_do_not_see_each_other_on_cuda() {
         });
     }
 }
+
+/// Every value of a graph, so that a failure names the first operator that differs.
+#[test]
+fn every_value_is_what_the_cpu_computes() {
+    for (engine, tolerance) in engines() {
+        for_each_model(Mode::Lowered, |name, model, _, expected| {
+            let mut model = model.clone();
+            canonicalize::canonicalize(&mut model, &mut PassManager::new()).unwrap();
+            let graph = &model.graph;
+            let order = graph.topological_order().unwrap();
+            let outputs = order.into_iter().flat_map(|id| graph.node(id).outputs.clone());
+            let floats = outputs.flatten().map(|value| graph.value(value).name.clone());
+            let names: Vec<String> = floats.collect();
+            let cpu = collect_values(&model, &CpuEngine::new(2), &names, &expected.ids).unwrap();
+            let gpu = collect_values(&model, &engine, &names, &expected.ids).unwrap();
+            for value in names {
+                let (Some(cpu), Some(gpu)) = (cpu.get(&value), gpu.get(&value)) else { continue };
+                let (cpu, gpu) = (cpu.to_f32_vec().unwrap(), gpu.to_f32_vec().unwrap());
+                assert_close(&format!("{name}: {value}"), &gpu, &cpu, tolerance);
+            }
+        });
+    }
+}
