@@ -160,6 +160,38 @@ impl KvCache {
         self.prefill_over(gpu, what, None)
     }
 
+    /// Prefill over a cache of elements or an unpacked one, or over codes.
+    fn prefill_over(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        wide: Option<&[DeviceBuffer; 2]>,
+    ) -> Result<(), GpuError> {
+        let has_elements = wide.is_some() || !self.shape().format.has_codes();
+        let is_usual = [64, 128].contains(&self.shape().head_dim);
+        match gpu.properties().has_wgmma() && has_elements && is_usual {
+            true => self.prefill_on_hopper(gpu, what, wide),
+            false => self.prefill_by_tiles(gpu, what, wide),
+        }
+    }
+
+    fn prefill_on_hopper(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        wide: Option<&[DeviceBuffer; 2]>,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let f = held(&self.kernels.prefill_hopper, || {
+            self.function_for(gpu, &sources::PREFILL_HOPPER, "attend_prefill_hopper", "16", &[])
+        })?;
+        let (rows, stages) = (128, 2);
+        let tile = rows * shape.head_dim * 2;
+        let shared = tile + 2 * stages * tile + 1_024;
+        let grid = [what.new.div_ceil(rows), what.q_heads, shape.batch];
+        gpu.launch(f, launch(grid, 384, shared)?, &self.arguments(what, wide)?.ptr(what.out))
+    }
+
     /// Unpacks the cache's codes to 16 bits.
     fn expand(
         &self,
@@ -182,7 +214,8 @@ impl KvCache {
         gpu.launch(f, launch([blocks, shape.kv_heads, shape.batch], 256, 0)?, &args)
     }
 
-    pub(super) fn prefill_over(
+    /// The version for all architectures.
+    pub(super) fn prefill_by_tiles(
         &self,
         gpu: &Gpu,
         what: &Attend,

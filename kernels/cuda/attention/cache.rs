@@ -264,6 +264,7 @@ pub(super) struct Kernels {
     pub decode: OnceLock<Function>,
     pub prefill: OnceLock<Function>,
     pub prefill_wide: OnceLock<Function>,
+    pub prefill_hopper: OnceLock<Function>,
     pub expand: OnceLock<Function>,
     pub naive: OnceLock<Function>,
 }

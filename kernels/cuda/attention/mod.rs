@@ -22,7 +22,13 @@ use crate::{DevicePtr, GpuError, Source};
 
 /// Kernels of this area.
 pub static SOURCES: &[&Source] =
-    &[&sources::PREPARE, &sources::DECODE, &sources::PREFILL, &sources::NAIVE];
+    &[
+        &sources::PREPARE,
+        &sources::DECODE,
+        &sources::PREFILL,
+        &sources::PREFILL_HOPPER,
+        &sources::NAIVE,
+    ];
 
 /// The rows of a tensor `[batch, new, heads · head_dim]` that may be part of a wider one.
 #[derive(Debug, Clone, Copy)]

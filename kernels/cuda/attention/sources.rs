@@ -6,7 +6,7 @@ type Variants = &'static [&'static [(&'static str, &'static str)]];
 
 /// The layout of the cache stands in front of each source.
 macro_rules! source {
-    ($file:literal, $variants:expr $(, $header:literal)*) => {
+    ($file:literal, $archs:expr, $variants:expr $(, $header:literal)*) => {
         Source {
             name: concat!("attention/", $file),
             text: concat!(
@@ -14,7 +14,7 @@ macro_rules! source {
                 $(include_str!($header), "\n",)*
                 include_str!($file)
             ),
-            archs: Archs::All,
+            archs: $archs,
             variants: $variants,
         }
     };
@@ -33,6 +33,7 @@ const TENSOR_CORES: Variants = &[
 /// Rotary embedding, matrix, write to the cache.
 pub(super) static PREPARE: Source = source!(
     "prepare.cu",
+    Archs::All,
     &[
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), ("COLUMN_WARPS", "4")],
@@ -45,14 +46,27 @@ pub(super) static PREPARE: Source = source!(
 );
 
 /// Few new positions.
-pub(super) static DECODE: Source = source!("decode.cu", TENSOR_CORES, "mma.cuh");
+pub(super) static DECODE: Source = source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh");
 
 /// Many new positions.
-pub(super) static PREFILL: Source = source!("prefill.cu", TENSOR_CORES, "mma.cuh");
+pub(super) static PREFILL: Source = source!("prefill.cu", Archs::All, TENSOR_CORES, "mma.cuh");
+
+/// Many new positions, by Hopper's own instructions.
+pub(super) static PREFILL_HOPPER: Source = source!(
+    "prefill_hopper.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16")],
+        &[("T", "bf16_t"), ("HEAD_DIM", "64"), ("FORMAT", "16")],
+    ],
+    "mma.cuh",
+    "wgmma.cuh"
+);
 
 /// The plain way, for f32.
 pub(super) static NAIVE: Source = source!(
     "naive.cu",
+    Archs::All,
     &[
         &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
         &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
