@@ -25,6 +25,7 @@ pub static SOURCES: &[&Source] =
     &[
         &sources::PREPARE,
         &sources::DECODE,
+        &sources::DECODE_IN_CLUSTERS,
         &sources::PREFILL,
         &sources::PREFILL_HOPPER,
         &sources::NAIVE,

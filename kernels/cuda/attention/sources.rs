@@ -48,6 +48,20 @@ pub(super) static PREPARE: Source = source!(
 /// Few new positions.
 pub(super) static DECODE: Source = source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh");
 
+/// How many blocks are a cluster.
+pub(super) const CLUSTER: (&str, &str) = ("CLUSTER", "8");
+
+/// Few new positions, the parts of the context in clusters.
+pub(super) static DECODE_IN_CLUSTERS: Source = source!(
+    "decode.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER],
+        &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), CLUSTER],
+    ],
+    "mma.cuh"
+);
+
 /// Many new positions.
 pub(super) static PREFILL: Source = source!("prefill.cu", Archs::All, TENSOR_CORES, "mma.cuh");
 
