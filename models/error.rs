@@ -81,6 +81,17 @@ pub enum Error {
         /// Hexadecimal SHA-256 of what was found.
         found: String,
     },
+    /// No model has such sizes.
+    #[error("no model has such a shape: {0}")]
+    Shape(&'static str),
+    /// A graph could not be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What is in the way.
+        error: planish_onnx::WriteError,
+    },
     /// No environment variable says where caches lie.
     #[error("no cache folder: set PLANISH_CACHE (XDG_CACHE_HOME and HOME are not set either)")]
     NoCacheDir,

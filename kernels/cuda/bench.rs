@@ -18,7 +18,13 @@ fn main() -> ExitCode {
 type Bench = fn(&Gpu) -> Result<Vec<String>, GpuError>;
 
 /// The areas that have benchmarks.
-const AREAS: &[(&str, Bench)] = &[("attention", planish_cuda::attention::bench)];
+const AREAS: &[(&str, Bench)] = &[
+    ("gemm", planish_cuda::gemm::bench),
+    ("gemv", planish_cuda::gemv::bench),
+    ("transform", planish_cuda::transform::bench),
+    ("attention", planish_cuda::attention::bench),
+    ("elementwise", planish_cuda::elementwise::bench::bench),
+];
 
 fn run(areas: &[String]) -> Result<(), GpuError> {
     let gpu = Gpu::open(0)?;

@@ -36,4 +36,16 @@ impl Archs {
 }
 
 /// What all sources may include, as (name, text).
-pub(crate) const HEADERS: &[(&str, &str)] = &[("common.cuh", include_str!("common.cuh"))];
+pub(crate) const HEADERS: &[(&str, &str)] = &[
+    ("common.cuh", include_str!("common.cuh")),
+    ("async.cuh", include_str!("gemm/async.cuh")),
+    ("hopper.cuh", include_str!("gemm/hopper.cuh")),
+    ("output.cuh", include_str!("gemm/output.cuh")),
+    ("tile.cuh", include_str!("gemm/tile.cuh")),
+    ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
+    ("walk.cuh", include_str!("elementwise/walk.cuh")),
+    ("lanes.cuh", include_str!("elementwise/lanes.cuh")),
+    ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
+    ("wgmma_output.cuh", include_str!("gemm/wgmma_output.cuh")),
+    ("widen.cuh", include_str!("gemm/widen.cuh")),
+];

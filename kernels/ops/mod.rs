@@ -43,11 +43,13 @@ mod pad;
 mod quantize_dequantize_heads;
 mod quantize_linear;
 mod quantized_matmul;
+mod quantized_matmul_add;
 mod quantized_matmul_n;
 mod range;
 mod reduce;
 mod reshape;
 mod rms_normalization;
+mod rotary_cached_attention;
 mod rotary_embedding;
 mod scatter;
 mod select;
@@ -120,7 +122,9 @@ static OPS: &[&[OpDef]] = &[
     weight_only_matmul::OPS,
     add_rms_norm::OPS,
     norm_transform_quantize::OPS,
+    quantized_matmul_add::OPS,
     quantized_matmul_n::OPS,
+    rotary_cached_attention::OPS,
     swiglu::OPS,
     swiglu_transform_quantize::OPS,
     fake_quantize_rows::OPS,

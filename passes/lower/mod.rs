@@ -7,6 +7,7 @@
 mod cache;
 mod drop_padding;
 mod fuse;
+mod gpu;
 mod last_token;
 mod linear;
 mod shape_of_past;
@@ -20,6 +21,7 @@ use planish_kernels::DOMAIN;
 
 use crate::pass::{Pass, PassContext, PassError, PassManager};
 
+pub use gpu::fuse_for_gpu;
 pub use last_token::select_positions;
 
 /// Graph input that [`LowerOptions::cache`] adds where something still asks for the length of

@@ -1,8 +1,11 @@
 //! Engines: what compiles a graph to a plan and runs the plan.
 pub mod cpu;
+pub mod cuda;
 
+mod constants;
 mod error;
 pub(crate) mod facts;
+mod front;
 mod profile;
 
 use planish_ir::{DataType, Dim, Model, Tensor};

@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use planish::app::{Device, OpenOptions};
+use planish::app::{Device, FloatType, OpenOptions};
 
 /// Optimises and quantises exported ONNX language models, and runs them.
 #[derive(Debug, Parser)]
@@ -45,16 +45,19 @@ struct Global {
     /// Threads to use [default: one a core]
     #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
     threads: Option<NonZeroUsize>,
-    /// Where to compute
+    /// Where to compute: cpu, cuda or cuda:NUMBER (an NVIDIA GPU), or auto, which takes the GPU
+    /// where there is a usable one
     #[arg(
         long,
         global = true,
-        value_enum,
+        value_name = "DEVICE",
         default_value = "auto",
-        help_heading = "Global options",
-        hide_possible_values = false
+        help_heading = "Global options"
     )]
     device: Device,
+    /// How a GPU stores floats
+    #[arg(long, global = true, value_enum, default_value = "f16", help_heading = "Global options")]
+    float: FloatType,
     /// Say more about what happens; -vv and -vvv say still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     verbose: u8,
@@ -63,7 +66,12 @@ struct Global {
 impl Global {
     /// How to open a model of `batch` sequences.
     fn open_options(&self, batch: usize) -> OpenOptions {
-        OpenOptions { device: self.device, threads: self.threads.map(NonZeroUsize::get), batch }
+        OpenOptions {
+            device: self.device,
+            float: self.float,
+            threads: self.threads.map(NonZeroUsize::get),
+            batch,
+        }
     }
 }
 

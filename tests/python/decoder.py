@@ -26,7 +26,8 @@ class Decoder:
             if past.name.startswith("past_key_values"):
                 _, heads, _, size = past.shape
                 size = size if isinstance(size, int) else HEAD_SIZE
-                self.caches[past.name] = np.zeros((1, heads, 0, size), np.float32)
+                dtype = np.float16 if past.type == "tensor(float16)" else np.float32
+                self.caches[past.name] = np.zeros((1, heads, 0, size), dtype)
 
     def run(self, ids):
         """Runs `ids` [1, n] on the caches; returns all inputs and all outputs by name."""

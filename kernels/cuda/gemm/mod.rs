@@ -1,6 +1,21 @@
 //! Quantised matrix products of many rows.
+//!
+//! All kernels compute the product transposed, D = W·Xᵀ, as packed weights lie in memory the way
+//! tensor cores want their operand A. [`Gemm`] picks the kernel: on Hopper `wgmma` with weights
+//! unpacked in registers; elsewhere `mma.sync` on 8-bit integers, or on 4-bit ones where the card
+//! has them and both operands are INT4.
 
-use crate::Source;
+mod bench;
+mod launcher;
+mod problem;
+mod sources;
+mod tensor_map;
+#[cfg(test)]
+mod tests;
+mod wgmma;
 
-/// Kernels of this area.
-pub static SOURCES: &[&Source] = &[];
+pub use bench::bench;
+pub use launcher::{Gemm, Route};
+pub use problem::{QuantizedGemm, WeightOnlyGemm};
+pub use sources::SOURCES;
+pub use wgmma::Tiling;

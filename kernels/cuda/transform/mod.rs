@@ -1,6 +1,23 @@
-//! Transforms and quantisation of activations.
+//! FlatQuant's online transforms and the dynamic quantiser of activations (arXiv 2410.09426), with
+//! what comes in front of them: a residual addition and RMS normalisation, or SwiGLU.
+//!
+//! One call serves `DynamicQuantize`, `TransformQuantize`, `TransformLeftQuantize`, `Transform`,
+//! `TransformLeft`, `NormTransformQuantize` and `SwiGLUTransformQuantize`; heads have kernels of
+//! their own ([`TransformHeads`], [`QuantizeDequantizeHeads`]).
 
-use crate::Source;
+mod bench;
+mod defines;
+mod factors;
+mod heads;
+mod method;
+mod rows;
+mod sources;
+#[cfg(test)]
+mod tests;
 
-/// Kernels of this area.
-pub static SOURCES: &[&Source] = &[];
+pub use bench::bench;
+pub use factors::{Factors, PackedFactors};
+pub use heads::{QuantizeDequantizeHeads, TransformHeads};
+pub use method::Method;
+pub use rows::{Output, RowSource, TransformRows};
+pub use sources::SOURCES;

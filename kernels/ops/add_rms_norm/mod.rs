@@ -8,11 +8,14 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("AddRMSNorm", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("AddRMSNorm", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (x, skip) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

@@ -13,14 +13,17 @@ use crate::{Fact, OpDef, OpError, OpNode};
 use mask::Mask;
 
 mod cpu;
+pub(super) mod cuda;
 pub(super) mod dense;
 mod grad;
 pub(super) mod mask;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Attention", infer, eval).with_cpu(cpu::cpu).with_grad(grad::grad)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Attention", infer, eval)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::grad)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let fact = |i| facts::required(inputs, i);
@@ -70,6 +73,11 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let y = if is_3d { y.into_3d() } else { y.into_4d() };
     let outputs = [y, k.into_4d(), v.into_4d(), scores.into_4d()];
     outputs.into_iter().take(op.n_outputs()).map(|t| t.into_tensor(dtype)).collect()
+}
+
+/// Which step of the way the fourth output shows, as ONNX numbers them.
+fn stage_number(op: &OpNode) -> Result<i32, OpError> {
+    stage(op).map(|stage| stage as i32)
 }
 
 fn stage(op: &OpNode) -> Result<Stage, OpError> {

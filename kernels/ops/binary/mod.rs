@@ -9,6 +9,7 @@ use super::common::numbers::Numbers;
 use crate::{Fact, OpDef, OpError, OpNode, op};
 
 mod cpu;
+mod cuda;
 mod dims;
 mod eval;
 mod grad;
@@ -17,7 +18,7 @@ mod loops;
 mod tests;
 
 const fn def(name: &'static str) -> OpDef {
-    OpDef::new(name, infer, eval::eval).with_cpu(cpu::cpu)
+    OpDef::new(name, infer, eval::eval).with_cpu(cpu::cpu).with_cuda(cuda::cuda)
 }
 
 pub(super) static OPS: &[OpDef] = &[
@@ -38,10 +39,16 @@ pub(super) static OPS: &[OpDef] = &[
     def("BitwiseAnd"),
     def("BitwiseOr"),
     def("BitwiseXor"),
-    OpDef::new("Max", infer_variadic, eval_variadic).with_cpu(cpu::cpu).with_grad(grad::extremum),
-    OpDef::new("Min", infer_variadic, eval_variadic).with_cpu(cpu::cpu).with_grad(grad::extremum),
-    OpDef::new("Sum", infer_variadic, eval_variadic).with_grad(grad::add),
-    OpDef::new("Mean", infer_variadic, eval_variadic).with_grad(grad::mean),
+    OpDef::new("Max", infer_variadic, eval_variadic)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::extremum),
+    OpDef::new("Min", infer_variadic, eval_variadic)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::extremum),
+    OpDef::new("Sum", infer_variadic, eval_variadic).with_cuda(cuda::cuda).with_grad(grad::add),
+    OpDef::new("Mean", infer_variadic, eval_variadic).with_cuda(cuda::cuda).with_grad(grad::mean),
 ];
 
 fn is_comparison(op_type: &str) -> bool {

@@ -8,13 +8,17 @@ use crate::op::{optional, required as input};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Cast", infer, eval).with_cpu(cpu::cpu).with_grad(grad::cast),
-    OpDef::new("CastLike", infer, eval).with_cpu(cpu::cpu).with_grad(grad::cast),
+    OpDef::new("Cast", infer, eval).with_cpu(cpu::cpu).with_cuda(cuda::cuda).with_grad(grad::cast),
+    OpDef::new("CastLike", infer, eval)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::cast),
 ];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -7,11 +7,13 @@ use super::common::numbers::Numbers;
 use crate::op::{optional, required as input};
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Clip", infer, eval).with_grad(grad::clip)];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("Clip", infer, eval).with_cuda(cuda::cuda).with_grad(grad::clip)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = required(inputs, 0)?;

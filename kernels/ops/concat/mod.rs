@@ -11,12 +11,15 @@ use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Concat", infer, eval).with_cpu(cpu::cpu).with_grad(grad::concat)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Concat", infer, eval)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::concat)];
 
 fn join_axis(op: &OpNode, rank: usize) -> Result<usize, OpError> {
     // Before opset 4 the attribute could be left out.

@@ -9,10 +9,11 @@ use super::common::numbers::Numbers;
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("CumSum", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("CumSum", infer, eval).with_cuda(cuda::cuda)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = required(inputs, 0)?;

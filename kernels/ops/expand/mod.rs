@@ -12,12 +12,16 @@ use crate::kernel::required as resident;
 use crate::op::required as input;
 use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Expand", infer_expand, eval_expand).with_cpu(cpu).with_grad(grad),
-    OpDef::new("Tile", infer_tile, eval_tile),
+    OpDef::new("Expand", infer_expand, eval_expand)
+        .with_cpu(cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad),
+    OpDef::new("Tile", infer_tile, eval_tile).with_cuda(cuda::cuda),
 ];
 
 fn infer_expand(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -13,7 +13,7 @@ use crate::ops::common::numbers::Numbers;
 use crate::{Fact, OpError, OpNode};
 
 /// The shape without the axis, or with size 1 there.
-fn kept<T>(op: &OpNode, mut shape: Vec<T>, axis: usize, one: T) -> Vec<T> {
+pub(super) fn kept<T>(op: &OpNode, mut shape: Vec<T>, axis: usize, one: T) -> Vec<T> {
     if op.node.int("keepdims", 1) != 0 {
         shape[axis] = one;
     } else {

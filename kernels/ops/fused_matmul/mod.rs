@@ -9,11 +9,14 @@ use crate::op::required;
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("FusedMatMul", infer, eval).in_domain(MICROSOFT).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("FusedMatMul", infer, eval)
+    .in_domain(MICROSOFT)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 const FLOATS: [DataType; 4] = [DataType::F16, DataType::BF16, DataType::F32, DataType::F64];
 

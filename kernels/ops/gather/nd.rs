@@ -10,12 +10,17 @@ use crate::{Fact, OpError, OpNode};
 
 /// How the axes of data [batch..., indexed..., inner...] and indices [batch..., outer..., tuple]
 /// go together.
-struct Axes {
-    batch: usize,
-    tuple: usize,
+pub(super) struct Axes {
+    pub batch: usize,
+    pub tuple: usize,
 }
 
-fn split(op: &OpNode, data: usize, indices: usize, tuple: usize) -> Result<Axes, OpError> {
+pub(super) fn split(
+    op: &OpNode,
+    data: usize,
+    indices: usize,
+    tuple: usize,
+) -> Result<Axes, OpError> {
     let batch = usize::try_from(op.node.int("batch_dims", 0)).unwrap_or(usize::MAX);
     if batch < indices && batch.checked_add(tuple).is_some_and(|used| used <= data) {
         Ok(Axes { batch, tuple })

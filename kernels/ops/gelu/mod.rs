@@ -8,18 +8,27 @@ use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).with_grad(grad::gelu),
-    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).with_grad(grad::gelu).in_domain(MICROSOFT),
+    OpDef::new("Gelu", infer, gelu).with_cpu(cpu::gelu).with_cuda(cuda::cuda).with_grad(grad::gelu),
+    OpDef::new("Gelu", infer, gelu)
+        .with_cpu(cpu::gelu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::gelu)
+        .in_domain(MICROSOFT),
     OpDef::new("FastGelu", infer, fast_gelu)
         .with_cpu(cpu::fast_gelu)
+        .with_cuda(cuda::cuda)
         .with_grad(grad::fast_gelu)
         .in_domain(MICROSOFT),
-    OpDef::new("QuickGelu", infer, quick_gelu).with_grad(grad::quick_gelu).in_domain(MICROSOFT),
+    OpDef::new("QuickGelu", infer, quick_gelu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::quick_gelu)
+        .in_domain(MICROSOFT),
     grad::OP,
 ];
 

@@ -7,12 +7,15 @@ use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu).with_grad(grad::gemm)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Gemm", infer, eval)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::gemm)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

@@ -5,8 +5,10 @@ use planish_ir::{Tensor, ValueId};
 use crate::op::required;
 use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode, kernel};
 
+mod cuda;
+
 pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Identity", infer, eval).with_cpu(cpu).with_grad(grad)];
+    &[OpDef::new("Identity", infer, eval).with_cpu(cpu).with_cuda(cuda::cuda).with_grad(grad)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     Ok(vec![inputs.first().cloned().ok_or(OpError::MissingInput(0))?])

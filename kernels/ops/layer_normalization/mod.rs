@@ -9,12 +9,16 @@ use crate::op::{optional, required};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("LayerNormalization", infer, eval).with_cpu(cpu::cpu).with_grad(grad::rule),
+    OpDef::new("LayerNormalization", infer, eval)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::rule),
     grad::OP,
 ];
 

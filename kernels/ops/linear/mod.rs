@@ -1,5 +1,5 @@
-//! The engine's `Linear`: X · W, plus a bias if there is one. W is f32 `[K, N]`, or `[N, K]` with
-//! `trans_b`.
+//! The engine's `Linear`: X · W, plus a bias if there is one. W is `[K, N]`, or `[N, K]` with
+//! `trans_b`: f32, or f16 or bf16 as it is stored.
 
 use planish_ir::{DataType, Dim, Tensor};
 
@@ -8,6 +8,7 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub(super) static OPS: &[OpDef] = &[OpDef::new("Linear", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
     .with_grad(grad::linear)];
 
 /// Whether the weight is `[N, K]`.

@@ -8,12 +8,15 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("MatMul", infer, eval).with_cpu(cpu::cpu).with_grad(grad::matmul)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("MatMul", infer, eval)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::matmul)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);
@@ -87,6 +90,12 @@ impl Plan {
         let coordinates = self.batch.iter().zip(&steps).map(|(size, step)| i / step % size);
         let at: Vec<usize> = coordinates.collect();
         (index::flat(&at, &self.left), index::flat(&at, &self.right))
+    }
+
+    /// Batch axes, outermost first: size, and how many matrices on each factor goes.
+    pub fn axes(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let steps = self.left.iter().zip(&self.right);
+        self.batch.iter().zip(steps).map(|(size, (left, right))| (*size, *left, *right))
     }
 
     /// Whether all products have the same right matrix and each its own left one, in order: they

@@ -11,10 +11,11 @@ use crate::infer::unknown_dim;
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("OneHot", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("OneHot", infer, eval).with_cuda(cuda::cuda)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (indices, depth) = (required(inputs, 0)?, required(inputs, 1)?);

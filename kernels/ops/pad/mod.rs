@@ -10,10 +10,12 @@ use super::common::pick::pick;
 use crate::op::{optional, required as input};
 use crate::{Fact, GradNode, GradScope, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Pad", infer, eval).with_grad(grad)];
+pub(super) static OPS: &[OpDef] =
+    &[OpDef::new("Pad", infer, eval).with_cuda(cuda::cuda).with_grad(grad)];
 
 /// Elements to put before and after each axis.
 fn per_axis(pads: &[i64], at: Option<Vec<i64>>, rank: usize) -> Result<Vec<(i64, i64)>, OpError> {
@@ -54,12 +56,7 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let pads = list(op, inputs, 1, "pads")?.ok_or(OpError::MissingInput(1))?;
     let at = optional(inputs, 3).map(Tensor::to_i64_vec).transpose()?;
     let sides = per_axis(&pads, at, x.shape().len())?;
-    let size = |(size, (a, b)): (&usize, &(i64, i64))| {
-        let padded = (*size as i64).checked_add(*a)?.checked_add(*b)?;
-        usize::try_from(padded).ok()
-    };
-    let shape: Option<Vec<usize>> = x.shape().iter().zip(&sides).map(size).collect();
-    let shape = shape.ok_or_else(|| OpError::shape("the pads leave a negative size"))?;
+    let shape = padded(x.shape(), &sides)?;
     count(&shape)?;
     let fill = fill(op, inputs, x)?;
     let mode = op.node.str("mode", "constant");
@@ -77,6 +74,16 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
         source.map_or((1, 0), |at| (0, flat(&at, &steps)))
     });
     Ok(vec![pick(&[x, &fill], &shape, choices)?])
+}
+
+/// The shape of a padded tensor.
+fn padded(shape: &[usize], sides: &[(i64, i64)]) -> Result<Vec<usize>, OpError> {
+    let size = |(size, (a, b)): (&usize, &(i64, i64))| {
+        let padded = (*size as i64).checked_add(*a)?.checked_add(*b)?;
+        usize::try_from(padded).ok()
+    };
+    let shape: Option<Vec<usize>> = shape.iter().zip(sides).map(size).collect();
+    shape.ok_or_else(|| OpError::shape("the pads leave a negative size"))
 }
 
 /// The element that fills up, of the type of `x`.

@@ -9,10 +9,11 @@ use crate::memory::reserve;
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Range", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Range", infer, eval).with_cuda(cuda::cuda)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let [start, limit, delta] = [required(inputs, 0)?, required(inputs, 1)?, required(inputs, 2)?];

@@ -11,13 +11,14 @@ use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod fold;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 const fn def(name: &'static str) -> OpDef {
-    OpDef::new(name, infer, eval).with_cpu(cpu::cpu)
+    OpDef::new(name, infer, eval).with_cpu(cpu::cpu).with_cuda(cuda::cuda)
 }
 
 pub(super) static OPS: &[OpDef] = &[

@@ -7,6 +7,7 @@ use crate::op::required;
 use crate::ops::common::fallback::Fallback;
 use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 mod flatten;
 mod squeeze;
 mod target;
@@ -14,15 +15,29 @@ mod target;
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Reshape", target::infer, eval).with_cpu(cpu).with_grad(grad),
-    OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu).with_grad(grad),
-    OpDef::new("Squeeze", squeeze::infer_squeeze, eval).with_cpu(cpu).with_grad(grad),
-    OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval).with_cpu(cpu).with_grad(grad),
+    OpDef::new("Reshape", target::infer, eval).with_cpu(cpu).with_cuda(cuda::cuda).with_grad(grad),
+    OpDef::new("Flatten", flatten::infer, eval).with_cpu(cpu).with_cuda(cuda::cuda).with_grad(grad),
+    OpDef::new("Squeeze", squeeze::infer_squeeze, eval)
+        .with_cpu(cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad),
+    OpDef::new("Unsqueeze", squeeze::infer_unsqueeze, eval)
+        .with_cpu(cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad),
 ];
 
 /// The shape that the node gives its input.
 fn target(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<usize>, OpError> {
-    let shape = required(inputs, 0)?.shape();
+    target_of(op, inputs, required(inputs, 0)?.shape())
+}
+
+/// The same for an input of shape `shape`, which itself is not read.
+fn target_of(
+    op: &OpNode,
+    inputs: &[Option<Tensor>],
+    shape: &[usize],
+) -> Result<Vec<usize>, OpError> {
     match op.node.op_type.as_str() {
         "Reshape" => target::target(op, inputs, shape),
         "Flatten" => flatten::target(op, shape),

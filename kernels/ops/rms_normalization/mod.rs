@@ -8,12 +8,16 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("RMSNormalization", infer, eval).with_cpu(cpu::cpu).with_grad(grad::rule),
+    OpDef::new("RMSNormalization", infer, eval)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::rule),
     grad::OP,
 ];
 

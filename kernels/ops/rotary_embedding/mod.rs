@@ -10,13 +10,19 @@ use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("RotaryEmbedding", infer, eval).with_cpu(cpu::cpu).with_grad(grad::grad),
-    OpDef::new("RotaryEmbedding", infer_microsoft, eval_microsoft).in_domain(MICROSOFT),
+    OpDef::new("RotaryEmbedding", infer, eval)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::grad),
+    OpDef::new("RotaryEmbedding", infer_microsoft, eval_microsoft)
+        .with_cuda(cuda::microsoft)
+        .in_domain(MICROSOFT),
 ];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

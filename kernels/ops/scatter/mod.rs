@@ -10,11 +10,14 @@ use super::gather::{element_sources, tuple_start};
 use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("ScatterElements", infer, eval_elements), OpDef::new("ScatterND", infer, eval_nd)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("ScatterElements", infer, eval_elements).with_cuda(cuda::cuda),
+    OpDef::new("ScatterND", infer, eval_nd).with_cuda(cuda::cuda),
+];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let data = required(inputs, 0)?;

@@ -10,12 +10,15 @@ use crate::op::required as input;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Where", infer, eval).with_cpu(cpu::cpu).with_grad(grad::select)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Where", infer, eval)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::select)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let [condition, x, y] = [required(inputs, 0)?, required(inputs, 1)?, required(inputs, 2)?];

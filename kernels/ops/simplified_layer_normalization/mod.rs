@@ -3,7 +3,7 @@
 
 use planish_ir::{DataType, Dim, Tensor};
 
-use super::rms_normalization::{cpu::kernel, grad, inverse_rms};
+use super::rms_normalization::{cpu::kernel, cuda::cuda, grad, inverse_rms};
 use super::support::{Dense, dense, facts};
 use crate::op::required;
 use crate::{Fact, Kernel, MICROSOFT, OpDef, OpError, OpNode};
@@ -12,9 +12,13 @@ use crate::{Fact, Kernel, MICROSOFT, OpDef, OpError, OpNode};
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("SimplifiedLayerNormalization", infer, eval).with_cpu(cpu).with_grad(grad::rule),
     OpDef::new("SimplifiedLayerNormalization", infer, eval)
         .with_cpu(cpu)
+        .with_cuda(cuda)
+        .with_grad(grad::rule),
+    OpDef::new("SimplifiedLayerNormalization", infer, eval)
+        .with_cpu(cpu)
+        .with_cuda(cuda)
         .with_grad(grad::rule)
         .in_domain(MICROSOFT),
 ];

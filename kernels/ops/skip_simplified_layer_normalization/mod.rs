@@ -10,14 +10,19 @@ use crate::op::{optional, required};
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
     OpDef::new("SkipSimplifiedLayerNormalization", infer, simplified)
         .in_domain(MICROSOFT)
-        .with_cpu(cpu::simplified),
-    OpDef::new("SkipLayerNormalization", infer, full).in_domain(MICROSOFT).with_cpu(cpu::full),
+        .with_cpu(cpu::simplified)
+        .with_cuda(cuda::cuda),
+    OpDef::new("SkipLayerNormalization", infer, full)
+        .in_domain(MICROSOFT)
+        .with_cpu(cpu::full)
+        .with_cuda(cuda::cuda),
 ];
 
 /// ε where the node names none.

@@ -11,13 +11,16 @@ use crate::kernel::required as resident;
 use crate::op::required as input;
 use crate::{CpuContext, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 mod grad;
 mod infer;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Slice", infer::infer, eval).with_cpu(cpu).with_grad(grad::slice)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Slice", infer::infer, eval)
+    .with_cpu(cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad::slice)];
 
 /// First index, number of elements and step along one axis of size `size`; the bounds clamped as
 /// ONNX says.

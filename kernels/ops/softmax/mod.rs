@@ -8,13 +8,17 @@ use crate::op::required;
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("Softmax", infer, softmax).with_cpu(cpu::cpu).with_grad(grad::softmax),
-    OpDef::new("LogSoftmax", infer, log_softmax).with_grad(grad::log_softmax),
+    OpDef::new("Softmax", infer, softmax)
+        .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::softmax),
+    OpDef::new("LogSoftmax", infer, log_softmax).with_cuda(cuda::cuda).with_grad(grad::log_softmax),
 ];
 
 /// First operator set in which the softmax runs over a single axis.

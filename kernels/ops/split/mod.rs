@@ -12,12 +12,13 @@ use crate::kernel::required as resident;
 use crate::op::required as input;
 use crate::{CpuContext, Fact, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Split", infer, eval).with_cpu(cpu).with_grad(grad::split)];
+    &[OpDef::new("Split", infer, eval).with_cpu(cpu).with_cuda(cuda::cuda).with_grad(grad::split)];
 
 /// Number of parts when no sizes are given.
 fn n_parts(op: &OpNode) -> Result<i64, OpError> {

@@ -3,6 +3,12 @@
 pub(super) mod attend;
 pub(super) mod body;
 pub(super) mod codes;
+pub(super) mod cuda;
+pub(super) mod cuda_held;
+pub(super) mod cuda_norms;
+pub(super) mod cuda_packed;
+pub(super) mod cuda_products;
+pub(super) mod cuda_transform;
 pub(super) mod dense;
 pub(super) mod factors;
 pub(super) mod facts;
@@ -21,6 +27,8 @@ pub(super) mod rows;
 pub(super) mod through;
 pub(super) mod through_body;
 
+#[cfg(test)]
+pub(super) mod cuda_testing;
 #[cfg(test)]
 pub(super) mod grad_testing;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use planish_cpu::ThreadPool;
 use planish_ir::{Attribute, DataType, Dim, Graph, Node, Tensor, ValueId, ValueType};
 
+use super::cuda_testing;
 use crate::buffers::BufferPool;
 use crate::infer::Facts;
 use crate::op::OpNode;
@@ -84,11 +85,12 @@ impl Case {
         OpNode { node: &self.node, opset: self.opset }
     }
 
-    fn op(&self) -> &'static crate::OpDef {
+    pub fn op(&self) -> &'static crate::OpDef {
         ops::find(&self.node.domain, &self.node.op_type).expect("a listed operator")
     }
 
-    /// Runs the reference evaluation and checks the inferred types and shapes against it.
+    /// Runs the reference evaluation; checks the inferred types and shapes, and the CUDA form,
+    /// against it.
     pub fn eval(&self, inputs: &[Option<Tensor>]) -> Vec<Tensor> {
         let outputs = (self.op().eval)(&self.view(), inputs).expect("an evaluation");
         let facts: Vec<Fact> = inputs
@@ -101,6 +103,7 @@ impl Case {
             assert_eq!(fact.dtype, Some(tensor.dtype()), "{}", self.node.op_type);
             assert_eq!(fact.shape.as_ref(), Some(&shape), "{}", self.node.op_type);
         }
+        cuda_testing::check(self, inputs, &outputs);
         outputs
     }
 

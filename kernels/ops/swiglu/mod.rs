@@ -8,12 +8,17 @@ use super::support::{Dense, facts, fast, rows};
 use crate::op::required;
 use crate::{CpuContext, DOMAIN, Fact, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[
-    OpDef::new("SwiGLU", infer, eval).in_domain(DOMAIN).with_cpu(cpu).with_grad(grad::rule),
+    OpDef::new("SwiGLU", infer, eval)
+        .in_domain(DOMAIN)
+        .with_cpu(cpu)
+        .with_cuda(cuda::cuda)
+        .with_grad(grad::rule),
     grad::OP,
 ];
 

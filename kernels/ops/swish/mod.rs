@@ -10,8 +10,13 @@ pub(in crate::ops) mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Swish", infer, eval).with_cpu(cpu).with_grad(grad::rule), grad::OP];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("Swish", infer, eval)
+        .with_cpu(cpu)
+        .with_cuda(super::gelu::cuda::cuda)
+        .with_grad(grad::rule),
+    grad::OP,
+];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     facts::same_as_first(inputs)

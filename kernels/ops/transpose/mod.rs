@@ -12,11 +12,12 @@ use crate::kernel::required as resident;
 use crate::op::required as input;
 use crate::{CpuContext, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Transpose", infer, eval).with_cpu(cpu).with_grad(grad)];
+    &[OpDef::new("Transpose", infer, eval).with_cpu(cpu).with_cuda(cuda::cuda).with_grad(grad)];
 
 /// The input's axis at each place of the output; reversed if not given.
 fn permutation(op: &OpNode, rank: usize) -> Result<Vec<usize>, OpError> {

@@ -8,10 +8,11 @@ use super::common::pick::pick;
 use crate::op::{optional, required as input};
 use crate::{Fact, OpDef, OpError, OpNode};
 
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Trilu", infer, eval)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Trilu", infer, eval).with_cuda(cuda::cuda)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = required(inputs, 0)?;

@@ -6,6 +6,7 @@ use super::common::facts::{required, with_dims};
 use crate::{Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod erf;
 mod eval;
 mod grad;
@@ -13,7 +14,7 @@ mod grad;
 mod tests;
 
 const fn def(name: &'static str) -> OpDef {
-    OpDef::new(name, infer, eval::eval).with_cpu(cpu::cpu)
+    OpDef::new(name, infer, eval::eval).with_cpu(cpu::cpu).with_cuda(cuda::cuda)
 }
 
 pub(super) static OPS: &[OpDef] = &[

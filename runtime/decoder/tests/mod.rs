@@ -1,5 +1,6 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
+mod cuda;
 mod learned;
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! The CPU engine.
-mod compile;
-mod constants;
-mod plan;
+pub(super) mod compile;
+pub(super) mod plan;
 mod session;
 mod weight_bytes;
 

@@ -6,11 +6,10 @@ use planish_kernels::{CpuContext, Kernel, OpDef, OpError, OpNode, ProductPrecisi
 
 use crate::engine::{IoInfo, PlanSummary};
 
-/// Place of a tensor in a session.
-pub(super) type Slot = u32;
+pub(super) use crate::engine::front::Slot;
 
 /// What a step runs.
-pub(super) enum Action {
+pub(in crate::engine) enum Action {
     /// The operator's fast form.
     Fast(Box<dyn Kernel>),
     /// Its reference evaluation.

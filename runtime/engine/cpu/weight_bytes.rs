@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use planish_ir::Tensor;
 
-use super::constants::SMALL;
 use super::plan::Slot;
+use crate::engine::constants::SMALL;
 
 /// Adds up the weights of kernels and the constants beside them.
 #[derive(Default)]

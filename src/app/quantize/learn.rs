@@ -15,8 +15,8 @@ use planish_runtime::engine::cpu::CpuEngine;
 
 use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
 use super::text::{Text, tokens};
+use crate::app::device::cpu_engine;
 use crate::app::error::AppError;
-use crate::app::model::engine;
 
 /// The stability factor of AffineQuant's gradual mask with quantised activations, and without.
 const STABILITY: (f32, f32) = (0.1, 0.01);
@@ -81,7 +81,7 @@ pub(super) fn learn(
         fingerprint(&source, &ids),
     );
     let store = Store::open(&store_folder(&request.output), &key).map_err(failed)?;
-    let engine = engine(&request.open)?;
+    let engine = cpu_engine(&request.open)?;
     let pool = ThreadPool::new(request.open.threads.unwrap_or(0));
     let workers = workers(request);
     let calibration = calibrate::Calibration {

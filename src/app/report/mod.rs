@@ -19,8 +19,9 @@ use planish_runtime::decoder::Roles;
 use planish_runtime::engine::cpu::CpuEngine;
 use planish_runtime::evaluate::{BenchOptions, Speed, bench};
 
+use super::device::{OpenOptions, cpu_engine};
 use super::error::{AppError, check_readable};
-use super::model::{OpenOptions, engine, open_model, read};
+use super::model::{open_model, read};
 use super::quantize::{Stage, read_text};
 use comparison::{Comparison, Pair};
 use record::Record;
@@ -60,7 +61,7 @@ pub fn report(
 ) -> Result<(), AppError> {
     check_readable(&request.model)?;
     let record = Record::read(&request.model)?;
-    let engine = engine(&request.open)?;
+    let engine = cpu_engine(&request.open)?;
     progress(Stage::new("import", 0, 1));
     let (quantized, file) = read_canonical(&request.model)?;
     let source = source(request, &record);

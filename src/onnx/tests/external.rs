@@ -232,3 +232,35 @@ fn two_gibibytes_need_external_data() {
     assert!(error.to_string().contains("external data"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
+
+/// Weights that were written first stay where they are; the graph says where that is.
+#[test]
+fn a_view_of_an_existing_file_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let values: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    fs::write(folder.path().join("data"), &values).unwrap();
+    let entries = [("location", "data"), ("offset", "8"), ("length", "16")];
+    let mut model = read_model(&write_reference(folder.path(), &entries)).unwrap();
+    let data = bytes::Bytes::from(values);
+    let view = Tensor::new(planish_ir::DataType::F32, vec![4], data.slice(8..24)).unwrap();
+    let weight = model.graph.outputs[0];
+    model.graph.value_mut(weight).constant = Some(view);
+    let other = model.graph.add_constant("other", Tensor::from_vec(&[2], vec![1f32, 2.0]));
+    model.graph.outputs.push(other);
+    let copy = folder.path().join("copy.onnx");
+    let options = |file_name: &str| WriteOptions {
+        external_data: ExternalData::InPlace { file_name: file_name.into(), data: data.clone() },
+        ..WriteOptions::default()
+    };
+    let report = write_model(&model, &copy, &options("data")).unwrap();
+    assert_eq!(report.external_bytes, 24);
+    assert!(report.bytes < 200, "{report:?}");
+    let read = read_model(&copy).unwrap();
+    for id in [weight, other] {
+        let name = &model.graph.value(id).name;
+        let found = read.graph.constant(read.graph.find_value(name).unwrap());
+        assert_eq!(found, model.graph.constant(id), "{name}");
+    }
+    let refused = write_model(&model, &copy, &options("../data"));
+    assert!(matches!(refused, Err(WriteError::FileName(_))));
+}

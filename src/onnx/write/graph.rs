@@ -50,7 +50,7 @@ fn constants(graph: &Graph) -> impl Iterator<Item = (ValueId, &Tensor)> {
 }
 
 fn initializer(data: &Tensor, context: &mut Context) -> Result<TensorProto, WriteError> {
-    let place = context.data.as_mut().map_or(Ok(None), |file| file.place(data))?;
+    let place = context.data.place(data)?;
     Ok(match place {
         None => tensor::inline(data),
         Some(entries) => TensorProto {

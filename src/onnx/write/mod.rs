@@ -10,13 +10,14 @@ mod types;
 
 use std::path::Path;
 
+use bytes::Bytes;
 use planish_ir::text::names::Names;
 use planish_ir::{Function, Model, OpsetImport};
 use prost::Message;
 
 use crate::error::WriteError;
 use crate::proto::{FunctionProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
-use external::DataFile;
+use external::{Data, DataFile, ExistingFile};
 use stream::Stream;
 use temp::TempFile;
 
@@ -46,6 +47,15 @@ pub enum ExternalData {
         /// Bytes from which on a tensor is external.
         min_bytes: usize,
     },
+    /// Initializers that are views of `data`, the contents of the file called `file_name` beside
+    /// the ONNX file, stay where they are: for weights that were written before the graph. All
+    /// others go into the ONNX file.
+    InPlace {
+        /// Plain file name, such as `model.onnx.data`.
+        file_name: String,
+        /// The whole file, mapped.
+        data: Bytes,
+    },
 }
 
 /// Which types of intermediate values are written.
@@ -69,7 +79,7 @@ pub struct WriteReport {
 
 /// What the parts of the writer share.
 struct Context {
-    data: Option<DataFile>,
+    data: Data,
     value_info: ValueInfo,
 }
 
@@ -86,9 +96,12 @@ pub fn write_model(
     options: &WriteOptions,
 ) -> Result<WriteReport, WriteError> {
     let data = match &options.external_data {
-        ExternalData::Inline => None,
+        ExternalData::Inline => Data::Inline,
         ExternalData::Beside { file_name, min_bytes } => {
-            Some(DataFile::create(path, file_name, *min_bytes)?)
+            Data::New(DataFile::create(path, file_name, *min_bytes)?)
+        }
+        ExternalData::InPlace { file_name, data } => {
+            Data::Existing(ExistingFile::new(path, file_name, data)?)
         }
     };
     let mut context = Context { data, value_info: options.value_info };
@@ -103,7 +116,7 @@ pub fn write_model(
     // The stream takes any number of bytes, so encoding itself can't fail.
     proto.encode(&mut stream).map_err(|error| io(error.into()))?;
     stream.finish().map_err(io)?;
-    let external_bytes = context.data.map_or(Ok(0), DataFile::finish)?;
+    let external_bytes = context.data.finish()?;
     temp.persist().map_err(io)?;
     Ok(WriteReport { bytes: bytes as u64, external_bytes })
 }

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod demo;
 mod fetch_model;
+mod generate_model;
 mod planish;
 mod process;
 mod python;
@@ -25,6 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     FetchModel(fetch_model::Arguments),
+    GenerateModel(generate_model::Arguments),
     Check(check::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
@@ -33,6 +35,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::FetchModel(arguments) => fetch_model::run(&arguments),
+        Command::GenerateModel(arguments) => generate_model::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

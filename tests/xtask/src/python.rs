@@ -28,6 +28,19 @@ pub fn ensure(root: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// The folder of the compiler for CUDA kernels among the packages of the environment `python`.
+pub fn nvrtc(python: &Path) -> Result<PathBuf> {
+    let program = "import nvidia, pathlib\n\
+        for root in nvidia.__path__:\n\
+        \x20   for file in sorted(pathlib.Path(root).rglob('libnvrtc.so*')):\n\
+        \x20       print(file.parent)\n";
+    let found = Command::new(python).args(["-c", program]).output();
+    let found = found.with_context(|| format!("cannot run {}", python.display()))?;
+    let lines = String::from_utf8_lossy(&found.stdout);
+    let first = lines.lines().next().context("NVRTC is not among the Python packages")?;
+    Ok(PathBuf::from(first))
+}
+
 /// The interpreter's own pip installs into the environment, which so needs none: some systems
 /// package `ensurepip` apart.
 fn create(venv: &Path, python: &Path, requirements: &Path) -> Result<()> {

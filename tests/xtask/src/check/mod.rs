@@ -6,7 +6,7 @@ mod text_rules;
 mod tidy;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::Args;
@@ -48,6 +48,19 @@ fn test(root: &Path) -> Result<ExitCode> {
         fetch_model::fetch_shown(exporter, &cache)?;
     }
     let mut tests = cargo(root);
-    tests.args(["test", "--workspace", "--no-fail-fast"]).env("PLANISH_PYTHON_ORACLE", oracle);
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    with_nvrtc(&mut tests, &python::nvrtc(&oracle)?);
+    tests.env("PLANISH_PYTHON_ORACLE", oracle);
     summary::run_tests(&mut tests)
+}
+
+/// Lets the tests compile CUDA kernels; from now on they fail if they can't.
+fn with_nvrtc(tests: &mut Command, folder: &Path) {
+    let mut folders = vec![folder.to_owned()];
+    let present = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    folders.extend(std::env::split_paths(&present).filter(|path| !path.as_os_str().is_empty()));
+    if let Ok(joined) = std::env::join_paths(folders) {
+        tests.env("LD_LIBRARY_PATH", joined);
+    }
+    tests.env("PLANISH_REQUIRE_NVRTC", "1");
 }

@@ -13,7 +13,7 @@ use planish_kernels::{CpuContext, OpDef, OpError, OpNode};
 const ALWAYS_FOLDED: usize = 1 << 20;
 
 /// Constants up to this size are copied, so that they do not keep a mapped file in memory.
-pub(super) const SMALL: usize = 64 << 10;
+pub(in crate::engine) const SMALL: usize = 64 << 10;
 
 /// The tensors of the values that never change.
 #[derive(Default)]

@@ -1,0 +1,50 @@
+// Blocks of one cluster, which may read each other's shared memory. With CLUSTER = 1 nothing is
+// asked of the device, so that this compiles for those that have no clusters.
+
+#if CLUSTER > 1
+#define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define CLUSTERED
+#endif
+
+__device__ __forceinline__ int rank_in_cluster() {
+#if CLUSTER > 1
+    return blockIdx.x % CLUSTER;
+#else
+    return 0;
+#endif
+}
+
+// What was written before is seen by all blocks of the cluster after.
+__device__ __forceinline__ void cluster_arrive() {
+#if CLUSTER > 1
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if CLUSTER > 1
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+    __syncthreads();
+#endif
+}
+
+// Four words of shared memory of block `rank`, at an address of this block's.
+__device__ __forceinline__ Words load_from_cluster(uint32_t address, int rank) {
+    Words v;
+#if CLUSTER > 1
+    asm volatile(
+        "{\n.reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %4, %5;\n"
+        "ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [there];\n}"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "r"(address), "r"(rank)
+        : "memory");
+#else
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(address)
+                 : "memory");
+#endif
+    return v;
+}

@@ -1,0 +1,125 @@
+//! The kernels' sources.
+
+use crate::{Archs, Source};
+
+macro_rules! few {
+    ($t:literal, $weight_only:literal, $bits:literal, $group:literal) => {
+        &[
+            ("T", $t),
+            ("WEIGHT_ONLY", $weight_only),
+            ("BITS", $bits),
+            ("GROUP", $group),
+            ("WARPS", "8"),
+            ("UNROLL", "4"),
+        ]
+    };
+}
+macro_rules! many {
+    ($t:literal, $weight_only:literal, $bits:literal, $group:literal, $columns:literal) => {
+        &[
+            ("T", $t),
+            ("WEIGHT_ONLY", $weight_only),
+            ("BITS", $bits),
+            ("GROUP", $group),
+            ("COLUMNS", $columns),
+            ("WARPS_N", "4"),
+            ("WARPS_K", "2"),
+            ("TILES", "2"),
+            ("CHUNK", "4"),
+            ("STAGES", "3"),
+            ("CLUSTER", "1"),
+        ]
+    };
+}
+macro_rules! dense {
+    ($t:literal, $vector:literal, $rows:literal) => {
+        &[
+            ("T", $t),
+            ("VECTOR", $vector),
+            ("ROWS", $rows),
+            ("WARPS", "8"),
+            ("LANES_N", "4"),
+            ("UNROLL", "4"),
+            ("CHUNK", "2048"),
+            ("OUTPUTS_A_WARP", "2"),
+        ]
+    };
+}
+
+/// Up to 8 columns against packed weights.
+pub(super) static FEW: Source = Source {
+    name: "gemv/few.cu",
+    text: concat!(include_str!("stream.cuh"), include_str!("multiply.cuh"), include_str!("few.cu")),
+    archs: Archs::All,
+    variants: &[
+        few!["half_t", "0", "4", "0"],
+        few!["half_t", "0", "4", "32"],
+        few!["half_t", "0", "4", "64"],
+        few!["float", "0", "8", "0"],
+        few!["bf16_t", "0", "8", "64"],
+        few!["half_t", "1", "8", "0"],
+        few!["half_t", "1", "4", "32"],
+        few!["bf16_t", "1", "8", "0"],
+        few!["bf16_t", "1", "4", "64"],
+        few!["float", "1", "8", "0"],
+        few!["float", "1", "4", "32"],
+    ],
+};
+
+/// Up to 64 columns against packed weights.
+pub(super) static MANY: Source = Source {
+    name: "gemv/many.cu",
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("multiply.cuh"),
+        include_str!("cluster.cuh"),
+        include_str!("many.cu")
+    ),
+    archs: Archs::All,
+    variants: &[
+        many!["half_t", "0", "4", "0", "64"],
+        many!["half_t", "0", "4", "64", "16"],
+        many!["float", "0", "8", "0", "16"],
+        many!["bf16_t", "0", "8", "32", "8"],
+        many!["half_t", "1", "8", "0", "32"],
+        many!["bf16_t", "1", "4", "64", "16"],
+        many!["float", "1", "8", "0", "16"],
+    ],
+};
+
+/// Dense weights, f32 arithmetic.
+pub(super) static DENSE: Source = Source {
+    name: "gemv/dense.cu",
+    text: concat!(include_str!("stream.cuh"), include_str!("dense.cu")),
+    archs: Archs::All,
+    variants: &[
+        dense!["half_t", "8", "1"],
+        dense!["half_t", "1", "2"],
+        dense!["bf16_t", "8", "8"],
+        dense!["float", "4", "1"],
+        dense!["float", "4", "8"],
+        dense!["float", "1", "4"],
+    ],
+};
+
+/// Dense 16-bit weights, outputs by inputs.
+pub(super) static DENSE_TRANSPOSED: Source = Source {
+    name: "gemv/dense_transposed.cu",
+    text: concat!(include_str!("stream.cuh"), include_str!("dense_transposed.cu")),
+    archs: Archs::All,
+    variants: &[
+        &[("T", "half_t"), ("IS_HALF", "1"), ("WARPS", "8"), ("UNROLL", "2"), ("CHUNK", "4096")],
+        &[("T", "bf16_t"), ("IS_HALF", "0"), ("WARPS", "8"), ("UNROLL", "2"), ("CHUNK", "4096")],
+    ],
+};
+
+/// Reading alone, for comparison.
+pub(super) static READ: Source = Source {
+    name: "gemv/read.cu",
+    text: concat!(include_str!("stream.cuh"), include_str!("read.cu")),
+    archs: Archs::All,
+    variants: &[&[("T", "half_t")]],
+};
+
+/// Kernels of this area.
+pub static SOURCES: &[&Source] = &[&FEW, &MANY, &DENSE, &DENSE_TRANSPOSED, &READ];

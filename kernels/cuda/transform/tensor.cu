@@ -1,0 +1,392 @@
+// Rows times P1 (x) P2 on tensor cores: Y = P1^T X P2 with X a row as [N1, N2] (FlatQuant,
+// arXiv 2410.09426, section 3.2), then codes and a scale of each row, or Y itself.
+//
+// A group of warps makes a row. Each warp has MT * 16 rows of Y: it computes W = P1^T X for them, with
+// P1^T in its registers (or in shared memory) and X in shared memory, and then Y = W P2 with W in its
+// registers. The blocks stay: they load the factors once. While a group computes, its next row arrives.
+//
+// Definitions: T, N1, N2, HAS_P1, HAS_P2, SOURCE, QUANTISE (else Y is written), SPLIT (X and W as sums of
+// two f16 each: 22 bits, for codes of 8 bits), SPLIT_P (the factors too), P1_SHARED, MT, GROUPS, VEC (elements
+// of a load, which divides N2), PREFETCH.
+
+constexpr int ROW = N1 * N2;
+constexpr int M_TILES = up_to(N1, 16) / 16;
+constexpr int N1P = M_TILES * 16;
+constexpr int N2P = up_to(N2, 16);
+constexpr int WARPS = (M_TILES + MT - 1) / MT;
+constexpr int THREADS = WARPS * 32;
+constexpr int K1 = HAS_P1 ? M_TILES : 1;  // steps of 16 along N1
+constexpr int K2 = N2P / 16;              // and along N2
+constexpr int TILES = N2P / 8;   // tiles of 8 columns
+constexpr int RUN = run_of(N2P);  // tiles whose columns are interleaved,
+constexpr int COLUMNS = 2 * RUN;  // so that a thread has these consecutive ones
+// Rows of X in shared memory must not begin at the same bank: where 16-byte pieces can't be permuted within
+// 128 bytes, the distance of rows is an odd number of pieces.
+constexpr bool SWIZZLE = N2P % 64 == 0;
+constexpr int PITCH = N2P + (SWIZZLE ? 0 : 8);
+constexpr int CHUNKS = ROW / VEC;
+constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;
+constexpr int HALVES = SPLIT ? 2 : 1;
+constexpr int P_HALVES = SPLIT_P ? 2 : 1;
+static_assert(N2 % VEC == 0, "loads must not cross rows of X");
+
+// Shared memory of a block, in bytes.
+constexpr int P1_BYTES = HAS_P1 && P1_SHARED ? packed_words(N1) * 16 * P_HALVES : 0;
+constexpr int P2_BYTES = HAS_P2 ? packed_words(N2) * 16 * P_HALVES : 0;
+constexpr int WEIGHT_BYTES = HAS_NORM ? up_to(ROW * (int)sizeof(T), 16) : 0;
+constexpr int X_BYTES = N1P * PITCH * 2;
+constexpr int RAW_BYTES = PREFETCH ? up_to(PARTS * ROW * (int)sizeof(T), 16) : 0;
+constexpr int GROUP_BYTES = X_BYTES * HALVES + RAW_BYTES + 256;
+
+// Where X is in shared memory, in elements.
+__device__ constexpr int place_in(int row, int column) {
+    return row * PITCH + (SWIZZLE ? (column / 8 ^ row % 8) * 8 + column % 8 : column);
+}
+
+// Without a second product, X itself must be interleaved: where column c goes.
+__device__ constexpr int place(int c) {
+    if (HAS_P2) return c;
+    int in = c % (RUN * 8);
+    return c - in + in % COLUMNS / 2 * 8 + in / COLUMNS * 2 + in % 2;
+}
+
+// The group's own barrier.
+__device__ inline void meet(int group) {
+    asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "n"(THREADS) : "memory");
+}
+
+// Largest of two values over the group; the second may be a sum instead.
+template <bool SUM> __device__ inline void reduce(float &a, float &b, float2 *box, int group, int thread) {
+#pragma unroll
+    for (int i = 16; i > 0; i /= 2) {
+        a = fmaxf(a, __shfl_xor_sync(0xFFFFFFFF, a, i));
+        float other = __shfl_xor_sync(0xFFFFFFFF, b, i);
+        b = SUM ? b + other : fmaxf(b, other);
+    }
+    if (WARPS == 1) {
+        __syncwarp();
+        return;
+    }
+    if (thread % 32 == 0) box[thread / 32] = make_float2(a, b);
+    meet(group);
+    float2 first = box[0];
+    a = first.x;
+    b = first.y;
+#pragma unroll
+    for (int i = 1; i < WARPS; i++) {
+        float2 next = box[i];
+        a = fmaxf(a, next.x);
+        b = SUM ? b + next.y : fmaxf(b, next.y);
+    }
+}
+
+__device__ inline void prefetch(char *raw, const Rows &rows, int64_t row, int thread) {
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        int chunk = i * THREADS + thread;
+        if (chunk >= CHUNKS) break;
+        int64_t at = row * rows.stride + chunk * VEC;
+        copy_async<VEC * sizeof(T)>(raw + chunk * VEC * sizeof(T), rows.x + at);
+        if (PARTS == 2) copy_async<VEC * sizeof(T)>(raw + (ROW + chunk * VEC) * sizeof(T), rows.other + at);
+    }
+}
+
+// The thread's part of a row, in f32.
+__device__ inline Stats read_row(float (&h)[ROUNDS][VEC], const char *raw, const T *weight, const Rows &rows, int64_t row, int thread) {
+    Stats stats = {0.0f, 0.0f};
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        int chunk = i * THREADS + thread;
+        if (chunk >= CHUNKS) break;
+        int64_t at = row * rows.stride + chunk * VEC;
+        const T *x = PREFETCH ? (const T *)raw + chunk * VEC : rows.x + at;
+        const T *other = PREFETCH ? (const T *)raw + ROW + chunk * VEC : rows.other + at;
+        Chunk<VEC> a = load_chunk<VEC>(x), b, w, sum;
+        if (PARTS == 2) b = load_chunk<VEC>(other);
+        if (HAS_NORM) w = load_chunk<VEC>(weight + chunk * VEC);
+        combine<VEC>(h[i], a, b, w, sum, stats);
+        if (SOURCE == ADD_NORM) store_chunk<VEC>(rows.sum + row * ROW + chunk * VEC, sum);
+    }
+    return stats;
+}
+
+// Writes X, scaled, as f16 (and what that loses).
+__device__ inline void write_x(half_t *x, const float (&h)[ROUNDS][VEC], float scale, int thread) {
+#pragma unroll
+    for (int i = 0; i < ROUNDS; i++) {
+        int chunk = i * THREADS + thread;
+        if (chunk >= CHUNKS) break;
+        int row = chunk * VEC / N2, column = chunk * VEC % N2;
+        uint32_t high[VEC / 2], low[VEC / 2];
+#pragma unroll
+        for (int j = 0; j < VEC / 2; j++) {
+            float a = h[i][2 * j] * scale, b = h[i][2 * j + 1] * scale;
+            high[j] = pack_f16(a, b);
+            if (SPLIT) low[j] = pack_rest(high[j], a, b);
+        }
+        if (HAS_P2) {
+            typedef typename Word<VEC * 2>::type Packed;
+            half_t *to = x + place_in(row, column);
+            *(Packed *)to = *(const Packed *)high;
+            if (SPLIT) *(Packed *)(to + X_BYTES / 2) = *(const Packed *)low;
+        } else {
+#pragma unroll
+            for (int j = 0; j < VEC / 2; j++) {
+                half_t *to = x + place_in(row, place(column + 2 * j));
+                *(uint32_t *)to = high[j];
+                if (SPLIT) *(uint32_t *)(to + X_BYTES / 2) = low[j];
+            }
+        }
+    }
+}
+
+// P1^T for the warp's rows, unless it stays in shared memory.
+struct Factors {
+    Left high[MT][P1_SHARED ? 1 : K1];
+    Left low[MT][SPLIT_P && !P1_SHARED ? K1 : 1];
+};
+
+typedef float Tile[4];
+
+// One step of P1^T for a tile of rows.
+__device__ inline void load_step(Left &high, Left &low, const uint4 *packed, int tile, int k, int lane) {
+    if (tile >= M_TILES) tile = 0;  // no rows of Y: nothing will be written
+    int at = (tile * K1 + k) * 32 + lane;
+    *(uint4 *)high.word = packed[at];
+    if (SPLIT_P) *(uint4 *)low.word = packed[packed_words(N1) + at];
+}
+
+__device__ inline void load_left(Factors &p1, const uint4 *packed, int warp, int lane) {
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+        for (int k = 0; k < K1; k++)
+            load_step(p1.high[m][P1_SHARED ? 0 : k], p1.low[m][SPLIT_P && !P1_SHARED ? k : 0], packed, warp * MT + m, k, lane);
+    }
+}
+
+// W = P1^T X for the warp's rows.
+__device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, const uint4 *packed, uint32_t x, int warp, int lane) {
+#pragma unroll
+    for (int k = 0; k < K1; k++) {
+        Left high[MT], low[MT];
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            if (P1_SHARED) load_step(high[m], low[m], packed, warp * MT + m, k, lane);
+            else high[m] = p1.high[m][P1_SHARED ? 0 : k], low[m] = p1.low[m][SPLIT_P && !P1_SHARED ? k : 0];
+        }
+#pragma unroll
+        for (int pair = 0; pair < TILES / 2; pair++) {
+            uint32_t at = x + place_in(k * 16 + lane % 16, pair * 16 + lane / 16 * 8) * 2;
+            uint32_t b[4], rest[4];
+            load_transposed(b, at);
+            if (SPLIT) load_transposed(rest, at + X_BYTES);
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    Tile &c = w[m][2 * pair + j];
+                    if (SPLIT) multiply(c, high[m], rest[2 * j], rest[2 * j + 1]);
+                    if (SPLIT_P) multiply(c, low[m], b[2 * j], b[2 * j + 1]);
+                    multiply(c, high[m], b[2 * j], b[2 * j + 1]);
+                }
+            }
+        }
+    }
+}
+
+// The left operand of the second product: 16 columns of W, or of X where P1 is the identity.
+__device__ inline void left_operand(Left &high, Left &low, const Tile *w, int k, uint32_t x, int row, int lane) {
+    if (!HAS_P1) {
+        uint32_t at = x + place_in(row + lane % 16, k * 16 + lane / 16 * 8) * 2;
+        load_matrices(high.word, at);
+        if (SPLIT) load_matrices(low.word, at + X_BYTES);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const Tile &c = w[2 * k + j / 2];
+        float a = c[j % 2 * 2], b = c[j % 2 * 2 + 1];
+        high.word[j] = pack_f16(a, b);
+        if (SPLIT) low.word[j] = pack_rest(high.word[j], a, b);
+    }
+}
+
+// Y = W P2 for the warp's rows.
+__device__ inline void multiply_right(Tile (&y)[MT][TILES], const Tile (&w)[MT][TILES], const uint4 *p2, uint32_t x, int warp, int lane) {
+    constexpr int words = packed_words(N2);
+    Left high[MT][K2], low[MT][SPLIT ? K2 : 1];
+#pragma unroll
+    for (int k = 0; k < K2; k++) {
+#pragma unroll
+        for (int m = 0; m < MT; m++) left_operand(high[m][k], low[m][SPLIT ? k : 0], w[m], k, x, (warp * MT + m) * 16, lane);
+    }
+#pragma unroll
+    for (int k = 0; k < K2; k++) {
+#pragma unroll
+        for (int pair = 0; pair < TILES / 2; pair++) {
+            uint4 b = p2[(k * (TILES / 2) + pair) * 32 + lane], rest;
+            if (SPLIT_P) rest = p2[words + (k * (TILES / 2) + pair) * 32 + lane];
+#pragma unroll
+            for (int m = 0; m < MT; m++) {
+                Tile &even = y[m][2 * pair], &odd = y[m][2 * pair + 1];
+                if (SPLIT) multiply(even, low[m][k], b.x, b.y), multiply(odd, low[m][k], b.z, b.w);
+                if (SPLIT_P) multiply(even, high[m][k], rest.x, rest.y), multiply(odd, high[m][k], rest.z, rest.w);
+                multiply(even, high[m][k], b.x, b.y);
+                multiply(odd, high[m][k], b.z, b.w);
+            }
+        }
+    }
+}
+
+// The COLUMNS values of a row that a thread holds, in order: half 0 is row g, half 1 row g + 8.
+__device__ inline float value(const Tile (&y)[TILES], int run, int half, int column) {
+    return y[run * RUN + column / 2][half * 2 + column % 2];
+}
+
+template <bool CLIPPED>
+__device__ inline void write_codes(int8_t *codes, const Tile (&y)[TILES], const Quantiser &q, float inverse, int first, int lane) {
+#pragma unroll
+    for (int run = 0; run < TILES / RUN; run++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = first + lane / 4 + half * 8, column = run * RUN * 8 + lane % 4 * COLUMNS;
+            uint32_t packed[COLUMNS / 4];
+#pragma unroll
+            for (int i = 0; i < COLUMNS / 4; i++)
+                packed[i] = pack_codes<CLIPPED>(q, inverse, value(y, run, half, 4 * i), value(y, run, half, 4 * i + 1),
+                                                value(y, run, half, 4 * i + 2), value(y, run, half, 4 * i + 3));
+            if (row >= N1) continue;
+            int8_t *to = codes + row * N2 + column;
+            if (N2 % COLUMNS == 0) {
+                if (column < N2) *(typename Word<COLUMNS>::type *)to = *(const typename Word<COLUMNS>::type *)packed;
+            } else {
+#pragma unroll
+                for (int i = 0; i < COLUMNS; i++)
+                    if (column + i < N2) to[i] = (int8_t)(packed[i / 4] >> i % 4 * 8);
+            }
+        }
+    }
+}
+
+__device__ inline void write_values(T *out, const Tile (&y)[TILES], float scale, int first, int lane) {
+#pragma unroll
+    for (int run = 0; run < TILES / RUN; run++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = first + lane / 4 + half * 8, column = run * RUN * 8 + lane % 4 * COLUMNS;
+            Chunk<COLUMNS> chunk;
+#pragma unroll
+            for (int i = 0; i < COLUMNS; i++) chunk.element[i] = from_f32<T>(value(y, run, half, i) * scale);
+            if (row >= N1) continue;
+            T *to = out + row * N2 + column;
+            if (N2 % COLUMNS == 0) {
+                if (column < N2) store_chunk<COLUMNS>(to, chunk);
+            } else {
+#pragma unroll
+                for (int i = 0; i < COLUMNS; i++)
+                    if (column + i < N2) to[i] = chunk.element[i];
+            }
+        }
+    }
+}
+
+// The largest and the largest negated value of a thread, at least 0 each: the reference's extremes
+// give the same magnitude, as one of them has the sign that counts.
+__device__ inline void extremes(const Tile (&y)[MT][TILES], float &high, float &low) {
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+        for (int i = 0; i < TILES; i++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                high = fmaxf(high, y[m][i][j]);
+                low = fmaxf(low, -y[m][i][j]);
+            }
+        }
+    }
+}
+
+// One row by one group. `x` is its X in shared memory.
+__device__ inline void finish_row(const Tile (&y)[MT][TILES], float unscale, const Quantiser &q, int8_t *codes, float *scales, T *out,
+                                  float2 *box, int64_t row, int group, int thread) {
+    int lane = thread % 32, warp = thread / 32;
+    if (!QUANTISE) {
+#pragma unroll
+        for (int m = 0; m < MT; m++) write_values(out + row * ROW, y[m], unscale, (warp * MT + m) * 16, lane);
+        return;
+    }
+    float high = 0.0f, low = 0.0f;
+    extremes(y, high, low);
+    reduce<false>(high, low, box + 16, group, thread);
+    float scale = row_scale(q, high * unscale, -low * unscale);
+    float inverse = unscale / scale;
+    if (thread == 0) scales[row] = scale;
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+        if (clips(q)) write_codes<true>(codes + row * ROW, y[m], q, inverse, (warp * MT + m) * 16, lane);
+        else write_codes<false>(codes + row * ROW, y[m], q, inverse, (warp * MT + m) * 16, lane);
+    }
+}
+
+// x, other, sum [rows, ROW], with `stride` between rows of x and other; weight [ROW]; factors of pack.cu;
+// codes [rows, ROW], scales [rows] or out [rows, ROW].
+extern "C" __global__ void __launch_bounds__(THREADS * GROUPS, 1)
+transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stride, float epsilon, const uint4 *factors,
+               int32_t n_rows, float clip_min, float clip_max, float q_max, int8_t *codes, float *scales, T *out) {
+    extern __shared__ __align__(16) char shared[];
+    int group = threadIdx.x / THREADS, thread = threadIdx.x % THREADS, warp = thread / 32, lane = thread % 32;
+    uint4 *right = (uint4 *)shared;
+    uint4 *left_shared = (uint4 *)(shared + P2_BYTES);
+    T *weights = (T *)(shared + P2_BYTES + P1_BYTES);
+    char *own = shared + P2_BYTES + P1_BYTES + WEIGHT_BYTES + group * GROUP_BYTES;
+    half_t *xs = (half_t *)own;
+    char *raw = own + X_BYTES * HALVES;
+    float2 *box = (float2 *)(raw + RAW_BYTES);
+    Rows rows = {x, other, weight, sum, stride, epsilon};
+    Quantiser q = {clip_min, clip_max, q_max};
+
+    Factors left;
+    if (HAS_P2) {
+        const uint4 *from = factors + (HAS_P1 ? 2 * packed_words(N1) : 0);
+        for (int i = threadIdx.x; i < P2_BYTES / 16; i += blockDim.x) copy_async<16>(right + i, from + i);
+    }
+    for (int i = threadIdx.x; i < P1_BYTES / 16; i += blockDim.x) copy_async<16>(left_shared + i, factors + i);
+    copies_started();
+    if (HAS_P1 && !P1_SHARED) load_left(left, factors, warp, lane);
+    if (HAS_NORM)
+        for (int i = threadIdx.x; i < CHUNKS; i += blockDim.x) store_chunk<VEC>(weights + i * VEC, load_chunk<VEC>(weight + i * VEC));
+    // What lies beyond X in its tiles must be zero.
+    if (N1P * N2P != ROW)
+        for (int i = thread; i < X_BYTES * HALVES / 16; i += THREADS) ((uint4 *)xs)[i] = make_uint4(0, 0, 0, 0);
+    wait_for_copies();
+    __syncthreads();
+    wait_for_previous_kernel();
+    let_next_kernel_start();
+
+    int64_t row = (int64_t)blockIdx.x + (int64_t)group * gridDim.x, step = (int64_t)gridDim.x * GROUPS;
+    if (PREFETCH && row < n_rows) prefetch(raw, rows, row, thread), copies_started();
+    for (; row < n_rows; row += step) {
+        float h[ROUNDS][VEC];
+        if (PREFETCH) wait_for_copies();
+        Stats stats = read_row(h, raw, weights, rows, row, thread);
+        if (PREFETCH && row + step < n_rows) prefetch(raw, rows, row + step, thread), copies_started();
+        reduce<true>(stats.magnitude, stats.squares, box, group, thread);
+        float inverse = inverse_rms(stats.squares, ROW, epsilon), unscale;
+        float scale = normalising(stats.magnitude * inverse, unscale);
+        write_x(xs, h, scale * inverse, thread);
+        meet(group);
+        uint32_t from = shared_address(xs);
+        Tile w[MT][TILES] = {};
+        if (HAS_P1) multiply_left(w, left, left_shared, from, warp, lane);
+        if (HAS_P2) {
+            Tile y[MT][TILES] = {};
+            multiply_right(y, w, right, from, warp, lane);
+            finish_row(y, unscale, q, codes, scales, out, box, row, group, thread);
+        } else {
+            finish_row(w, unscale, q, codes, scales, out, box, row, group, thread);
+        }
+        // More warps meet in `reduce` before they write the next X.
+        if (WARPS == 1) meet(group);
+    }
+}

@@ -1,0 +1,123 @@
+//! The CUDA form of `Attention`, with every mask and output that it has.
+
+use planish_cuda::elementwise::{Heads, Mask, Scores};
+use planish_ir::{DataType, Tensor};
+
+use super::mask::Place;
+use super::{dense, stage_number};
+use crate::ops::support::cuda::{Made, Outputs, cast, kernel, number, put, steps};
+use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode};
+
+pub(super) fn cuda(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
+    stage_number(op)?;
+    kernel(op, run, &[])
+}
+
+/// How the heads of a tensor lie; of a 3-D one the number of heads must be given.
+pub(in crate::ops) fn heads(x: &GpuTensor, n_heads: usize) -> Result<Heads, OpError> {
+    let layout = dense::layout(x.shape(), n_heads).ok_or_else(|| {
+        OpError::shape(format!("{:?} can't be split into {n_heads} heads", x.shape()))
+    })?;
+    let (batch, heads, rows) = (layout.batch, layout.heads, layout.rows);
+    Ok(Heads { batch, heads, rows, size: layout.dim, head_major: layout.head_major })
+}
+
+fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
+    let count = |name| usize::try_from(op.node.int(name, 0)).unwrap_or(0);
+    let q = inputs.device(0)?;
+    let of_q = heads(q, count("q_num_heads"))?;
+    let needs_presents = op.n_outputs() > 1 || inputs.optional(4).is_some();
+    let kv = |i: usize| -> Result<(GpuTensor, Heads), OpError> {
+        let x = inputs.device(i)?;
+        let layout = heads(x, count("kv_num_heads"))?;
+        if !needs_presents {
+            return Ok((x.clone(), layout));
+        }
+        let present = present(context, x, layout, inputs.optional(i + 3))?;
+        let layout = heads(&present, 0)?;
+        Ok((present, layout))
+    };
+    let ((k, of_k), (v, of_v)) = (kv(1)?, kv(2)?);
+    let of_y = Heads { size: of_v.size, ..of_q };
+    let y = context.tensor(q.dtype(), shape(of_y))?;
+    let scores = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
+    let stage = (op.n_outputs() > 3).then(|| context.tensor(q.dtype(), scores.to_vec()));
+    let stage = stage.transpose()?;
+    let mask = inputs.optional(3).map(|given| mask(context, given, scores)).transpose()?;
+    let lengths = inputs.optional(6).map(|n| cast(context, n, DataType::I64)).transpose()?;
+    if lengths.as_ref().is_some_and(|lengths| lengths.n_elements() != of_q.batch) {
+        return Err(OpError::shape("nonpad_kv_seqlen must have one length a sequence"));
+    }
+    let window = |name| i32::try_from(op.node.int(name, -1)).unwrap_or(-1);
+    Scores {
+        q: (q.ptr(), of_q),
+        k: (k.ptr(), of_k),
+        v: (v.ptr(), of_v),
+        y: (y.ptr(), of_y),
+        stage: match &stage {
+            Some(stage) => Some((stage.ptr(), stage_number(op)?)),
+            None => None,
+        },
+        mask: mask.as_ref().map(|(_, mask)| *mask),
+        lengths: lengths.as_ref().map(GpuTensor::ptr),
+        n_past: inputs.optional(4).map_or(0, |past| past.shape()[2]),
+        is_causal: op.node.int("is_causal", 0) != 0,
+        windows: [window("left_window_size"), window("right_window_size")],
+        scale: dense::scale(op, of_q.size),
+        softcap: op.node.float("softcap", 0.0),
+    }
+    .run(context.gpu, number(q.dtype())?)?;
+    Ok([Some(y), Some(k), Some(v), stage].into_iter().flatten().take(op.n_outputs()).collect())
+}
+
+fn shape(heads: Heads) -> Vec<usize> {
+    let Heads { batch, heads, rows, size, head_major } = heads;
+    if head_major { vec![batch, heads, rows, size] } else { vec![batch, rows, heads * size] }
+}
+
+/// Past and new rows of every head, `[b, heads, total, d]`.
+fn present(
+    context: &CudaContext,
+    x: &GpuTensor,
+    new: Heads,
+    past: Option<&GpuTensor>,
+) -> Result<GpuTensor, OpError> {
+    let Heads { batch, heads, rows, size, .. } = new;
+    let n_past = match past.map(GpuTensor::shape) {
+        None => 0,
+        Some(&[b, h, n, d]) if (b, h, d) == (batch, heads, size) => n,
+        Some(_) => return Err(OpError::shape("the past has other batches, heads or channels")),
+    };
+    let all = context.tensor(x.dtype(), vec![batch, heads, n_past + rows, size])?;
+    let to = steps(all.shape());
+    if let Some(past) = past {
+        put(context, past, &all, 0, &to)?;
+    }
+    match new.head_major {
+        true => put(context, x, &all, n_past * size, &to)?,
+        // [b, s, heads, d] in memory.
+        false => {
+            let by_row = x.reshaped(vec![batch, rows, heads, size])?;
+            put(context, &by_row, &all, n_past * size, &[to[0], to[2], to[1], to[3]])?;
+        }
+    }
+    Ok(all)
+}
+
+/// The mask for scores of a shape; the tensor is to be kept until the kernel was started.
+fn mask(
+    context: &CudaContext,
+    given: &GpuTensor,
+    scores: [usize; 4],
+) -> Result<(GpuTensor, Mask), OpError> {
+    let Place { steps, columns } = Place::new(given.shape(), scores)?;
+    let is_bool = given.dtype() == DataType::Bool;
+    let stored = if is_bool || given.dtype().is_float() {
+        given.clone()
+    } else {
+        cast(context, given, crate::cuda_kernel::dtype_of(context.element))?
+    };
+    let steps = steps.map(|step| step as i64);
+    let mask = Mask { at: stored.ptr(), is_bool, steps, columns };
+    Ok((stored, mask))
+}

@@ -1,0 +1,108 @@
+//! Matrix products on the device: cuBLAS where it takes them and is installed, else our own kernel.
+
+use planish_cuda::cublas::{self, Gemm};
+use planish_cuda::elementwise::{Binary, Product, Walk};
+use planish_cuda::{Element, GpuError};
+use planish_ir::DataType;
+
+use super::cuda::{binary, number};
+use crate::ops::matmul::Plan;
+use crate::{CudaContext, GpuTensor, OpError};
+
+/// Multiply-adds from which on starting cuBLAS pays.
+const WORTH_CUBLAS: usize = 1 << 16;
+
+/// A factor: a dense tensor whose matrices are taken as they are, or transposed.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct CudaFactor<'a> {
+    pub tensor: &'a GpuTensor,
+    pub transposed: bool,
+}
+
+impl CudaFactor<'_> {
+    /// Steps between rows and between columns, of a matrix with `rows` rows and `columns` columns
+    /// as it takes part.
+    fn steps(&self, rows: usize, columns: usize) -> [i64; 2] {
+        if self.transposed { [1, rows as i64] } else { [columns as i64, 1] }
+    }
+}
+
+/// alpha · a · b + bias, batched as `plan` says.
+pub(in crate::ops) fn multiply(
+    context: &CudaContext,
+    plan: &Plan,
+    alpha: f32,
+    a: CudaFactor,
+    b: CudaFactor,
+    bias: Option<&GpuTensor>,
+) -> Result<GpuTensor, OpError> {
+    if a.tensor.dtype() != b.tensor.dtype() {
+        let (a, b) = (a.tensor.dtype(), b.tensor.dtype());
+        return Err(OpError::unsupported(format!("the factors are of types {a} and {b}")));
+    }
+    let y = context.tensor(a.tensor.dtype(), plan.shape.clone())?;
+    if alpha == 1.0 && by_cublas(context, plan, a, b, &y)? {
+        return match bias {
+            Some(bias) => binary(context, Binary::Add, &y, bias),
+            None => Ok(y),
+        };
+    }
+    let (m, k, n) = (plan.m, plan.k, plan.n);
+    Product {
+        a: (a.tensor.ptr(), a.steps(m, k)),
+        b: (b.tensor.ptr(), b.steps(k, n)),
+        bias: bias.map(GpuTensor::ptr),
+        y: y.ptr(),
+        m,
+        k,
+        n,
+        alpha,
+        batch: batch(plan)?,
+    }
+    .run(context.gpu, number(a.tensor.dtype())?)?;
+    Ok(y)
+}
+
+/// Where the factors of each product begin.
+fn batch(plan: &Plan) -> Result<Walk<2>, GpuError> {
+    let (left, right) = ((plan.m * plan.k) as i64, (plan.k * plan.n) as i64);
+    let axes = plan.axes().map(|(size, a, b)| (size, [a as i64 * left, b as i64 * right]));
+    Walk::new(&axes.collect::<Vec<_>>())
+}
+
+/// Multiplies by cuBLAS if it is one product of floats, large enough, and cuBLAS is there.
+fn by_cublas(
+    context: &CudaContext,
+    plan: &Plan,
+    a: CudaFactor,
+    b: CudaFactor,
+    y: &GpuTensor,
+) -> Result<bool, OpError> {
+    let element = match y.dtype() {
+        DataType::F32 => Element::F32,
+        DataType::F16 => Element::F16,
+        DataType::BF16 => Element::BF16,
+        _ => return Ok(false),
+    };
+    let rows = plan.m * plan.n_products();
+    let is_worth_it = rows * plan.k * plan.n >= WORTH_CUBLAS && plan.has_one_right();
+    if !is_worth_it || a.transposed {
+        return Ok(false);
+    }
+    let gemm = Gemm {
+        rows,
+        k: plan.k,
+        n: plan.n,
+        x: a.tensor.ptr(),
+        w: b.tensor.ptr(),
+        trans_w: b.transposed,
+        out: y.ptr(),
+        element,
+        accumulate: false,
+    };
+    match cublas::gemm(context.gpu, gemm) {
+        Ok(()) => Ok(true),
+        Err(GpuError::NoLibrary { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,119 @@
+//! The CUDA engine against ONNX Runtime's logits and the CPU engine, where there is a GPU.
+
+use planish_cuda::{Element, testing};
+
+use super::*;
+use crate::engine::cuda::CudaEngine;
+
+/// An engine, and how far its logits may be off, relative to the largest.
+fn engines() -> Vec<(CudaEngine, f32)> {
+    let Some(gpu) = testing::gpu() else { return Vec::new() };
+    let on = |element, tolerance| (CudaEngine::on(gpu.clone(), element, 2), tolerance);
+    vec![on(Element::F32, TOLERANCE), on(Element::F16, 0.02), on(Element::BF16, 0.1)]
+}
+
+fn open_on(engine: &CudaEngine, model: &Model, options: DecoderOptions) -> Decoder {
+    Decoder::new(model.clone(), engine, options).unwrap()
+}
+
+#[test]
+fn graphs_give_the_logits_of_onnx_runtime_on_cuda() {
+    for (engine, tolerance) in engines() {
+        for mode in [Mode::Lowered, Mode::AsImported] {
+            for_each_model(mode, |name, model, options, expected| {
+                let mut decoder = open_on(&engine, model, options);
+                for _ in 0..2 {
+                    let out = decoder.forward(&expected.ids, Logits::All).unwrap();
+                    assert_close(name, &out.data, &expected.logits, tolerance);
+                    let step = decoder.forward(&expected.step_ids, Logits::Last).unwrap();
+                    assert_close(name, &step.data, &expected.step_logits, tolerance);
+                    assert!(decoder.memory().weights > 0 && decoder.memory().cache > 0);
+                    decoder.reset();
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn lowered_graphs_stay_on_the_device() {
+    for (engine, _) in engines() {
+        for_each_model(Mode::Lowered, |name, model, options, _| {
+            for model in [model.clone(), quantized(model, "w4a4kv4", Method::Hadamard)] {
+                let decoder = open_on(&engine, &model, options);
+                assert_eq!(decoder.summary().fallbacks, [], "{name}");
+            }
+        });
+    }
+}
+
+/// Steps that are recorded and replayed, past a growth of the caches, after a rollback and with
+/// another number of tokens between them.
+#[test]
+fn recorded_steps_give_what_the_cpu_gives() {
+    for (engine, tolerance) in engines() {
+        for_each_model(Mode::Lowered, |name, model, options, expected| {
+            let (mut cpu, mut gpu) = (open(model, options), open_on(&engine, model, options));
+            let most = cpu.max_positions().unwrap_or(300).min(300);
+            let ids = |n: usize, i: usize| -> Vec<u32> {
+                (0..n).map(|j| ((7 * i + j) % expected.ids.len()) as u32).collect()
+            };
+            for i in 0.. {
+                let n = if i % 40 == 7 { 3 } else { 1 };
+                if cpu.n_past() + n > most {
+                    break;
+                }
+                let a = cpu.forward(&ids(n, i), Logits::Last).unwrap();
+                let b = gpu.forward(&ids(n, i), Logits::Last).unwrap();
+                assert_close(&format!("{name}, step {i}"), &b.data, &a.data, tolerance);
+                if i % 50 == 20 {
+                    assert!(gpu.forward(&[u32::MAX], Logits::Last).is_err());
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn quantised_graphs_give_what_the_cpu_gives() {
+    for (engine, tolerance) in engines().into_iter().take(2) {
+        // A code that falls to the other side of a half moves the logits, the more the fewer bits.
+        for (bits, method, slack) in [
+            ("w8a8kv8", Method::Rtn, 0.01),
+            ("w4a4kv4", Method::Hadamard, 0.06),
+            ("w4a16", Method::Rtn, 0.0),
+            ("w8a16kv8", Method::Rtn, 0.01),
+        ] {
+            for_each_model(Mode::Lowered, |name, model, options, expected| {
+                let model = quantized(model, bits, method);
+                let (mut cpu, mut gpu) = (open(&model, options), open_on(&engine, &model, options));
+                for (ids, want) in
+                    [(&expected.ids, Logits::All), (&expected.step_ids, Logits::Last)]
+                {
+                    let (a, b) = (cpu.forward(ids, want).unwrap(), gpu.forward(ids, want).unwrap());
+                    let name = format!("{name}, {bits}");
+                    assert_close(&name, &b.data, &a.data, slack + 2.0 * tolerance);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn sequences_of_a_batch_do_not_see_each_other_on_cuda() {
+    for (engine, tolerance) in engines() {
+        for_each_model(Mode::Lowered, |name, model, options, expected| {
+            let options = DecoderOptions { batch: 2, chunk: 3, ..options };
+            let (mut cpu, mut gpu) = (open(model, options), open_on(&engine, model, options));
+            let other = expected.ids.iter().rev().copied().collect();
+            let both = [expected.ids.clone(), other].concat();
+            let (a, b) = (cpu.forward(&both, Logits::All), gpu.forward(&both, Logits::All));
+            assert_close(name, &b.unwrap().data, &a.unwrap().data, tolerance);
+            for _ in 0..4 {
+                let ids = [expected.ids[0], expected.step_ids[0]];
+                let (a, b) = (cpu.forward(&ids, Logits::Last), gpu.forward(&ids, Logits::Last));
+                assert_close(name, &b.unwrap().data, &a.unwrap().data, tolerance);
+            }
+        });
+    }
+}

@@ -1,0 +1,99 @@
+//! The CUDA engine.
+//!
+//! What follows from sizes, positions and token ids alone is computed in host memory before the
+//! device starts (a few numbers a run); everything else runs on the device's stream, without
+//! waiting for it. A short run (a decoding step) that comes again with the same shapes is recorded
+//! as one CUDA graph and replayed from then on.
+mod compile;
+mod place;
+mod plan;
+mod record;
+mod session;
+mod slots;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use planish_cpu::ThreadPool;
+use planish_cuda::{Element, Gpu, GpuError};
+use planish_ir::Model;
+use planish_passes::PassManager;
+use planish_passes::lower::fuse_for_gpu;
+
+use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
+use compile::Compiler;
+use plan::Plan;
+use session::CudaSession;
+
+/// Runs graphs on an NVIDIA GPU.
+pub struct CudaEngine {
+    gpu: Arc<Gpu>,
+    element: Element,
+    pool: Arc<ThreadPool>,
+}
+
+impl CudaEngine {
+    /// An engine on the device `ordinal`, which stores floats as `element`; what has to run on the
+    /// CPU takes `n_threads` threads (0: one a core).
+    ///
+    /// # Errors
+    /// If there is no such device, or no NVRTC.
+    pub fn new(ordinal: usize, element: Element, n_threads: usize) -> Result<Self, GpuError> {
+        let gpu = Gpu::open(ordinal)?;
+        Ok(Self::on(gpu, element, n_threads))
+    }
+
+    /// An engine on a device that is open.
+    pub fn on(gpu: Arc<Gpu>, element: Element, n_threads: usize) -> Self {
+        Self { gpu, element, pool: Arc::new(ThreadPool::new(n_threads)) }
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+}
+
+impl Engine for CudaEngine {
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn compile(
+        &self,
+        model: &Model,
+        options: &CompileOptions,
+    ) -> Result<Box<dyn Executable>, EngineError> {
+        let mut fused = model.clone();
+        fuse_for_gpu(&mut fused, &mut PassManager::new())?;
+        let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
+        let plan = Arc::new(compiler.compile(options)?);
+        Ok(Box::new(CudaExecutable { plan, gpu: self.gpu.clone(), pool: self.pool.clone() }))
+    }
+}
+
+struct CudaExecutable {
+    plan: Arc<Plan>,
+    gpu: Arc<Gpu>,
+    pool: Arc<ThreadPool>,
+}
+
+impl Executable for CudaExecutable {
+    fn inputs(&self) -> &[IoInfo] {
+        &self.plan.inputs
+    }
+
+    fn outputs(&self) -> &[IoInfo] {
+        &self.plan.outputs
+    }
+
+    fn summary(&self) -> &PlanSummary {
+        &self.plan.summary
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        Box::new(CudaSession::new(self.plan.clone(), self.gpu.clone(), self.pool.clone()))
+    }
+}

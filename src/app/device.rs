@@ -1,0 +1,151 @@
+//! Where to compute.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use planish_cuda::Element;
+use planish_runtime::engine::Engine;
+use planish_runtime::engine::cpu::CpuEngine;
+use planish_runtime::engine::cuda::CudaEngine;
+
+use super::error::AppError;
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// CUDA where there is a usable GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The NVIDIA GPU of this number; an error where there is none.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", i)) => {
+                i.parse().map(Self::Cuda).map_err(|_| format!("\"{i}\" is no number of a GPU"))
+            }
+            _ => Err("a device is auto, cpu, cuda or cuda:NUMBER".into()),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(i) => write!(f, "cuda:{i}"),
+        }
+    }
+}
+
+/// How floats are stored on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FloatType {
+    /// IEEE half precision.
+    #[default]
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 32 bits.
+    F32,
+}
+
+impl FloatType {
+    fn element(self) -> Element {
+        match self {
+            Self::F16 => Element::F16,
+            Self::Bf16 => Element::BF16,
+            Self::F32 => Element::F32,
+        }
+    }
+}
+
+/// How to open a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// How a GPU stores floats.
+    pub float: FloatType,
+    /// Threads of the CPU engine; nothing means one a core.
+    pub threads: Option<usize>,
+    /// Number of sequences that run side by side; at least 1.
+    pub batch: usize,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        let (device, float) = (Device::default(), FloatType::default());
+        Self { device, float, threads: None, batch: 1 }
+    }
+}
+
+/// The engine for a device.
+///
+/// # Errors
+/// [`AppError::Input`] where the device was asked for by name and is not there.
+pub(super) fn engine(options: &OpenOptions) -> Result<Box<dyn Engine>, AppError> {
+    let cuda = |i| CudaEngine::new(i, options.float.element(), options.threads.unwrap_or(0));
+    match options.device {
+        Device::Cpu => Ok(Box::new(cpu(options))),
+        Device::Cuda(i) => match cuda(i) {
+            Ok(engine) => Ok(Box::new(engine)),
+            Err(error) => Err(AppError::Input(error.to_string())),
+        },
+        Device::Auto => match cuda(0) {
+            Ok(engine) => {
+                tracing::info!("running on {}", engine.gpu().properties().name);
+                Ok(Box::new(engine))
+            }
+            Err(error) => {
+                tracing::info!("running on the CPU: {error}");
+                Ok(Box::new(cpu(options)))
+            }
+        },
+    }
+}
+
+/// The engine for what runs on the CPU alone: calibration.
+///
+/// # Errors
+/// [`AppError::Input`] where a GPU was asked for by name.
+pub(super) fn cpu_engine(options: &OpenOptions) -> Result<CpuEngine, AppError> {
+    match options.device {
+        Device::Auto | Device::Cpu => Ok(cpu(options)),
+        Device::Cuda(_) => Err(AppError::Input(
+            "calibration and reports run on the CPU; use --device cpu or --device auto".into(),
+        )),
+    }
+}
+
+fn cpu(options: &OpenOptions) -> CpuEngine {
+    CpuEngine::new(options.threads.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_shown() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda(0), Device::Cuda(3)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        for wrong in ["tpu", "cuda:", "cuda:x", "cpu:1", ""] {
+            let error = wrong.parse::<Device>().unwrap_err();
+            assert!(error.contains("cuda") || error.contains("GPU"), "{error}");
+        }
+    }
+}
