@@ -66,6 +66,7 @@ impl KvCache {
         }
         self.check_attend(what)?;
         match (self.shape().element, what.new) {
+            (Element::F32, new) if new > FEW => self.prefill_f32(gpu, what),
             (Element::F32, _) => self.attend_plainly(gpu, what),
             (_, new) if new <= FEW => self.decode(gpu, what),
             _ => self.prefill(gpu, what),
@@ -83,6 +84,19 @@ impl KvCache {
         let grid = [what.new, what.q_heads, self.shape().batch];
         let args = self.arguments(what, None)?.ptr(what.out);
         gpu.launch(f, launch(grid, 128, 0)?, &args)
+    }
+
+    fn prefill_f32(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let tile = if shape.head_dim <= 128 { 32 } else { 16 };
+        let f = held(&self.kernels.prefill, || {
+            let more = [("TILE", if tile == 32 { "32" } else { "16" })];
+            self.function(gpu, &sources::PREFILL_F32, "attend_prefill_f32", &more)
+        })?;
+        let shared = (3 * tile * (shape.head_dim + 1) + tile * (tile + 1)) * 4;
+        let grid = [what.new.div_ceil(tile), what.q_heads, shape.batch];
+        let args = self.arguments(what, None)?.ptr(what.out);
+        gpu.launch(f, launch(grid, tile / 2 * 16, shared)?, &args)
     }
 
     fn check_attend(&self, what: &Attend) -> Result<(), GpuError> {

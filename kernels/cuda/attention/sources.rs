@@ -74,7 +74,17 @@ pub(super) static PREFILL_HOPPER: Source = source!(
     "wgmma.cuh"
 );
 
-/// The plain way, for f32.
+/// Many new positions in f32.
+pub(super) static PREFILL_F32: Source = source!(
+    "prefill_f32.cu",
+    Archs::All,
+    &[
+        &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "256"), ("FORMAT", "4"), ("TILE", "16")],
+    ]
+);
+
+/// The plain way, for few positions in f32.
 pub(super) static NAIVE: Source = source!(
     "naive.cu",
     Archs::All,
