@@ -2,7 +2,7 @@
 
 use super::cache::{TILES, held};
 use super::{KvCache, Rows, int, launch_size, sources};
-use crate::{Args, DeviceBuffer, DevicePtr, Element, Gpu, GpuError, Launch};
+use crate::{Args, DeviceBuffer, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// New positions up to which the context, and not the queries, is split among blocks.
 const FEW: usize = 8;
@@ -10,6 +10,10 @@ const FEW: usize = 8;
 const ROWS: usize = 16;
 /// Tokens that a warp of decoding takes at a time.
 const GROUP: usize = 16;
+/// Blocks of a cluster, as `sources::CLUSTER` has it.
+const CLUSTER: usize = 8;
+/// Positions up to which a cluster is faster than more blocks.
+const CLUSTER_BOUND: usize = 4_096;
 /// Parts of the context; their weights fit into the shared memory that their sum leaves.
 const MOST_PARTS: usize = 128;
 /// Bytes of 16-bit keys and values up to which a cache of codes is unpacked before prefill.
@@ -62,6 +66,7 @@ impl KvCache {
         }
         self.check_attend(what)?;
         match (self.shape().element, what.new) {
+            (Element::F32, new) if new > FEW => self.prefill_f32(gpu, what),
             (Element::F32, _) => self.attend_plainly(gpu, what),
             (_, new) if new <= FEW => self.decode(gpu, what),
             _ => self.prefill(gpu, what),
@@ -79,6 +84,19 @@ impl KvCache {
         let grid = [what.new, what.q_heads, self.shape().batch];
         let args = self.arguments(what, None)?.ptr(what.out);
         gpu.launch(f, launch(grid, 128, 0)?, &args)
+    }
+
+    fn prefill_f32(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let tile = if shape.head_dim <= 128 { 32 } else { 16 };
+        let f = held(&self.kernels.prefill, || {
+            let more = [("TILE", if tile == 32 { "32" } else { "16" })];
+            self.function(gpu, &sources::PREFILL_F32, "attend_prefill_f32", &more)
+        })?;
+        let shared = (3 * tile * (shape.head_dim + 1) + tile * (tile + 1)) * 4;
+        let grid = [what.new.div_ceil(tile), what.q_heads, shape.batch];
+        let args = self.arguments(what, None)?.ptr(what.out);
+        gpu.launch(f, launch(grid, tile / 2 * 16, shared)?, &args)
     }
 
     fn check_attend(&self, what: &Attend) -> Result<(), GpuError> {
@@ -121,12 +139,18 @@ impl KvCache {
     }
 
     fn decode(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
+        self.decode_in(gpu, what, what.total_bound <= CLUSTER_BOUND)
+    }
+
+    /// The parts of the context in clusters, where that is wanted and possible.
+    pub(super) fn decode_in(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        clusters: bool,
+    ) -> Result<(), GpuError> {
         let shape = self.shape();
         let warps = if shape.head_dim <= 128 { 8 } else { 4 };
-        let f = held(&self.kernels.decode, || {
-            let more = [("WARPS", if warps == 8 { "8" } else { "4" })];
-            self.function(gpu, &sources::DECODE, "attend_decode", &more)
-        })?;
         let rows = what.q_heads / shape.kv_heads * what.new;
         let tiles = rows.div_ceil(ROWS);
         if tiles > TILES {
@@ -137,15 +161,37 @@ impl KvCache {
         }
         let units = shape.kv_heads * tiles * shape.batch;
         let most = what.total_bound.div_ceil(GROUP * warps).clamp(1, MOST_PARTS);
-        let parts = (gpu.properties().multiprocessors as usize / units).clamp(1, most);
+        let places = gpu.properties().multiprocessors as usize / units;
+        let is_new = gpu.properties().major >= 9;
+        let clusters = clusters && is_new && places >= CLUSTER && most > 1;
+        let parts = if clusters { CLUSTER } else { places.clamp(1, most) };
         let line = shape.head_dim.next_multiple_of(32) * 4;
-        let shared = warps * rows.min(ROWS) * line;
+        let shared = (warps + usize::from(clusters)) * rows.min(ROWS) * line;
+        let f = self.decode_kernel(gpu, warps, clusters)?;
         let partial = gpu.alloc(units * parts * ROWS * shape.head_dim * 4)?;
         let weights = gpu.alloc(units * parts * ROWS * 8)?;
         let args = self.arguments(what, None)?.ptr(partial.ptr()).ptr(weights.ptr());
         let args = args.ptr(self.arrived.ptr()).ptr(what.out);
         let grid = [parts, shape.kv_heads * tiles, shape.batch];
         gpu.launch(f, launch(grid, 32 * warps, shared)?, &args)
+    }
+
+    fn decode_kernel(
+        &self,
+        gpu: &Gpu,
+        warps: usize,
+        clusters: bool,
+    ) -> Result<&Function, GpuError> {
+        let warps = ("WARPS", if warps == 8 { "8" } else { "4" });
+        match clusters {
+            true => held(&self.kernels.decode_in_clusters, || {
+                let more = [warps, sources::CLUSTER];
+                self.function(gpu, &sources::DECODE_IN_CLUSTERS, "attend_decode", &more)
+            }),
+            false => held(&self.kernels.decode, || {
+                self.function(gpu, &sources::DECODE, "attend_decode", &[warps])
+            }),
+        }
     }
 
     fn prefill(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
@@ -157,6 +203,40 @@ impl KvCache {
             return self.prefill_over(gpu, what, Some(&wide));
         }
         self.prefill_over(gpu, what, None)
+    }
+
+    /// Prefill over a cache of elements or an unpacked one, or over codes.
+    fn prefill_over(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        wide: Option<&[DeviceBuffer; 2]>,
+    ) -> Result<(), GpuError> {
+        let has_elements = wide.is_some() || !self.shape().format.has_codes();
+        let is_usual = [64, 128].contains(&self.shape().head_dim);
+        match gpu.properties().has_wgmma() && has_elements && is_usual {
+            true => self.prefill_on_hopper(gpu, what, wide),
+            false => self.prefill_by_tiles(gpu, what, wide),
+        }
+    }
+
+    fn prefill_on_hopper(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        wide: Option<&[DeviceBuffer; 2]>,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let f = held(&self.kernels.prefill_hopper, || {
+            self.function_for(gpu, &sources::PREFILL_HOPPER, "attend_prefill_hopper", "16", &[])
+        })?;
+        let (rows, stages) = (128, 2);
+        let tile = rows * shape.head_dim * 2;
+        let shared = 2 * tile + 2 * stages * tile + 1_024;
+        let items = what.new.div_ceil(rows) * what.q_heads * shape.batch;
+        let blocks = items.min(gpu.properties().multiprocessors as usize);
+        let args = self.arguments(what, wide)?.ptr(what.out).i32(int(shape.batch)?);
+        gpu.launch(f, launch([blocks, 1, 1], 384, shared)?, &args)
     }
 
     /// Unpacks the cache's codes to 16 bits.
@@ -181,7 +261,8 @@ impl KvCache {
         gpu.launch(f, launch([blocks, shape.kv_heads, shape.batch], 256, 0)?, &args)
     }
 
-    pub(super) fn prefill_over(
+    /// The version for all architectures.
+    pub(super) fn prefill_by_tiles(
         &self,
         gpu: &Gpu,
         what: &Attend,

@@ -1,5 +1,7 @@
 //! Times of attention, with the heads of Llama-3-8B: 32 query heads, 8 key heads, 128 channels.
 
+use std::rc::Rc;
+
 use super::{Attend, CacheFormat, Clip, KvCache, KvShape, Prepare, Queries, Rotation, Rows};
 use crate::testing::random_f32;
 use crate::timer::median_us;
@@ -31,8 +33,10 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
         }
     }
     for (bits, format) in FORMATS {
-        for context in [256, 2_048, 16_384] {
-            lines.push(decode(gpu, bits, format, context)?);
+        for context in [256, 2_048, 4_096, 16_384] {
+            for clusters in [false, true] {
+                lines.push(decode(gpu, bits, format, context, clusters)?);
+            }
         }
     }
     for (bits, format) in FORMATS {
@@ -50,36 +54,52 @@ fn random(gpu: &Gpu, seed: u64, n: usize) -> Result<DeviceBuffer, GpuError> {
     gpu.upload(&bits)
 }
 
+/// Random queries, keys and values.
+#[derive(Clone)]
+struct Data {
+    q: Rc<DeviceBuffer>,
+    kv: Rc<DeviceBuffer>,
+}
+
+impl Data {
+    fn new(gpu: &Gpu, context: usize, new: usize) -> Result<Self, GpuError> {
+        let q = Rc::new(random(gpu, 2, new * Q_HEADS * DIM)?);
+        Ok(Self { q, kv: Rc::new(random(gpu, 1, context * KV_HEADS * DIM)?) })
+    }
+}
+
 /// One layer with a full cache.
 struct Layer {
     cache: KvCache,
     past: DeviceBuffer,
-    q: DeviceBuffer,
-    kv: DeviceBuffer,
+    data: Data,
     out: DeviceBuffer,
     new: usize,
     context: usize,
 }
 
 impl Layer {
-    fn new(gpu: &Gpu, format: CacheFormat, context: usize, new: usize) -> Result<Self, GpuError> {
+    fn new(
+        gpu: &Gpu,
+        format: CacheFormat,
+        (context, new): (usize, usize),
+        data: &Data,
+    ) -> Result<Self, GpuError> {
         let shape =
             KvShape { batch: 1, kv_heads: KV_HEADS, head_dim: DIM, element: Element::F16, format };
         let cache = KvCache::new(gpu, shape, context)?;
-        let kv = random(gpu, 1, context * KV_HEADS * DIM)?;
-        let rows = Rows { at: kv.ptr(), stride: KV_HEADS * DIM };
+        let rows = Rows { at: data.kv.ptr(), stride: KV_HEADS * DIM };
         let zero = gpu.upload(&[0i32])?;
         cache.append(gpu, rows, rows, zero.ptr(), context)?;
         gpu.synchronize()?;
         let past = gpu.upload(&[(context - new) as i32])?;
-        let q = random(gpu, 2, new * Q_HEADS * DIM)?;
         let out = gpu.alloc_exact(new * Q_HEADS * DIM * 2)?;
-        Ok(Self { cache, past, q, kv, out, new, context })
+        Ok(Self { cache, past, data: data.clone(), out, new, context })
     }
 
-    fn attend(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        let attend = Attend {
-            queries: Rows { at: self.q.ptr(), stride: Q_HEADS * DIM },
+    fn call(&self) -> Attend {
+        Attend {
+            queries: Rows { at: self.data.q.ptr(), stride: Q_HEADS * DIM },
             q_heads: Q_HEADS,
             past: self.past.ptr(),
             new: self.new,
@@ -90,8 +110,7 @@ impl Layer {
             window: 0,
             pad_mask: None,
             out: self.out.ptr(),
-        };
-        self.cache.attend(gpu, &attend)
+        }
     }
 
     fn prepare(
@@ -100,11 +119,11 @@ impl Layer {
         angles: &DeviceBuffer,
         matrix: Option<&DeviceBuffer>,
     ) -> Result<(), GpuError> {
-        let rows = Rows { at: self.kv.ptr(), stride: KV_HEADS * DIM };
+        let rows = Rows { at: self.data.kv.ptr(), stride: KV_HEADS * DIM };
         let matrix = matrix.map(DeviceBuffer::ptr);
         let prepare = Prepare {
             queries: Some(Queries {
-                rows: Rows { at: self.q.ptr(), stride: Q_HEADS * DIM },
+                rows: Rows { at: self.data.q.ptr(), stride: Q_HEADS * DIM },
                 heads: Q_HEADS,
                 out: self.out.ptr(),
             }),
@@ -127,6 +146,17 @@ impl Layer {
     }
 }
 
+/// Layers with caches of their own.
+fn layers(
+    gpu: &Gpu,
+    format: CacheFormat,
+    sizes: (usize, usize),
+    n: usize,
+) -> Result<Vec<Layer>, GpuError> {
+    let data = Data::new(gpu, sizes.0, sizes.1)?;
+    (0..n).map(|_| Layer::new(gpu, format, sizes, &data)).collect()
+}
+
 /// Microseconds of one of LAYERS launches in a captured graph.
 fn in_graph(
     gpu: &Gpu,
@@ -140,19 +170,25 @@ fn in_graph(
 }
 
 fn prefill(gpu: &Gpu, bits: &str, format: CacheFormat, new: usize) -> Result<String, GpuError> {
-    let layer = Layer::new(gpu, format, new, new)?;
-    let us = median_us(gpu, REPEATS, || layer.attend(gpu))?;
+    let layer = Layer::new(gpu, format, (new, new), &Data::new(gpu, new, new)?)?;
+    let us = median_us(gpu, REPEATS, || layer.cache.attend(gpu, &layer.call()))?;
     let operations = 2.0 * (new * new * DIM * Q_HEADS) as f64;
     let what = format!("prefill, {new} tokens, {bits}-bit cache");
     Ok(format!("{what:52} {us:9.1} {:7.1} TFLOP/s", operations / us / 1e6))
 }
 
-fn decode(gpu: &Gpu, bits: &str, format: CacheFormat, context: usize) -> Result<String, GpuError> {
-    let layers: Vec<Layer> =
-        (0..LAYERS).map(|_| Layer::new(gpu, format, context, 1)).collect::<Result<_, _>>()?;
-    let us = in_graph(gpu, &layers, |layer| layer.attend(gpu))?;
+fn decode(
+    gpu: &Gpu,
+    bits: &str,
+    format: CacheFormat,
+    context: usize,
+    clusters: bool,
+) -> Result<String, GpuError> {
+    let layers = layers(gpu, format, (context, 1), LAYERS)?;
+    let us = in_graph(gpu, &layers, |layer| layer.cache.decode_in(gpu, &layer.call(), clusters))?;
     let n_bytes = layers[0].cache.bytes_used(context) as f64;
-    let what = format!("decoding, context {context}, {bits}-bit cache, in a graph");
+    let how = if clusters { ", clusters" } else { "" };
+    let what = format!("decoding, context {context}, {bits}-bit cache, in a graph{how}");
     Ok(format!("{what:52} {us:9.2} {:11.1} GB/s", n_bytes / us / 1e3))
 }
 
@@ -164,8 +200,7 @@ fn prepare(
     has_matrix: bool,
 ) -> Result<String, GpuError> {
     let n = if new == 1 { LAYERS } else { 4 };
-    let layers: Vec<Layer> =
-        (0..n).map(|_| Layer::new(gpu, format, 2_048, new)).collect::<Result<_, _>>()?;
+    let layers = layers(gpu, format, (2_048, new), n)?;
     let angles = gpu.upload(&random_f32(3, new * DIM / 2))?;
     let matrix = random(gpu, 4, DIM * DIM)?;
     let matrix = has_matrix.then_some(&matrix);

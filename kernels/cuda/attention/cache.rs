@@ -262,8 +262,10 @@ impl KvCache {
 pub(super) struct Kernels {
     pub prepare: [OnceLock<Function>; 8],
     pub decode: OnceLock<Function>,
+    pub decode_in_clusters: OnceLock<Function>,
     pub prefill: OnceLock<Function>,
     pub prefill_wide: OnceLock<Function>,
+    pub prefill_hopper: OnceLock<Function>,
     pub expand: OnceLock<Function>,
     pub naive: OnceLock<Function>,
 }

@@ -18,8 +18,14 @@
 // (values) in a lane. Which channels is free, as long as the other operand agrees: each lane takes
 // what one wide load brings.
 
+// With CLUSTER (sm_90 and later) a cluster of that many blocks is all the parts: they read each other's
+// results from shared memory, which is faster than through the second-level cache.
+
 #ifndef WARPS
 #define WARPS 8
+#endif
+#ifndef CLUSTER
+#define CLUSTER 1
 #endif
 
 /// One load of a lane, in bytes, from rows that `lanes` lanes share.
@@ -229,7 +235,15 @@ __device__ __forceinline__ void add_values(State& state, const unsigned (&p)[4],
 
 /// Scores of rows `at` positions to weights, and the weighted values added.
 __device__ __forceinline__ void attend_group(State& state, const Queries& q, const Group& group, int base, int end,
-                                             const int (&at)[2], const Sight& sees, float scale, float softcap, int t) {
+                                             const int (&at)[2], const Sight& sees, bool masked, float scale, float softcap, int t) {
+    float value_log[4], value_inverse[4];
+    if constexpr (CODES) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            value_log[i] = log2_fast(group.value_parameters[i].x);
+            value_inverse[i] = __fdividef(1.f, group.value_parameters[i].x);
+        }
+    }
     float s[2][4];
     scores(s, q, group);
     float y[2][4]; // [row][token]
@@ -241,18 +255,29 @@ __device__ __forceinline__ void attend_group(State& state, const Queries& q, con
             float x = s[i >> 1][2 * r + (i & 1)];
             if constexpr (CODES) x = group.key_parameters[i].x * (x - group.key_parameters[i].y * q.sum[r]);
             x = capped(x * scale, softcap) * LOG2_E;
-            if constexpr (CODES) x += log2_fast(group.value_parameters[i].x);
-            int token = token_of(base, i, t);
-            y[r][i] = token < end && sees(at[r], token) ? x : MINUS_INFINITY;
+            if constexpr (CODES) x += value_log[i];
+            y[r][i] = x;
+        }
+        if (masked) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int token = token_of(base, i, t);
+                if (token >= end || !sees(at[r], token)) y[r][i] = MINUS_INFINITY;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
             largest = fmaxf(largest, y[r][i]);
         }
         largest = quad_max(largest);
         float origin = largest == MINUS_INFINITY ? 0.f : largest;
         float shrink = exp2_fast(state.largest[r] - origin);
         state.largest[r] = largest;
-        state.weight[r] *= shrink, state.zero[r] *= shrink;
+        if (__any_sync(0xFFFFFFFFu, shrink != 1.f)) {
+            state.weight[r] *= shrink, state.zero[r] *= shrink;
 #pragma unroll
-        for (int j = 0; j < TILES; j++) state.out[j][2 * r] *= shrink, state.out[j][2 * r + 1] *= shrink;
+            for (int j = 0; j < TILES; j++) state.out[j][2 * r] *= shrink, state.out[j][2 * r + 1] *= shrink;
+        }
 #pragma unroll
         for (int i = 0; i < 4; i++) y[r][i] = exp2_fast(y[r][i] - origin);
     }
@@ -266,7 +291,7 @@ __device__ __forceinline__ void attend_group(State& state, const Queries& q, con
         if constexpr (CODES) {
             float2 a = group.value_parameters[first], b = group.value_parameters[first + 1];
             state.zero[r] += w.x * a.y + w.y * b.y;
-            state.weight[r] += __fdividef(w.x, a.x) + __fdividef(w.y, b.x);
+            state.weight[r] += w.x * value_inverse[first] + w.y * value_inverse[first + 1];
         } else {
             state.weight[r] += w.x + w.y;
         }
@@ -346,7 +371,32 @@ __device__ __forceinline__ unsigned arrive(unsigned* counter) {
     return before;
 }
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
+#if CLUSTER > 1
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/// The same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ unsigned in_block(unsigned at, int block) {
+    unsigned r;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(at), "r"(block));
+    return r;
+}
+__device__ __forceinline__ float4 read_far4(unsigned at) {
+    float4 x;
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(at) : "memory");
+    return x;
+}
+__device__ __forceinline__ float2 read_far2(unsigned at) {
+    float2 x;
+    asm volatile("ld.shared::cluster.v2.f32 {%0,%1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
+    return x;
+}
+#define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
+#else
+#define IN_CLUSTERS
+#endif
+
+extern "C" __global__ void IN_CLUSTERS __launch_bounds__(WARPS * 32, 1)
 attend_decode(const T* q, int q_stride, const char* keys, const char* values, const float2* key_parameters,
               const float2* value_parameters, const int* past_length, int n_new, int q_heads, int kv_heads,
               int capacity, float scale, float softcap, int causal, int window, const unsigned char* pad,
@@ -354,6 +404,9 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     extern __shared__ float4 shared_out[]; // [WARPS][rows][OUT_PITCH / 4]
     __shared__ float2 shared_weights[ROWS][WARPS];
     __shared__ bool is_last;
+#if CLUSTER > 1
+    __shared__ float2 block_weights[ROWS];
+#endif
 
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int parts = gridDim.x, part = blockIdx.x, head = blockIdx.y % kv_heads, tile = blockIdx.y / kv_heads;
@@ -384,7 +437,7 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     int begin = sees.first(past + first_row / group) / 16 * 16;
     int end = sees.end(past + (first_row + rows - 1) / group, total);
     int n_groups = max((end - begin + 15) / 16, 1), n_parts = min(parts, n_groups);
-    if (part >= n_parts) return;
+    if (CLUSTER == 1 && part >= n_parts) return;
     if (!early) load(here, cache, begin + k * 16, g, t);
     int at[2] = {past + (first_row + g) / group, past + (first_row + g + 8) / group};
 
@@ -396,13 +449,14 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     for (; k < n_groups; k += stride) {
         int base = begin + k * 16;
         forget_beyond(here, base, end, t);
+        bool masked = pad || window > 0 || base + 16 > (causal ? min(end, past + first_row / group + 1) : end);
         if constexpr (PREFETCH) {
             Group next;
             if (k + stride < n_groups) load(next, cache, base + stride * 16, g, t);
-            attend_group(state, queries, here, base, end, at, sees, scale, softcap, t);
+            attend_group(state, queries, here, base, end, at, sees, masked, scale, softcap, t);
             here = next;
         } else {
-            attend_group(state, queries, here, base, end, at, sees, scale, softcap, t);
+            attend_group(state, queries, here, base, end, at, sees, masked, scale, softcap, t);
             if (k + stride < n_groups) load(here, cache, base + stride * 16, g, t);
         }
     }
@@ -425,6 +479,11 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
         for (int w = 0; w < WARPS; w++)
             add_scaled(sum, shared_out[(w * rows + r) * (OUT_PITCH / 4) + placed(r, f)], merge.share(shared_weights[r][w].x));
         int index = first_row + r;
+#if CLUSTER > 1
+        shared_out[(WARPS * rows + r) * (OUT_PITCH / 4) + f] = sum;
+        if (f == 0) block_weights[r] = make_float2(merge.largest, merge.weight);
+        continue;
+#endif
         if (n_parts == 1) {
             T* to = out + (((long long)b * n_new + index / group) * q_heads + head * group + index % group) * D + 4 * f;
             write_out(to, sum, merge.inverse());
@@ -433,6 +492,30 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
             if (f == 0) partial_weights[(tile_index * ROWS + r * parts) + part] = make_float2(merge.largest, merge.weight);
         }
     }
+#if CLUSTER > 1
+    // Each block adds its share of the channels.
+    cluster_sync();
+    for (int i = threadIdx.x * CLUSTER + part; i < rows * (D / 4); i += WARPS * 32 * CLUSTER) {
+        int r = i / (D / 4), f = i % (D / 4), index = first_row + r;
+        unsigned from = shared_address(shared_out + (WARPS * rows + r) * (OUT_PITCH / 4) + f);
+        unsigned weights_from = shared_address(block_weights + r);
+        float4 x[CLUSTER];
+        float2 weights[CLUSTER];
+#pragma unroll
+        for (int p = 0; p < CLUSTER; p++) {
+            weights[p] = read_far2(in_block(weights_from, p));
+            x[p] = read_far4(in_block(from, p));
+        }
+        Merge merge = merged(weights, CLUSTER);
+        float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll
+        for (int p = 0; p < CLUSTER; p++) add_scaled(sum, x[p], merge.share(weights[p].x));
+        T* to = out + (((long long)b * n_new + index / group) * q_heads + head * group + index % group) * D + 4 * f;
+        write_out(to, sum, merge.inverse());
+    }
+    cluster_sync(); // none leaves while others read
+    return;
+#endif
     if (n_parts == 1) return;
 
     // The last part to arrive adds the parts.

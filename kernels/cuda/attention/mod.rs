@@ -21,8 +21,14 @@ pub use prepare::{Prepare, Queries, Rotation};
 use crate::{DevicePtr, GpuError, Source};
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] =
-    &[&sources::PREPARE, &sources::DECODE, &sources::PREFILL, &sources::NAIVE];
+pub static SOURCES: &[&Source] = &[
+    &sources::PREPARE,
+    &sources::DECODE,
+    &sources::DECODE_IN_CLUSTERS,
+    &sources::PREFILL,
+    &sources::PREFILL_HOPPER,
+    &sources::NAIVE,
+];
 
 /// The rows of a tensor `[batch, new, heads · head_dim]` that may be part of a wider one.
 #[derive(Debug, Clone, Copy)]

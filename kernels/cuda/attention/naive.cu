@@ -1,4 +1,5 @@
-// Attention over the cache, the plain way: the reference of the fast kernels, and what f32 runs on.
+// Attention over the cache, the plain way: the reference of the fast kernels, and what few positions
+// in f32 run on.
 //
 // A block takes one position of one query head and all keys in pieces of THREADS. Grid (new,
 // q_heads, batch). Arguments as in decode.cu.

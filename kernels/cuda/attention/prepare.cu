@@ -81,27 +81,29 @@ __device__ __forceinline__ void store8(A* to, const float (&x)[8]) {
 }
 
 /// Rotates channels 8c..8c + 8 of the row at `from`, which `x` holds. Products are rounded as the
-/// plain way does it.
-__device__ __forceinline__ void rotate8(float (&x)[8], const T* from, int c, const Rotation& by, int b, int i) {
+/// plain way does it. All lanes of a warp come here; those with `take` have channels.
+__device__ __forceinline__ void rotate8(float (&x)[8], const T* from, int c, bool take, const Rotation& by, int b, int i) {
     int half = by.dim / 2;
-    if (8 * c >= by.dim) return;
+    take = take && 8 * c < by.dim;
     long long angles = ((long long)b * by.batch_step + i) * half;
     const ANGLE *cos = by.cos + angles, *sin = by.sin + angles;
     if (!by.interleaved && half % 8 == 0) {
         bool second = 8 * c >= half;
-        int other = second ? 8 * c - half : 8 * c + half, angle = second ? 8 * c - half : 8 * c;
+        int lane = threadIdx.x % 32, other = second ? lane - half / 8 : lane + half / 8;
+        int angle = take ? second ? 8 * c - half : 8 * c : 0;
         float y[8], p[8], q[8];
-        load8(y, from + other);
         load8(p, cos + angle);
         load8(q, sin + angle);
 #pragma unroll
+        for (int e = 0; e < 8; e++) y[e] = __shfl_sync(0xFFFFFFFFu, x[e], other);
+#pragma unroll
         for (int e = 0; e < 8; e++) {
             float own = __fmul_rn(p[e], x[e]), turned = __fmul_rn(q[e], y[e]);
-            x[e] = second ? __fadd_rn(turned, own) : __fsub_rn(own, turned);
+            if (take) x[e] = second ? __fadd_rn(turned, own) : __fsub_rn(own, turned);
         }
         return;
     }
-    for (int e = 0; e < 8; e++) {
+    for (int e = 0; take && e < 8; e++) {
         int at = 8 * c + e;
         if (at >= by.dim) break;
         bool second = by.interleaved ? at & 1 : at >= half;
@@ -124,9 +126,13 @@ __device__ __forceinline__ float2 grid_of(float low, float high, const Clip& cli
     return make_float2(scale, rintf(__fdiv_rn(-low, scale)));
 }
 
-__device__ __forceinline__ unsigned code_of(float x, float2 grid) {
+/// clamp(round(x / scale) + zero), with the quotient rounded as IEEE division does it. The product with
+/// the inverse is that but for its last bits, which matter near ties only.
+__device__ __forceinline__ unsigned code_of(float x, float2 grid, float inverse) {
     constexpr float largest = CODES ? (1 << FORMAT) - 1 : 1;
-    return (unsigned)fminf(fmaxf(__fadd_rn(rintf(__fdiv_rn(x, grid.x)), grid.y), 0.f), largest);
+    float y = x * inverse, nearest = rintf(y);
+    if (!(fabsf(y - nearest) < 0.499f && fabsf(y) < 1024.f)) nearest = rintf(__fdiv_rn(x, grid.x));
+    return (unsigned)fminf(fmaxf(__fadd_rn(nearest, grid.y), 0.f), largest);
 }
 
 /// Writes channels 8c..8c + 8 of a row to the cache; all lanes of the row take part, those with
@@ -148,33 +154,39 @@ __device__ __forceinline__ void write_cache(const float (&x)[8], int c, bool tak
         }
         if (!take || !inside) return;
         float2 grid = grid_of(low, high, clip);
+        float inverse = __fdividef(1.f, grid.x);
         if (c == 0) parameters[row] = grid;
         if constexpr (FORMAT == 4) {
             unsigned word = 0;
 #pragma unroll
-            for (int e = 0; e < 8; e++) word |= code_of(x[e], grid) << nibble_shift(e);
+            for (int e = 0; e < 8; e++) word |= code_of(x[e], grid, inverse) << nibble_shift(e);
             *reinterpret_cast<unsigned*>(at) = word;
         } else {
             unsigned word[2] = {0, 0};
 #pragma unroll
-            for (int e = 0; e < 8; e++) word[e / 4] |= code_of(x[e], grid) << (e % 4 * 8);
+            for (int e = 0; e < 8; e++) word[e / 4] |= code_of(x[e], grid, inverse) << (e % 4 * 8);
             *reinterpret_cast<uint2*>(at) = make_uint2(word[0], word[1]);
         }
     }
 }
 
-/// A group of LANES lanes takes row `index` of a kind; `line` is shared memory for D floats. All
-/// lanes of the warp come here.
-__device__ __forceinline__ void take_row(const Arguments& a, Kind kind, int index, int n_rows, float* line) {
+/// Row `index` of a kind, or the last one.
+__device__ __forceinline__ Row row_of(const Arguments& a, Kind kind, int index, int n_rows) {
+    return Row(min(index, n_rows - 1), kind == QUERY ? a.q_heads : a.kv_heads, a.n_new);
+}
+
+/// Where a row is read.
+__device__ __forceinline__ const T* source(const Arguments& a, Kind kind, const Row& row) {
+    return row.in(kind == QUERY ? a.q : kind == KEY ? a.k : a.v, a.n_new);
+}
+
+/// A group of LANES lanes takes row `index` of a kind, of which `x` holds channels 8c..8c + 8; `line`
+/// is shared memory for D floats. All lanes of the warp come here.
+__device__ __forceinline__ void take_row(const Arguments& a, Kind kind, int index, int n_rows, float (&x)[8], float* line) {
     int c = threadIdx.x % LANES;
-    Row row(min(index, n_rows - 1), kind == QUERY ? a.q_heads : a.kv_heads, a.n_new);
+    Row row = row_of(a, kind, index, n_rows);
     bool take = c < EIGHTS;
-    const T* from = row.in(kind == QUERY ? a.q : kind == KEY ? a.k : a.v, a.n_new);
-    float x[8] = {};
-    if (take) {
-        load8(x, from + 8 * c);
-        if (kind != VALUE && a.rotation.cos) rotate8(x, from, c, a.rotation, row.b, row.i);
-    }
+    if (kind != VALUE && a.rotation.cos) rotate8(x, source(a, kind, row), c, take, a.rotation, row.b, row.i);
     const T* matrix = kind == QUERY ? a.q_matrix : kind == KEY ? a.k_matrix : nullptr;
     if (matrix) {
         if (take) store8(line + 8 * c, x);
@@ -217,10 +229,30 @@ struct Part {
     }
 };
 
+/// Loads of AT_ONCE rows, ROWS_AT_ONCE apart, are under way together.
+template <int AT_ONCE>
+__device__ __forceinline__ void load_rows(float (&x)[AT_ONCE][8], const Arguments& a, Kind kind, int first, int n_rows) {
+    int c = threadIdx.x % LANES;
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) {
+#pragma unroll
+        for (int e = 0; e < 8; e++) x[j][e] = 0.f;
+        Row row = row_of(a, kind, first + threadIdx.x / LANES + j * ROWS_AT_ONCE, n_rows);
+        if (c < EIGHTS) load8(x[j], source(a, kind, row) + 8 * c);
+    }
+}
+
 /// All rows of a block's part, without the tensor cores.
+template <int AT_ONCE>
 __device__ __forceinline__ void take_rows(const Arguments& a, const Part& part, float* line) {
-    for (int first = part.index * ROWS_AT_ONCE; first < part.n_rows; first += part.count * ROWS_AT_ONCE)
-        take_row(a, part.kind, first + threadIdx.x / LANES, part.n_rows, line);
+    constexpr int STEP = ROWS_AT_ONCE * AT_ONCE;
+    for (int first = part.index * STEP; first < part.n_rows; first += part.count * STEP) {
+        float x[AT_ONCE][8];
+        load_rows(x, a, part.kind, first, part.n_rows);
+#pragma unroll
+        for (int j = 0; j < AT_ONCE; j++)
+            take_row(a, part.kind, first + threadIdx.x / LANES + j * ROWS_AT_ONCE, part.n_rows, x[j], line);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -236,7 +268,7 @@ prepare(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_st
                 key_parameters, value_parameters};
     let_next_kernel_start();
     wait_for_previous_kernel();
-    take_rows(a, Part(a, q_blocks, k_blocks), reinterpret_cast<float*>(lines[threadIdx.x / LANES]));
+    take_rows<1>(a, Part(a, q_blocks, k_blocks), reinterpret_cast<float*>(lines[threadIdx.x / LANES]));
 }
 
 // The same with the matrices multiplied by the tensor cores. A block takes 16 * ROW_WARPS rows of
@@ -249,12 +281,13 @@ prepare(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_st
 #define COLUMN_WARPS 1
 #endif
 constexpr int ROW_WARPS = 4 / COLUMN_WARPS, TILE_ROWS = 16 * ROW_WARPS;
+constexpr int AT_ONCE = TILE_ROWS <= ROWS_AT_ONCE ? 1 : TILE_ROWS / ROWS_AT_ONCE;
 constexpr int STEPS = (D + 15) / 16, CHUNKS = STEPS * 2, PITCH = (CHUNKS + 1) * 16;
 constexpr int PAIRS = (STEPS + COLUMN_WARPS - 1) / COLUMN_WARPS; // of 8-column tiles, a warp
 constexpr bool BF16 = IS_BF16<T>;
 
-/// Rounds a row's eight channels to 16 bits, and what is left over as well.
-__device__ __forceinline__ void split8(char* high, char* low, const float (&x)[8]) {
+/// Rounds a row's eight channels to 16 bits, and what is left over as well where `both` are wanted.
+__device__ __forceinline__ void split8(char* high, char* low, const float (&x)[8], bool both) {
     float rest[8];
     unsigned words[4];
 #pragma unroll
@@ -264,7 +297,7 @@ __device__ __forceinline__ void split8(char* high, char* low, const float (&x)[8
         rest[2 * i] = x[2 * i] - y.x, rest[2 * i + 1] = x[2 * i + 1] - y.y;
     }
     *reinterpret_cast<uint4*>(high) = make_uint4(words[0], words[1], words[2], words[3]);
-    store8(reinterpret_cast<T*>(low), rest);
+    if (both) store8(reinterpret_cast<T*>(low), rest);
 }
 
 /// acc += rows at `x` times the columns of the warp.
@@ -289,17 +322,16 @@ __device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int fir
                                           char* held, float2 (&extremes)[COLUMN_WARPS][TILE_ROWS]) {
     int heads = kind == QUERY ? a.q_heads : a.kv_heads, n_new = a.n_new;
     bool exact = CODES && kind == KEY;
-    for (int r = threadIdx.x / LANES; r < TILE_ROWS; r += ROWS_AT_ONCE) {
-        float x[8] = {};
-        int c = threadIdx.x % LANES;
-        if (r < n_rows && c < EIGHTS) {
-            Row row(first + r, heads, n_new);
-            const T* from = row.in(kind == QUERY ? a.q : a.k, n_new);
-            load8(x, from + 8 * c);
-            if (a.rotation.cos) rotate8(x, from, c, a.rotation, row.b, row.i);
-        }
-        if (c < CHUNKS) split8(high + r * PITCH + c * 16, low + r * PITCH + c * 16, x);
-        if (LANES < CHUNKS && c == 0) split8(high + r * PITCH + LANES * 16, low + r * PITCH + LANES * 16, {});
+    float x[AT_ONCE][8];
+    load_rows(x, a, kind, first, first + n_rows);
+#pragma unroll
+    for (int j = 0; j < AT_ONCE; j++) {
+        int c = threadIdx.x % LANES, r = threadIdx.x / LANES + j * ROWS_AT_ONCE;
+        Row row = row_of(a, kind, first + r, first + n_rows);
+        if (a.rotation.cos) rotate8(x[j], source(a, kind, row), c, c < EIGHTS, a.rotation, row.b, row.i);
+        if (r >= TILE_ROWS) continue;
+        if (c < CHUNKS) split8(high + r * PITCH + c * 16, low + r * PITCH + c * 16, x[j], exact);
+        if (LANES < CHUNKS && c == 0) split8(high + r * PITCH + LANES * 16, low + r * PITCH + LANES * 16, {}, exact);
     }
     wait_for_copies<0>();
     __syncthreads();
@@ -339,6 +371,7 @@ __device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int fir
             for (int w = 1; w < COLUMN_WARPS; w++)
                 both.x = fminf(both.x, extremes[w][line].x), both.y = fmaxf(both.y, extremes[w][line].y);
             float2 grid = grid_of(both.x, both.y, a.key_clip);
+            float inverse = __fdividef(1.f, grid.x);
             Row row(first + min(line, n_rows - 1), heads, n_new);
             int position = *a.past_length + row.i;
             bool inside = line < n_rows && position < a.capacity;
@@ -348,7 +381,8 @@ __device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int fir
 #pragma unroll
             for (int n = 0; n < PAIRS * 2; n++) {
                 int tile = first_tile + n;
-                unsigned x = code_of(acc[n][2 * r], grid), y = code_of(acc[n][2 * r + 1], grid);
+                unsigned x = 0, y = 0;
+                if (inside) x = code_of(acc[n][2 * r], grid, inverse), y = code_of(acc[n][2 * r + 1], grid, inverse);
                 if constexpr (FORMAT == 4) {
                     unsigned word = x << nibble_shift(2 * t) | y << nibble_shift(2 * t + 1);
                     word |= __shfl_xor_sync(0xFFFFFFFFu, word, 1);
@@ -401,7 +435,7 @@ prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T*
     const T* matrix = part.kind == QUERY ? q_matrix : part.kind == KEY ? k_matrix : nullptr;
     if (!matrix) {
         wait_for_previous_kernel();
-        take_rows(a, part, nullptr);
+        take_rows<AT_ONCE>(a, part, nullptr);
         return;
     }
     char *high = reinterpret_cast<char*>(shared), *low = high + TILE_ROWS * PITCH, *held = low + TILE_ROWS * PITCH;

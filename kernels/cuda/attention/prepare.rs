@@ -204,17 +204,16 @@ impl Plan {
             let blocks = q_blocks + 2 * v_blocks;
             return Self { kind: Kind::Plain, blocks, q_blocks, k_blocks: v_blocks, shared: 0 };
         }
-        // As many blocks as run at once: each reads its matrix once.
-        let at_once_blocks =
-            gpu.properties().multiprocessors as usize * (room / shared).clamp(1, 4);
-        let tiles = q_rows.div_ceil(tile) + kv_rows.div_ceil(tile);
-        let share = |rows: usize, matrix: Option<DevicePtr>| match matrix {
-            None => rows.div_ceil(at_once),
-            Some(_) if tiles <= at_once_blocks => rows.div_ceil(tile),
-            Some(_) => (rows.div_ceil(tile) * at_once_blocks).div_ceil(tiles),
+        // A block of many rows takes two tiles of queries, so that the matrix is read less often.
+        let q_tiles = if kind == Kind::ManyRows { 2 } else { 1 };
+        let step = at_once * (tile / at_once).max(1);
+        let share = |rows: usize, matrix: Option<DevicePtr>, n| match matrix {
+            None => rows.div_ceil(step),
+            Some(_) => rows.div_ceil(n * tile),
         };
         let (q_blocks, k_blocks) =
-            (share(q_rows, what.query_matrix), share(kv_rows, what.key_matrix));
+            (share(q_rows, what.query_matrix, q_tiles), share(kv_rows, what.key_matrix, 1));
+        let v_blocks = kv_rows.div_ceil(step);
         Self { kind, blocks: q_blocks + k_blocks + v_blocks, q_blocks, k_blocks, shared }
     }
 }

@@ -6,7 +6,7 @@ type Variants = &'static [&'static [(&'static str, &'static str)]];
 
 /// The layout of the cache stands in front of each source.
 macro_rules! source {
-    ($file:literal, $variants:expr $(, $header:literal)*) => {
+    ($file:literal, $archs:expr, $variants:expr $(, $header:literal)*) => {
         Source {
             name: concat!("attention/", $file),
             text: concat!(
@@ -14,18 +14,15 @@ macro_rules! source {
                 $(include_str!($header), "\n",)*
                 include_str!($file)
             ),
-            archs: Archs::All,
+            archs: $archs,
             variants: $variants,
         }
     };
 }
 
-/// Formats and sizes of heads that models have, for checks.
+/// Every format, and heads of usual and unusual sizes, for checks.
 const TENSOR_CORES: Variants = &[
     &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
-    &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "8")],
-    &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16")],
-    &[("T", "bf16_t"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
     &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16")],
     &[("T", "half_t"), ("HEAD_DIM", "24"), ("FORMAT", "8")],
 ];
@@ -33,6 +30,7 @@ const TENSOR_CORES: Variants = &[
 /// Rotary embedding, matrix, write to the cache.
 pub(super) static PREPARE: Source = source!(
     "prepare.cu",
+    Archs::All,
     &[
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), ("COLUMN_WARPS", "4")],
@@ -45,14 +43,51 @@ pub(super) static PREPARE: Source = source!(
 );
 
 /// Few new positions.
-pub(super) static DECODE: Source = source!("decode.cu", TENSOR_CORES, "mma.cuh");
+pub(super) static DECODE: Source = source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh");
+
+/// How many blocks are a cluster.
+pub(super) const CLUSTER: (&str, &str) = ("CLUSTER", "8");
+
+/// Few new positions, the parts of the context in clusters.
+pub(super) static DECODE_IN_CLUSTERS: Source = source!(
+    "decode.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER],
+        &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), CLUSTER],
+    ],
+    "mma.cuh"
+);
 
 /// Many new positions.
-pub(super) static PREFILL: Source = source!("prefill.cu", TENSOR_CORES, "mma.cuh");
+pub(super) static PREFILL: Source = source!("prefill.cu", Archs::All, TENSOR_CORES, "mma.cuh");
 
-/// The plain way, for f32.
+/// Many new positions, by Hopper's own instructions.
+pub(super) static PREFILL_HOPPER: Source = source!(
+    "prefill_hopper.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "16")],
+        &[("T", "bf16_t"), ("HEAD_DIM", "64"), ("FORMAT", "16")],
+    ],
+    "mma.cuh",
+    "wgmma.cuh"
+);
+
+/// Many new positions in f32.
+pub(super) static PREFILL_F32: Source = source!(
+    "prefill_f32.cu",
+    Archs::All,
+    &[
+        &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
+        &[("T", "float"), ("HEAD_DIM", "256"), ("FORMAT", "4"), ("TILE", "16")],
+    ]
+);
+
+/// The plain way, for few positions in f32.
 pub(super) static NAIVE: Source = source!(
     "naive.cu",
+    Archs::All,
     &[
         &[("T", "float"), ("HEAD_DIM", "128"), ("FORMAT", "32")],
         &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],

@@ -224,6 +224,11 @@ impl Case {
         let what =
             format!("{shape:?}, {} heads, {} + {}, {way:?}", self.q_heads, self.past, self.new);
         assert_near(&got, &expected, tolerance, &what);
+        if !plainly && self.new <= 8 && shape.element != Element::F32 {
+            cache.decode_in(gpu, &attend, false).unwrap();
+            let got = download(gpu, shape.element, out.ptr(), q.len());
+            assert_near(&got, &expected, tolerance, &format!("without clusters, {what}"));
+        }
         let beyond: Vec<u8> = gpu.download(out.ptr().offset(n_bytes), 32).unwrap();
         assert!(beyond.iter().all(|byte| *byte == 0xff), "written beyond the output: {what}");
     }
@@ -423,6 +428,17 @@ fn prefill_with_heads_of_128() {
 }
 
 #[test]
+fn prefill_of_many_tiles() {
+    let Some(gpu) = gpu() else { return };
+    let case =
+        Case::new(&gpu, KvShape { batch: 1, ..shape(Element::BF16, INT8, 128) }, 4, 333, 600);
+    let cache = case.cache(1000);
+    for way in ways() {
+        case.check(&cache, way, false, tolerance(Element::BF16));
+    }
+}
+
+#[test]
 fn prefill_with_heads_of_64() {
     check_prefill(Element::F16, 64);
 }
@@ -443,19 +459,22 @@ fn prefill_with_heads_of_256() {
 }
 
 #[test]
-fn prefill_unpacks_tile_by_tile_as_well() {
+fn prefill_for_all_architectures() {
     let Some(gpu) = gpu() else { return };
-    for (d, format) in [(128, INT4), (128, INT8), (24, INT4), (80, INT4)] {
+    let elements = CacheFormat::Element;
+    for (d, format) in
+        [(128, INT4), (128, INT8), (24, INT4), (80, INT4), (128, elements), (64, elements)]
+    {
         let case = Case::new(&gpu, shape(Element::F16, format, d), 4, 70, 90);
         let cache = case.cache(200);
         for way in ways() {
-            case.check_prefill_over_codes(&cache, way);
+            case.check_prefill_by_tiles(&cache, way);
         }
     }
 }
 
 impl Case {
-    fn check_prefill_over_codes(&self, cache: &KvCache, way: Way) {
+    fn check_prefill_by_tiles(&self, cache: &KvCache, way: Way) {
         let (gpu, shape) = (&self.gpu, &self.shape);
         let width = self.q_heads * shape.head_dim;
         let q = random(shape.element, 3, shape.batch * self.new * width);
@@ -476,7 +495,7 @@ impl Case {
             pad_mask: way.padded.then_some(PadMask { at: mask.ptr(), stride: self.total() }),
             out: out.ptr(),
         };
-        cache.prefill_over(gpu, &attend, None).unwrap();
+        cache.prefill_by_tiles(gpu, &attend, None).unwrap();
         let got = download(gpu, shape.element, out.ptr(), q.len());
         assert_near(&got, &self.reference(&q, way), 2.5e-3, &format!("{shape:?}, {way:?}"));
     }
