@@ -72,9 +72,8 @@ impl KvCache {
     /// As [`KvCache::attend`].
     pub fn attend_plainly(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
         self.check_attend(what)?;
-        let f = held(&self.kernels.naive, || {
-            self.function(gpu, &sources::NAIVE, "attend_naive", &[])
-        })?;
+        let f =
+            held(&self.kernels.naive, || self.function(gpu, &sources::NAIVE, "attend_naive", &[]))?;
         let grid = [what.new, what.q_heads, self.shape().batch];
         let args = self.arguments(what, None)?.ptr(what.out);
         gpu.launch(f, launch(grid, 128, 0)?, &args)

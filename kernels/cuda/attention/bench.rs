@@ -94,7 +94,12 @@ impl Layer {
         self.cache.attend(gpu, &attend)
     }
 
-    fn prepare(&self, gpu: &Gpu, angles: &DeviceBuffer, matrix: Option<&DeviceBuffer>) -> Result<(), GpuError> {
+    fn prepare(
+        &self,
+        gpu: &Gpu,
+        angles: &DeviceBuffer,
+        matrix: Option<&DeviceBuffer>,
+    ) -> Result<(), GpuError> {
         let rows = Rows { at: self.kv.ptr(), stride: KV_HEADS * DIM };
         let matrix = matrix.map(DeviceBuffer::ptr);
         let prepare = Prepare {
@@ -123,7 +128,11 @@ impl Layer {
 }
 
 /// Microseconds of one of LAYERS launches in a captured graph.
-fn in_graph(gpu: &Gpu, layers: &[Layer], step: impl Fn(&Layer) -> Result<(), GpuError>) -> Result<f64, GpuError> {
+fn in_graph(
+    gpu: &Gpu,
+    layers: &[Layer],
+    step: impl Fn(&Layer) -> Result<(), GpuError>,
+) -> Result<f64, GpuError> {
     layers.iter().try_for_each(&step)?;
     gpu.synchronize()?;
     let mut graph = gpu.capture(|| layers.iter().try_for_each(&step))?;
@@ -161,7 +170,8 @@ fn prepare(
     let matrix = random(gpu, 4, DIM * DIM)?;
     let matrix = has_matrix.then_some(&matrix);
     let us = in_graph(gpu, &layers, |layer| layer.prepare(gpu, &angles, matrix))?;
-    let read_and_written = new * DIM * 2 * (2 * Q_HEADS + 2 * KV_HEADS) + layers[0].cache.bytes_used(new);
+    let read_and_written =
+        new * DIM * 2 * (2 * Q_HEADS + 2 * KV_HEADS) + layers[0].cache.bytes_used(new);
     let with = if has_matrix { "rotation and matrix" } else { "rotation" };
     let what = format!("{with}, {new} tokens, {bits}-bit cache");
     Ok(format!("{what:52} {us:9.2} {:11.1} GB/s", read_and_written as f64 / us / 1e3))

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::{Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Prepare, Queries, Rotation, Rows};
+use super::{
+    Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Prepare, Queries, Rotation, Rows,
+};
 use crate::testing::{gpu, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu};
 
@@ -138,7 +140,12 @@ impl Case {
     }
 
     /// Positions `range` of all sequences, in rows with a gap, as part of a wider tensor.
-    fn part(&self, data: &[f32], width: usize, range: std::ops::Range<usize>) -> (DeviceBuffer, Rows) {
+    fn part(
+        &self,
+        data: &[f32],
+        width: usize,
+        range: std::ops::Range<usize>,
+    ) -> (DeviceBuffer, Rows) {
         let stride = width + 16;
         let total = data.len() / width / self.shape.batch;
         let rows = (0..self.shape.batch).flat_map(|b| range.clone().map(move |i| b * total + i));
@@ -180,7 +187,9 @@ impl Case {
 
     fn mask(&self, way: Way) -> Vec<u8> {
         let total = self.total();
-        (0..self.shape.batch * total).map(|i| u8::from(!way.padded || i % 7 != 3 && i % total != 0)).collect()
+        (0..self.shape.batch * total)
+            .map(|i| u8::from(!way.padded || i % 7 != 3 && i % total != 0))
+            .collect()
     }
 
     /// Runs attention over the cache and compares; `plainly` by the plain kernel.
@@ -212,7 +221,8 @@ impl Case {
         }
         let got = download(gpu, shape.element, out.ptr(), q.len());
         let expected = self.reference(&q, way);
-        let what = format!("{shape:?}, {} heads, {} + {}, {way:?}", self.q_heads, self.past, self.new);
+        let what =
+            format!("{shape:?}, {} heads, {} + {}, {way:?}", self.q_heads, self.past, self.new);
         assert_near(&got, &expected, tolerance, &what);
         let beyond: Vec<u8> = gpu.download(out.ptr().offset(n_bytes), 32).unwrap();
         assert!(beyond.iter().all(|byte| *byte == 0xff), "written beyond the output: {what}");
@@ -226,7 +236,8 @@ impl Case {
         let mask = self.mask(way);
         let mut out = Vec::with_capacity(q.len());
         for (row, query) in q.chunks(d).enumerate() {
-            let (h, i, b) = (row % self.q_heads, row / self.q_heads % self.new, row / self.q_heads / self.new);
+            let (h, i, b) =
+                (row % self.q_heads, row / self.q_heads % self.new, row / self.q_heads / self.new);
             let at = self.past + i;
             let head = h / (self.q_heads / kv_heads);
             let of = |data: &[f32], j: usize| -> Vec<f32> {
@@ -244,13 +255,16 @@ impl Case {
                 let cap = f64::from(way.softcap);
                 if cap > 0.0 { cap * (x / cap).tanh() } else { x }
             };
-            let seen: Vec<(usize, f64)> = (0..total).filter(|j| sees(*j)).map(|j| (j, score(j))).collect();
+            let seen: Vec<(usize, f64)> =
+                (0..total).filter(|j| sees(*j)).map(|j| (j, score(j))).collect();
             let most = seen.iter().map(|(_, s)| *s).fold(f64::NEG_INFINITY, f64::max);
             let weight: f64 = seen.iter().map(|(_, s)| (s - most).exp()).sum();
             let mut sums = vec![0f64; d];
             for (j, s) in seen {
                 let share = (s - most).exp() / weight;
-                sums.iter_mut().zip(of(&values, j)).for_each(|(sum, v)| *sum += share * f64::from(v));
+                sums.iter_mut()
+                    .zip(of(&values, j))
+                    .for_each(|(sum, v)| *sum += share * f64::from(v));
             }
             out.extend(sums.iter().map(|x| *x as f32));
         }
@@ -318,7 +332,9 @@ fn check_rows(case: &Case, cache: &KvCache, keys: impl Fn(&[f32]) -> Vec<f32>, t
     let (shape, d) = (&case.shape, case.shape.head_dim);
     let [key_clip, value_clip] = shape.format.clips();
     let (mut n, mut off) = (0, 0);
-    for (values, data, clip) in [(false, keys(&case.keys), key_clip), (true, case.values.clone(), value_clip)] {
+    for (values, data, clip) in
+        [(false, keys(&case.keys), key_clip), (true, case.values.clone(), value_clip)]
+    {
         for (index, head) in data.chunks(d).enumerate() {
             let at = [
                 index / shape.kv_heads / case.total(),
@@ -334,10 +350,16 @@ fn check_rows(case: &Case, cache: &KvCache, keys: impl Fn(&[f32]) -> Vec<f32>, t
             let exact = ties == 0.0 || values;
             let near = |a: f32, b: f32| (a - b).abs() <= if exact { 0.0 } else { 2e-5 * b.abs() };
             assert!(near(scale, s), "scale {scale} for {s}, {shape:?}, {at:?}");
-            assert!((zero - z).abs() <= if exact { 0.0 } else { 1.0 }, "zero {zero} for {z}, {at:?}");
+            assert!(
+                (zero - z).abs() <= if exact { 0.0 } else { 1.0 },
+                "zero {zero} for {z}, {at:?}"
+            );
             for (got, code) in got.iter().zip(&codes) {
                 let error = (got - f32::from(*code)).abs();
-                assert!(error <= if exact { 0.0 } else { 1.0 }, "code {got} for {code}, {shape:?}, {at:?}");
+                assert!(
+                    error <= if exact { 0.0 } else { 1.0 },
+                    "code {got} for {code}, {shape:?}, {at:?}"
+                );
                 off += usize::from(error > 0.0);
                 n += 1;
             }
@@ -349,9 +371,17 @@ fn check_rows(case: &Case, cache: &KvCache, keys: impl Fn(&[f32]) -> Vec<f32>, t
 #[test]
 fn decoding_in_every_format() {
     let Some(gpu) = gpu() else { return };
-    for (element, d) in [(Element::F16, 128), (Element::F16, 64), (Element::BF16, 80), (Element::F16, 16), (Element::F16, 256)] {
+    for (element, d) in [
+        (Element::F16, 128),
+        (Element::F16, 64),
+        (Element::BF16, 80),
+        (Element::F16, 16),
+        (Element::F16, 256),
+    ] {
         for format in FORMATS {
-            for (q_heads, past, new) in [(2, 0, 1), (8, 150, 1), (8, 299, 3), (6, 31, 8), (16, 61, 8)] {
+            for (q_heads, past, new) in
+                [(2, 0, 1), (8, 150, 1), (8, 299, 3), (6, 31, 8), (16, 61, 8)]
+            {
                 let case = Case::new(&gpu, shape(element, format, d), q_heads, past, new);
                 let cache = case.cache(past + new + 203);
                 for way in ways() {
@@ -531,7 +561,9 @@ fn a_captured_step_serves_a_growing_context() {
         let mut graph = gpu.capture(step).unwrap();
         for length in 250..300 {
             let case = Case { past: length, new: 1, ..Case::new(&gpu, shape, 8, 299, 1) };
-            let row = |data: &[f32]| bits(&data[length * width..][..width], |x| f16::from_f32(x).to_bits());
+            let row = |data: &[f32]| {
+                bits(&data[length * width..][..width], |x| f16::from_f32(x).to_bits())
+            };
             gpu.write(new_keys.ptr(), &row(&case.keys)).unwrap();
             gpu.write(new_values.ptr(), &row(&case.values)).unwrap();
             gpu.write(past.ptr(), &[length as i32]).unwrap();
@@ -541,14 +573,28 @@ fn a_captured_step_serves_a_growing_context() {
             }
             let got = download(&gpu, Element::F16, out.ptr(), q.len());
             let n = (length + 1) * width;
-            let short = Case { keys: case.keys[..n].to_vec(), values: case.values[..n].to_vec(), ..case };
-            assert_near(&got, &short.reference(&q, PLAIN), 2e-3, &format!("{format:?} at {length}"));
+            let short =
+                Case { keys: case.keys[..n].to_vec(), values: case.values[..n].to_vec(), ..case };
+            assert_near(
+                &got,
+                &short.reference(&q, PLAIN),
+                2e-3,
+                &format!("{format:?} at {length}"),
+            );
         }
     }
 }
 
 /// Rows of heads, rotated and multiplied as the reference does it.
-fn turned(x: &[f32], heads: usize, d: usize, cos: &[f32], sin: &[f32], interleaved: bool, matrix: Option<&[f32]>) -> Vec<f32> {
+fn turned(
+    x: &[f32],
+    heads: usize,
+    d: usize,
+    cos: &[f32],
+    sin: &[f32],
+    interleaved: bool,
+    matrix: Option<&[f32]>,
+) -> Vec<f32> {
     let half = cos.len() * heads * d / x.len();
     let mut out = x.to_vec();
     for (row, head) in out.chunks_mut(d).enumerate() {
@@ -633,7 +679,12 @@ fn preparing_rotates_multiplies_and_writes() {
         let matrix = |i: usize| has_matrix(i).then_some(&matrices[i][..]);
         let expected = turned(&q, 6, d, &cos, &sin, interleaved, matrix(0));
         let size = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let near = size * match element { Element::F32 => 1e-6, Element::F16 => 1e-3, Element::BF16 => 8e-3 };
+        let near = size
+            * match element {
+                Element::F32 => 1e-6,
+                Element::F16 => 1e-3,
+                Element::BF16 => 8e-3,
+            };
         assert_near(&got, &expected, near, &format!("queries, {:?}, {dim}", case.shape));
         let keys = |k: &[f32]| turned(k, 2, d, &cos, &sin, interleaved, matrix(1));
         let ties = match (format.has_codes(), has_matrix(1)) {

@@ -194,7 +194,17 @@ fn the_largest_of_a_long_row_is_found() {
 #[test]
 fn softmax_of_every_layout_sums_to_one() {
     let Some(gpu) = gpu() else { return };
-    for sizes in [[5, 7, 1], [3, 2000, 1], [2, 9, 40], [2, 600, 3]] {
+    for sizes in [
+        [5, 7, 1],
+        [3, 2000, 1],
+        [1030, 64, 1],
+        [1100, 256, 1],
+        [2, 9000, 1],
+        [3, 2001, 1],
+        [2, 30_000, 1],
+        [2, 9, 40],
+        [2, 600, 3],
+    ] {
         let [outer, n, step] = sizes;
         let data = random_f32(1, outer * n * step);
         let (x, y) = (gpu.upload(&data).unwrap(), poisoned(&gpu, data.len()));

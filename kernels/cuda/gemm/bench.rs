@@ -34,11 +34,21 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             let q = case.product(rows, k, n);
             let grouped = QuantizedGemm { block_size: 128, ..q };
             let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &grouped))?;
-            let name_of_groups = format!("{}, groups of 128", name(Gemm::route(gpu, &grouped), Route::Naive));
+            let name_of_groups =
+                format!("{}, groups of 128", name(Gemm::route(gpu, &grouped), Route::Naive));
             lines.push(line((rows, k, n), bits, &name_of_groups, us, rival));
             let floats = WeightOnlyGemm {
-                rows, k, x: case.buffers[0].ptr(), weights: q.weights, w_scale: q.w_scale, block_size: 0,
-                bias: None, residual: None, out: q.out, out_stride: n, element: q.element,
+                rows,
+                k,
+                x: case.buffers[0].ptr(),
+                weights: q.weights,
+                w_scale: q.w_scale,
+                block_size: 0,
+                bias: None,
+                residual: None,
+                out: q.out,
+                out_stride: n,
+                element: q.element,
             };
             let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
             lines.push(line((rows, k, n), bits, "f16 activations", us, rival));
@@ -94,11 +104,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(
-        gpu: &Gpu,
-        (rows, k, n): (usize, usize, usize),
-        bits: u32,
-    ) -> Result<Self, GpuError> {
+    fn new(gpu: &Gpu, (rows, k, n): (usize, usize, usize), bits: u32) -> Result<Self, GpuError> {
         let raw = random_codes(1, k * n * bits as usize / 8, 8);
         let raw: &[u8] = bytemuck::cast_slice(&raw);
         Ok(Self {

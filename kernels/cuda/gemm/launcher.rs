@@ -97,7 +97,9 @@ impl Gemm {
             Route::Naive => self.naive(gpu, q, &problem),
             Route::Mma => self.mma(gpu, q, &problem, false),
             Route::MmaS4 if fits_s4(q) => self.mma(gpu, q, &problem, true),
-            Route::Wgmma(tiling) if fits_wgmma(q) && (q.block_size == 0 || tiling.blocks == 1) => self.wgmma(gpu, q, &problem, tiling),
+            Route::Wgmma(tiling) if fits_wgmma(q) && (q.block_size == 0 || tiling.blocks == 1) => {
+                self.wgmma(gpu, q, &problem, tiling)
+            }
             _ => Err(GpuError::unsupported(format!("a product of {} inputs by {route:?}", q.k))),
         }
     }
@@ -209,8 +211,7 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
         Key::Naive { weight_only: true } => gpu.function(&NAIVE, "naive_weight_only", &common),
         Key::Mma { s4, grouped, aligned } => {
             let source = if s4 { &MMA_S4 } else { &MMA };
-            let own =
-                [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
+            let own = [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
         Key::Wgmma { tiling: Tiling { rows, blocks, band }, stages, grouped } => {

@@ -70,7 +70,12 @@ pub(super) static WEIGHT_ONLY: Source = Source {
     name: "gemm/weight_only.cu",
     text: include_str!("weight_only.cu"),
     archs: Archs::All,
-    variants: &[&[F16, W4, CHANNELS], &[BF16, W8, CHANNELS], &[BF16, W4, GROUPS], &[F16, W8, GROUPS]],
+    variants: &[
+        &[F16, W4, CHANNELS],
+        &[BF16, W8, CHANNELS],
+        &[BF16, W4, GROUPS],
+        &[F16, W8, GROUPS],
+    ],
 };
 
 pub(super) static WEIGHT_ONLY_F32: Source = Source {

@@ -232,8 +232,7 @@ fn the_naive_kernels_are_right() {
         let case = Case { bits, block_size, element, ..Case::new(5, 192, 19) };
         let data = Data::new(&gpu, case);
         let codes = data.by(&gpu, &gemm, Route::Naive);
-        let floats =
-            data.run(&gpu, || gemm.weight_only_naive(&gpu, &data.weight_only()).unwrap());
+        let floats = data.run(&gpu, || gemm.weight_only_naive(&gpu, &data.weight_only()).unwrap());
         for (got, weight_only) in [(codes, false), (floats, true)] {
             let expected: Vec<f32> = (0..case.rows * case.n)
                 .map(|i| data.expected(i / case.n, i % case.n, weight_only) as f32)
@@ -259,8 +258,7 @@ fn integer_sums_are_exact() {
     for (rows, k, n) in SIZES {
         for bits in [4, 8] {
             let element = Element::F32;
-            let case =
-                Case { bits, element, full: false, plain: true, ..Case::new(rows, k, n) };
+            let case = Case { bits, element, full: false, plain: true, ..Case::new(rows, k, n) };
             let mut routes = vec![Route::Mma];
             if gpu.properties().has_wgmma() {
                 routes.extend(TILINGS.map(Route::Wgmma));
@@ -301,9 +299,13 @@ fn four_bit_tensor_cores_agree() {
         let case = Case { code_bits: 4, block_size, element, ..Case::new(130, k, 264) };
         check(&gpu, &gemm, case, &[Route::MmaS4]);
     }
-    let exact = Case { code_bits: 4, element: Element::F32, full: false, plain: true, ..Case::new(
-        65, 592, 100,
-    ) };
+    let exact = Case {
+        code_bits: 4,
+        element: Element::F32,
+        full: false,
+        plain: true,
+        ..Case::new(65, 592, 100)
+    };
     check(&gpu, &gemm, exact, &[Route::MmaS4]);
 }
 

@@ -3,9 +3,7 @@
 use super::sources::READ;
 use super::{DenseGemv, Gemv, QuantizedGemv, WeightOnlyGemv};
 use crate::testing::{random_codes, random_f32};
-use crate::{
-    Args, DeviceBuffer, Element, Gpu, GpuError, Launch, PackedWeights, cublas, timer,
-};
+use crate::{Args, DeviceBuffer, Element, Gpu, GpuError, Launch, PackedWeights, cublas, timer};
 
 /// Bytes that repeated products go through before they come back to the same weights.
 const ROTATED: usize = 300 << 20;
@@ -36,9 +34,12 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             add(format!("W4A4 {rows} × {k} × {n}"), us, k * n / 2, Some(rival));
         }
     }
-    for (bits, rows, (k, n)) in
-        [(8, 1, (4096, 128_256)), (4, 1, (4096, 14336)), (4, 16, (4096, 14336)), (8, 1, (4096, 4096))]
-    {
+    for (bits, rows, (k, n)) in [
+        (8, 1, (4096, 128_256)),
+        (4, 1, (4096, 14336)),
+        (4, 16, (4096, 14336)),
+        (8, 1, (4096, 4096)),
+    ] {
         let rival = cublas_us(gpu, rows, k, n)?;
         let us = weight_only_us(gpu, &gemv, bits, rows, k, n)?;
         add(format!("W{bits}A16 {rows} × {k} × {n}"), us, k * n * bits as usize / 8, Some(rival));
@@ -121,13 +122,7 @@ fn packed(buffers: Vec<DeviceBuffer>, bits: u32, k: usize, n: usize) -> Vec<Pack
     buffers.into_iter().map(pack).collect()
 }
 
-fn quantized_us(
-    gpu: &Gpu,
-    gemv: &Gemv,
-    rows: usize,
-    k: usize,
-    n: usize,
-) -> Result<f64, GpuError> {
+fn quantized_us(gpu: &Gpu, gemv: &Gemv, rows: usize, k: usize, n: usize) -> Result<f64, GpuError> {
     let weights = packed(copies(gpu, k * n / 2)?, 4, k, n);
     let codes = gpu.upload(&random_codes(3, rows * k, 4))?;
     let (a_scale, w_scale) = (gpu.upload(&random_f32(4, rows))?, gpu.upload(&random_f32(5, n))?);

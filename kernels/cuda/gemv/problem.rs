@@ -209,8 +209,7 @@ impl Packed<'_> {
             return refuse(format!("outputs that start at the columns {starts:?}"));
         }
         let widths = starts.iter().zip(starts[1..].iter().chain([&n]));
-        let strides =
-            [self.out_stride].into_iter().chain(self.more.iter().map(|more| more.stride));
+        let strides = [self.out_stride].into_iter().chain(self.more.iter().map(|more| more.stride));
         for ((start, end), stride) in widths.zip(strides) {
             if *end <= *start || end - start > stride {
                 return refuse(format!("columns {start} to {end} for rows of {stride}"));

@@ -49,11 +49,7 @@ macro_rules! dense {
 /// Up to 8 columns against packed weights.
 pub(super) static FEW: Source = Source {
     name: "gemv/few.cu",
-    text: concat!(
-        include_str!("stream.cuh"),
-        include_str!("multiply.cuh"),
-        include_str!("few.cu")
-    ),
+    text: concat!(include_str!("stream.cuh"), include_str!("multiply.cuh"), include_str!("few.cu")),
     archs: Archs::All,
     variants: &[
         few!["half_t", "0", "4", "0"],

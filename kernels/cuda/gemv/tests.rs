@@ -191,9 +191,13 @@ fn codes_with_blocks_bias_and_residual() {
     let Some(gpu) = gpu() else { return };
     let gemv = Gemv::new();
     for element in ELEMENTS {
-        for (bits, k, n, block_size) in
-            [(4, 192, 80, 32), (4, 384, 33, 96), (8, 256, 48, 64), (4, 2048, 64, 128), (8, 70, 19, 0)]
-        {
+        for (bits, k, n, block_size) in [
+            (4, 192, 80, 32),
+            (4, 384, 33, 96),
+            (8, 256, 48, 64),
+            (4, 2048, 64, 128),
+            (8, 70, 19, 0),
+        ] {
             let weights = Weights::new(&gpu, bits, k, n, block_size);
             for rows in [1, 5, 8, 12, 33] {
                 let codes = random_codes(7, rows * k, 4);
@@ -220,8 +224,8 @@ fn codes_with_blocks_bias_and_residual() {
                 };
                 gemv.quantized(&gpu, &product).unwrap();
                 let term = |row: usize, j: usize, output: usize| {
-                    let product = i32::from(codes[row * k + j])
-                        * i32::from(weights.codes[j * n + output]);
+                    let product =
+                        i32::from(codes[row * k + j]) * i32::from(weights.codes[j * n + output]);
                     f64::from(product)
                         * f64::from(weights.scale(j, output, block_size))
                         * f64::from(a_scale[row])
@@ -230,12 +234,7 @@ fn codes_with_blocks_bias_and_residual() {
                     f64::from(bias.values[output]) + f64::from(residual.values[row * n + output])
                 };
                 let what = format!("{element:?}, {bits} bits, {rows} × {k} × {n} by {block_size}");
-                assert_near(
-                    &out.read(&gpu),
-                    &expected(rows, (k, n), term, more),
-                    element,
-                    &what,
-                );
+                assert_near(&out.read(&gpu), &expected(rows, (k, n), term, more), element, &what);
             }
         }
     }
@@ -373,7 +372,8 @@ fn dense_weights() {
                         f64::from(x.values[row * k + j]) * f64::from(w.values[at])
                     };
                     let more = |row: usize, output: usize| {
-                        f64::from(bias.values[output]) + f64::from(residual.values[row * n + output])
+                        f64::from(bias.values[output])
+                            + f64::from(residual.values[row * n + output])
                     };
                     let what = format!("{element:?}, {rows} × {k} × {n}, transposed: {trans_b}");
                     assert_near(

@@ -116,7 +116,13 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
 }
 
 /// Other shapes of the tensor kernel, for tuning.
-fn all_shapes(gpu: &Gpu, shape: &Shape, sets: &[Set], rows: usize, bits: u32) -> Result<Vec<String>, GpuError> {
+fn all_shapes(
+    gpu: &Gpu,
+    shape: &Shape,
+    sets: &[Set],
+    rows: usize,
+    bits: u32,
+) -> Result<Vec<String>, GpuError> {
     let Method::Tensor(chosen) = sets[0].rows.method(gpu) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
     for prefetch in [true, false] {

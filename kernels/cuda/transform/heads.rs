@@ -69,8 +69,11 @@ impl TransformHeads {
         if n_heads == 0 {
             return Ok(());
         }
-        let kernel =
-            Defines::of(self.element).factors(self.factor).compile(gpu, &HEADS, "transform_heads")?;
+        let kernel = Defines::of(self.element).factors(self.factor).compile(
+            gpu,
+            &HEADS,
+            "transform_heads",
+        )?;
         let at_once = (256 / d).max(1);
         let limit = gpu.properties().shared_memory_per_block as usize;
         let in_shared = (d * d + at_once * d) * 4 <= limit;
@@ -117,9 +120,11 @@ impl QuantizeDequantizeHeads {
         if self.n_heads == 0 || self.d == 0 {
             return Ok(());
         }
-        let kernel = Defines::of(self.element)
-            .factors(Element::F32)
-            .compile(gpu, &HEADS, "quantise_dequantise_heads")?;
+        let kernel = Defines::of(self.element).factors(Element::F32).compile(
+            gpu,
+            &HEADS,
+            "quantise_dequantise_heads",
+        )?;
         let args = Args::new()
             .ptr(self.x)
             .ptr(self.y)

@@ -95,9 +95,8 @@ impl Tensor {
             .compile(gpu, &TENSOR, "transform_rows")?;
         let blocks = t.rows.div_ceil(self.groups).min(gpu.properties().multiprocessors as usize);
         let threads = (self.warps(t) * self.groups * 32) as u32;
-        let launch = Launch::linear(blocks, threads)
-            .with_shared(self.shared(t, &operands))
-            .overlapping();
+        let launch =
+            Launch::linear(blocks, threads).with_shared(self.shared(t, &operands)).overlapping();
         let args = args(&operands).optional(t.factors.p1).optional(t.factors.p2).size(t.rows);
         gpu.launch(&kernel, launch, &outputs(args, t.output))
     }
@@ -196,18 +195,17 @@ impl TransformRows {
         let shared = self.n() * 4;
         if largest > 512 || shared > gpu.properties().shared_memory_per_block as usize - 512 {
             let sizes = format!("{} · {}", self.n1, self.n2);
-            return Err(GpuError::unsupported(format!("rows of {sizes} are too long to transform")));
+            return Err(GpuError::unsupported(format!(
+                "rows of {sizes} are too long to transform"
+            )));
         }
         let operands = self.operands();
         let kernel = Defines::of(self.element)
             .factors(factors.element)
             .set("SOURCE", operands.kind)
             .compile(gpu, &REFERENCE, "reference_rows")?;
-        let args = args(&operands)
-            .optional(factors.p1)
-            .optional(factors.p2)
-            .size(self.n1)
-            .size(self.n2);
+        let args =
+            args(&operands).optional(factors.p1).optional(factors.p2).size(self.n1).size(self.n2);
         let launch = Launch::linear(self.rows, 512).with_shared(shared).overlapping();
         gpu.launch(&kernel, launch, &outputs(args, self.output))
     }

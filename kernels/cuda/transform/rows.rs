@@ -103,8 +103,14 @@ pub(super) struct Operands {
 
 impl Operands {
     pub fn of(source: RowSource, n: usize) -> Self {
-        let plain = |kind, x| {
-            Self { kind, x, other: None, weight: None, sum: None, stride: n, epsilon: 0.0 }
+        let plain = |kind, x| Self {
+            kind,
+            x,
+            other: None,
+            weight: None,
+            sum: None,
+            stride: n,
+            epsilon: 0.0,
         };
         match source {
             RowSource::Plain { x } => plain(0, x),
@@ -161,7 +167,10 @@ impl TransformRows {
         let refuse = |message: String| Err(GpuError::unsupported(message));
         let n = self.n();
         if n == 0 || n > 1 << 16 || self.n1 > 1 << 16 {
-            return refuse(format!("rows of {} · {} elements can't be transformed", self.n1, self.n2));
+            return refuse(format!(
+                "rows of {} · {} elements can't be transformed",
+                self.n1, self.n2
+            ));
         }
         if let Some(bits) = self.bits().filter(|bits| !(2..=8).contains(bits)) {
             return refuse(format!("{bits} bits; 2 to 8 are possible"));

@@ -11,7 +11,11 @@ type Variant = &'static [(&'static str, &'static str)];
 /// Any sizes, plainly.
 pub(super) static REFERENCE: Source = Source {
     name: "transform/reference.cu",
-    text: concat!(include_str!("rows.cuh"), include_str!("quantise.cuh"), include_str!("reference.cu")),
+    text: concat!(
+        include_str!("rows.cuh"),
+        include_str!("quantise.cuh"),
+        include_str!("reference.cu")
+    ),
     archs: Archs::All,
     variants: &[
         &[("T", "half_t"), ("FACTOR_T", "float"), ("SOURCE", "0")],
@@ -23,7 +27,11 @@ pub(super) static REFERENCE: Source = Source {
 /// Rows without factors.
 pub(super) static ROWWISE: Source = Source {
     name: "transform/rowwise.cu",
-    text: concat!(include_str!("rows.cuh"), include_str!("quantise.cuh"), include_str!("rowwise.cu")),
+    text: concat!(
+        include_str!("rows.cuh"),
+        include_str!("quantise.cuh"),
+        include_str!("rowwise.cu")
+    ),
     archs: Archs::All,
     variants: &[
         &[("T", "half_t"), ("SOURCE", "1"), ("ROW", "4096"), ("VEC", "8"), ("THREADS", "256")],

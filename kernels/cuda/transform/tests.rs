@@ -85,7 +85,11 @@ fn normal(seed: u64, n: usize) -> Vec<f32> {
 /// A matrix that is no rotation, but not far from one.
 fn matrix(seed: u64, n: usize) -> Vec<f32> {
     let scale = (n as f32).sqrt().recip();
-    normal(seed, n * n).iter().enumerate().map(|(i, x)| x * scale + f32::from(u8::from(i % (n + 1) == 0))).collect()
+    normal(seed, n * n)
+        .iter()
+        .enumerate()
+        .map(|(i, x)| x * scale + f32::from(u8::from(i % (n + 1) == 0)))
+        .collect()
 }
 
 struct Data {
@@ -161,7 +165,11 @@ impl Case {
                         a.iter().zip(b).map(|(x, y)| if added { x + y } else { *x }).collect();
                     let squares: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
                     let inverse = 1.0 / (squares / n as f64 + f64::from(epsilon)).sqrt();
-                    x.extend(row.iter().zip(&weight).map(|(x, w)| f64::from(*x) * inverse * f64::from(*w)));
+                    x.extend(
+                        row.iter()
+                            .zip(&weight)
+                            .map(|(x, w)| f64::from(*x) * inverse * f64::from(*w)),
+                    );
                     sum.extend(row);
                 }
             }
@@ -183,7 +191,8 @@ impl Case {
                 Output::Codes { bits, clip_min, clip_max, codes, scales }
             }
         };
-        let rows = TransformRows { rows, n1: self.n1, n2: self.n2, source, factors, output, element };
+        let rows =
+            TransformRows { rows, n1: self.n1, n2: self.n2, source, factors, output, element };
         Data { buffers, rows, x, sum, p1, p2 }
     }
 
@@ -215,7 +224,11 @@ impl Case {
                 for (r, row) in y.chunks(n).enumerate() {
                     let (expected, scale) = quantised(row, bits, self.clips);
                     let relative = f64::from(scales[r]) / scale - 1.0;
-                    assert!(relative.abs() < 1e-3, "{self:?} {method:?}: scale {} of {scale}", scales[r]);
+                    assert!(
+                        relative.abs() < 1e-3,
+                        "{self:?} {method:?}: scale {} of {scale}",
+                        scales[r]
+                    );
                     for (i, (a, b)) in codes[r * n..][..n].iter().zip(&expected).enumerate() {
                         differ += usize::from(a != b);
                         let apart = i32::from(*a) - i32::from(*b);
@@ -286,9 +299,12 @@ fn the_reference_kernel_does_as_plain_loops() {
         for from in [From::Plain, From::Norm, From::AddNorm, From::SwiGlu, From::Halves] {
             let case = Case { element, from, n1: 12, n2: 10, bits: Some(8), ..CASE };
             case.check(&gpu, Some(Method::Reference));
-            Case { factors: (true, false), clips: (0.8, 0.9), ..case }.check(&gpu, Some(Method::Reference));
-            Case { factors: (false, true), bits: None, ..case }.check(&gpu, Some(Method::Reference));
-            Case { factors: (false, false), bits: Some(4), ..case }.check(&gpu, Some(Method::Reference));
+            Case { factors: (true, false), clips: (0.8, 0.9), ..case }
+                .check(&gpu, Some(Method::Reference));
+            Case { factors: (false, true), bits: None, ..case }
+                .check(&gpu, Some(Method::Reference));
+            Case { factors: (false, false), bits: Some(4), ..case }
+                .check(&gpu, Some(Method::Reference));
         }
     }
     Case { n1: 128, n2: 256, rows: 2, ..CASE }.check(&gpu, Some(Method::Reference));
@@ -298,8 +314,21 @@ fn the_reference_kernel_does_as_plain_loops() {
 fn codes_are_those_of_plain_loops_for_all_sizes() {
     let Some(gpu) = gpu() else { return };
     let sizes = [
-        (24, 24), (32, 48), (48, 32), (64, 64), (9, 64), (48, 64), (80, 112), (86, 128), (7, 20),
-        (16, 16), (64, 80), (17, 34), (3, 5), (64, 96), (32, 64),
+        (24, 24),
+        (32, 48),
+        (48, 32),
+        (64, 64),
+        (9, 64),
+        (48, 64),
+        (80, 112),
+        (86, 128),
+        (7, 20),
+        (16, 16),
+        (64, 80),
+        (17, 34),
+        (3, 5),
+        (64, 96),
+        (32, 64),
     ];
     for (n1, n2) in sizes {
         for bits in [4, 8] {
@@ -323,7 +352,8 @@ fn sources_types_factors_and_outputs_go_together() {
             for factor in [element, Element::F32] {
                 for factors in [(true, true), (true, false), (false, true), (false, false)] {
                     for bits in [Some(4), Some(8), None] {
-                        let case = Case { from, element, factor, factors, bits, n1: 24, n2: 40, ..CASE };
+                        let case =
+                            Case { from, element, factor, factors, bits, n1: 24, n2: 40, ..CASE };
                         case.check(&gpu, None);
                     }
                 }
@@ -357,9 +387,14 @@ fn every_shape_of_the_tensor_kernel_gives_the_same() {
     let Some(gpu) = gpu() else { return };
     let case = Case { rows: 40, from: From::AddNorm, ..CASE };
     let Method::Tensor(chosen) = case.data(&gpu).rows.method(&gpu) else { panic!("plain") };
-    for (tiles, groups, prefetch, split) in
-        [(1, 1, true, false), (1, 3, false, false), (2, 4, true, false), (2, 2, false, true), (1, 3, true, true), (4, 2, true, false)]
-    {
+    for (tiles, groups, prefetch, split) in [
+        (1, 1, true, false),
+        (1, 3, false, false),
+        (2, 4, true, false),
+        (2, 2, false, true),
+        (1, 3, true, true),
+        (4, 2, true, false),
+    ] {
         let shape = method::Tensor { tiles, groups, prefetch, split, load: chosen.load };
         case.check(&gpu, Some(Method::Tensor(shape)));
     }
@@ -375,13 +410,23 @@ fn heads_are_transformed() {
             let on_device = upload(&gpu, element, &mut x);
             let matrix = upload(&gpu, Element::F32, &mut p);
             let y = upload(&gpu, element, &mut vec![f32::NAN; n]);
-            let call = TransformHeads { rows, heads, d, x: on_device.ptr(), p: matrix.ptr(), factor: Element::F32, y: y.ptr(), element };
+            let call = TransformHeads {
+                rows,
+                heads,
+                d,
+                x: on_device.ptr(),
+                p: matrix.ptr(),
+                factor: Element::F32,
+                y: y.ptr(),
+                element,
+            };
             call.launch(&gpu).unwrap();
             let got = download(&gpu, element, y.ptr(), n);
             let (mut error, mut norm) = (0.0, 0.0);
             for (x, y) in x.chunks(d).zip(got.chunks(d)) {
                 for c in 0..d {
-                    let expected: f64 = (0..d).map(|r| f64::from(x[r]) * f64::from(p[r * d + c])).sum();
+                    let expected: f64 =
+                        (0..d).map(|r| f64::from(x[r]) * f64::from(p[r * d + c])).sum();
                     error += (expected - f64::from(y[c])).powi(2);
                     norm += expected * expected;
                 }
@@ -401,7 +446,16 @@ fn heads_are_quantised_and_read_back() {
             let on_device = upload(&gpu, element, &mut x);
             let y = upload(&gpu, element, &mut vec![f32::NAN; n_heads * d]);
             let (clip_min, clip_max) = (0.9, 0.95);
-            let call = QuantizeDequantizeHeads { n_heads, d, bits, clip_min, clip_max, x: on_device.ptr(), y: y.ptr(), element };
+            let call = QuantizeDequantizeHeads {
+                n_heads,
+                d,
+                bits,
+                clip_min,
+                clip_max,
+                x: on_device.ptr(),
+                y: y.ptr(),
+                element,
+            };
             call.launch(&gpu).unwrap();
             let got = download(&gpu, element, y.ptr(), n_heads * d);
             for (x, y) in x.chunks(d).zip(got.chunks(d)) {
@@ -413,7 +467,10 @@ fn heads_are_quantised_and_read_back() {
                 for (x, y) in x.iter().zip(y) {
                     let code = ((x / scale).round_ties_even() + zero).clamp(0.0, q_max);
                     let expected = (code - zero) * scale;
-                    assert!((expected - y).abs() <= expected.abs() * 0.004, "{call:?}: {y} for {expected}");
+                    assert!(
+                        (expected - y).abs() <= expected.abs() * 0.004,
+                        "{call:?}: {y} for {expected}"
+                    );
                 }
             }
         }
@@ -427,6 +484,12 @@ fn impossible_sizes_are_refused() {
     assert!(TransformRows { n1: 1 << 12, n2: 1 << 12, ..data.rows }.launch(&gpu).is_err());
     assert!(TransformRows { n1: 0, ..data.rows }.launch(&gpu).is_err());
     assert!(TransformRows { rows: 0, ..data.rows }.launch(&gpu).is_ok());
-    let output = Output::Codes { bits: 9, clip_min: 1.0, clip_max: 1.0, codes: DevicePtr::NULL, scales: DevicePtr::NULL };
+    let output = Output::Codes {
+        bits: 9,
+        clip_min: 1.0,
+        clip_max: 1.0,
+        codes: DevicePtr::NULL,
+        scales: DevicePtr::NULL,
+    };
     assert!(TransformRows { output, ..data.rows }.launch(&gpu).is_err());
 }

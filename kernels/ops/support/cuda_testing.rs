@@ -44,11 +44,8 @@ fn run(
     inputs: &[Option<Tensor>],
     constant: bool,
 ) -> Option<Vec<Tensor>> {
-    let given: Vec<Option<Tensor>> = inputs
-        .iter()
-        .enumerate()
-        .map(|(i, t)| t.clone().filter(|_| constant && i > 0))
-        .collect();
+    let given: Vec<Option<Tensor>> =
+        inputs.iter().enumerate().map(|(i, t)| t.clone().filter(|_| constant && i > 0)).collect();
     let name = &case.node.op_type;
     let kernel = make(&case.view(), &CudaPrepare { gpu, element }, &given)
         .unwrap_or_else(|e| panic!("{name}: {e}"))?;

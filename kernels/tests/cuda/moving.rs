@@ -6,9 +6,26 @@ use crate::case::{bools, case, floats, ints, list, narrow, node};
 
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
-    "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "OneHot",
-    "Pad", "Range", "Reshape", "ScatterElements", "ScatterND", "Slice", "Split", "Squeeze", "Tile",
-    "Transpose", "Trilu", "Unsqueeze",
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "OneHot",
+    "Pad",
+    "Range",
+    "Reshape",
+    "ScatterElements",
+    "ScatterND",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
 ];
 
 #[test]

@@ -7,11 +7,32 @@ use crate::case::{Case, bools, case, floats, ints, list, narrow, node};
 
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
-    "AddRMSNorm", "ArgMax", "ArgMin", "Attention", "CumSum", "FusedMatMul", "Gemm",
-    "LayerNormalization", "Linear", "LogSoftmax", "MatMul", "RMSNormalization", "ReduceL1",
-    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
-    "ReduceSumSquare", "RotaryEmbedding", "SimplifiedLayerNormalization",
-    "SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "Softmax", "TopK",
+    "AddRMSNorm",
+    "ArgMax",
+    "ArgMin",
+    "Attention",
+    "CumSum",
+    "FusedMatMul",
+    "Gemm",
+    "LayerNormalization",
+    "Linear",
+    "LogSoftmax",
+    "MatMul",
+    "RMSNormalization",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "RotaryEmbedding",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "Softmax",
+    "TopK",
 ];
 
 const ROWS: [&[usize]; 4] = [&[3, 64], &[2, 3, 100], &[2, 2, 7], &[1, 4096]];
@@ -74,9 +95,16 @@ fn softmax_goes_over_one_axis_or_several() {
 #[test]
 fn any_axes_are_reduced() {
     let lists: [&[i64]; 6] = [&[2], &[0], &[1], &[0, 2], &[1, 2], &[]];
-    for op in ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSumSquare",
-        "ReduceL1", "ReduceL2"]
-    {
+    for op in [
+        "ReduceSum",
+        "ReduceMean",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSumSquare",
+        "ReduceL1",
+        "ReduceL2",
+    ] {
         for axes in lists {
             for keepdims in [0, 1] {
                 let case = || node(op).with("keepdims", keepdims);
