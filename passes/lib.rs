@@ -13,6 +13,7 @@ pub mod rule;
 pub mod sites;
 pub mod transform;
 
+mod half;
 mod parallel;
 #[cfg(test)]
 mod testing;

@@ -52,3 +52,12 @@ fn a_generated_model_is_recognised_and_runs_as_in_onnxruntime() {
     check_recognised(&folder);
     check_logits(&folder, 1e-5);
 }
+
+/// ONNX Runtime computes in f16, we in f32.
+#[test]
+fn a_generated_model_in_16_bits_is_the_same_up_to_their_precision() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = generated(root.path(), FloatType::F16);
+    check_recognised(&folder);
+    check_logits(&folder, 3e-3);
+}

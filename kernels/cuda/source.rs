@@ -45,4 +45,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
     ("walk.cuh", include_str!("elementwise/walk.cuh")),
     ("lanes.cuh", include_str!("elementwise/lanes.cuh")),
+    ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
+    ("wgmma_output.cuh", include_str!("gemm/wgmma_output.cuh")),
+    ("widen.cuh", include_str!("gemm/widen.cuh")),
 ];

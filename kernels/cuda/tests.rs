@@ -97,7 +97,7 @@ fn packed_codes_lie_where_the_format_says() {
             _ => codes.chunks(2).map(|p| (p[0] as u8 & 15) | (p[1] as u8) << 4).collect(),
         };
         let packed = PackedWeights::pack(&gpu, &raw, bits, (k, n), WeightOrder::Kn).unwrap();
-        let bytes: Vec<u8> = gpu.download(packed.ptr(), packed.data.len()).unwrap();
+        let bytes: Vec<u8> = gpu.download(packed.ptr(), packed.bytes()).unwrap();
         for input in 0..128 {
             for output in 0..64 {
                 let inside = input < k && output < n;

@@ -1,5 +1,7 @@
 //! Weights as all kernels read them.
 
+use std::sync::Arc;
+
 use crate::{Archs, Args, DeviceBuffer, DevicePtr, Gpu, GpuError, Launch, Source};
 
 /// Packing, on the device.
@@ -19,10 +21,10 @@ pub(crate) static PACK: Source = Source {
 /// g + 8, word 2 input + 16, word 3 both. With 4 bits the low nibble of each byte belongs to
 /// inputs 0..32 of the tile, the high nibble to inputs 32..64, so that two masks give the operands
 /// of two steps. Outputs are padded to a multiple of 64, inputs to one of 64, with zeros.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PackedWeights {
-    /// The codes.
-    pub data: DeviceBuffer,
+    data: Arc<DeviceBuffer>,
+    offset: usize,
     /// 4 or 8.
     pub bits: u32,
     /// Inputs.
@@ -57,7 +59,25 @@ impl PackedWeights {
         let n_bytes = padded_k * padded_n * bits as usize / 8;
         let data = gpu.alloc_exact(n_bytes)?;
         gpu.zero(data.ptr(), n_bytes)?;
-        Ok(Self { data, bits, k, n, padded_k, padded_n })
+        Ok(Self { data: Arc::new(data), offset: 0, bits, k, n, padded_k, padded_n })
+    }
+
+    /// Codes that are in the order of the format already; sizes with padding.
+    ///
+    /// # Errors
+    /// If the memory has another size.
+    pub fn of_packed(
+        data: DeviceBuffer,
+        bits: u32,
+        (k, n): (usize, usize),
+    ) -> Result<Self, GpuError> {
+        let (padded_k, padded_n) = (k.next_multiple_of(64), n.next_multiple_of(64));
+        let n_bytes = padded_k * padded_n * bits as usize / 8;
+        if data.len() != n_bytes {
+            let why = format!("{} bytes of packed codes, {n_bytes} are needed", data.len());
+            return Err(GpuError::unsupported(why));
+        }
+        Ok(Self { data: Arc::new(data), offset: 0, bits, k, n, padded_k, padded_n })
     }
 
     /// Packs codes for all outputs. `codes` are the bytes of an ONNX tensor: INT8, or INT4 with
@@ -104,7 +124,7 @@ impl PackedWeights {
         let n_words = self.padded_k * self.padded_n * self.bits as usize / 32;
         let args = Args::new()
             .ptr(raw.ptr())
-            .ptr(self.data.ptr())
+            .ptr(self.ptr())
             .size(self.k)
             .size(n)
             .size(start)
@@ -114,8 +134,30 @@ impl PackedWeights {
         gpu.launch(&pack, Launch::linear(n_words.div_ceil(256), 256), &args)
     }
 
+    /// The outputs from `start` on, `n` of them, in the same memory. `start` must be a multiple of
+    /// 16, the outputs of a tile; what is beyond `n` in the last tile belongs to others, so results
+    /// for it mean nothing.
+    ///
+    /// # Errors
+    /// Other outputs than there are.
+    pub fn part(&self, start: usize, n: usize) -> Result<Self, GpuError> {
+        if !start.is_multiple_of(16) || n == 0 || start + n > self.n {
+            let why = format!("outputs {start} to {} of weights for {}", start + n, self.n);
+            return Err(GpuError::unsupported(why));
+        }
+        let offset = self.offset + start * self.padded_k * self.bits as usize / 8;
+        // Kernels read whole tiles of 64 outputs: the memory reaches so far, if not beyond.
+        let padded_n = n.next_multiple_of(64).min(self.padded_n - start);
+        Ok(Self { offset, n, padded_n, ..self.clone() })
+    }
+
+    /// Bytes of all codes, padding included.
+    pub fn bytes(&self) -> usize {
+        self.padded_k * self.padded_n * self.bits as usize / 8
+    }
+
     /// Where the codes are.
     pub fn ptr(&self) -> DevicePtr {
-        self.data.ptr()
+        self.data.ptr().offset(self.offset)
     }
 }

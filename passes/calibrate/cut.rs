@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use planish_ir::{Graph, Model, NodeId, ValueId};
+use planish_kernels::infer::InferError;
 
 use super::CalibrateError;
+use crate::half::{cast_weights, output_behind};
 use crate::sites::{Group, Layout};
 
 /// A piece of a model as a model of its own. Values and nodes keep the ids and names that they
@@ -55,13 +57,25 @@ pub fn cut_tail(model: &Model, layout: &Layout) -> Result<BlockModel, CalibrateE
     let no_logits =
         || CalibrateError::Cut { what: what.clone(), reason: "it has no logits".into() };
     let output = logits.ok_or_else(no_logits)?;
-    cut(model, layout, Group::default(), Piece { what, input: last.output, output })
+    let mut tail = cut(
+        model,
+        layout,
+        Group::default(),
+        Piece { what: what.clone(), input: last.output, output },
+    )?;
+    // Gradients are of one type.
+    let failed = |error: InferError| CalibrateError::Cut { what, reason: error.to_string() };
+    cast_weights(&mut tail.model).map_err(failed)?;
+    Ok(tail)
 }
 
-/// The graph output that the head's product leads to.
+/// What the head's product leads to: the graph output, or what is cast to it.
 fn logits_of(graph: &Graph, head: NodeId) -> Option<ValueId> {
     let mut value = graph.node(head).output(0)?;
     while !graph.is_output(value) {
+        if output_behind(graph, value).is_some() {
+            break;
+        }
         let (next, _) = graph.users(value).into_iter().next()?;
         value = graph.node(next).output(0)?;
     }

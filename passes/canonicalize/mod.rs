@@ -16,6 +16,7 @@ mod reshape;
 mod rotary;
 mod split;
 mod tied;
+mod widen;
 
 use planish_ir::Model;
 
@@ -31,6 +32,8 @@ pub fn passes() -> Vec<Pass> {
         Pass { name: "inline_constants", run: constants::inline_constants },
         // …and axes as inputs, whatever the version of the operator set.
         Pass { name: "upgrade_opset", run: opset::upgrade_opset },
+        // Then everything is computed in f32, so that rules see one type and casts that go.
+        Pass { name: "widen_floats", run: widen::widen_floats },
         // Sizes that follow from the weights become constants; what they make trivial goes.
         Pass { name: "fold_constants", run: constants::fold_constants },
         Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },

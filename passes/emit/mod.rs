@@ -14,6 +14,7 @@ mod tests;
 
 use planish_ir::Model;
 
+use crate::half::cast_weights;
 pub use functions::add_functions;
 pub use opset::EMITTED_OPSET;
 
@@ -53,13 +54,14 @@ pub enum EmitError {
 }
 
 /// Brings a canonical (and quantised) model to version `opset` of ONNX's operator set: lowers
-/// what that version lacks, adds model-local functions for planish's operators, and imports
+/// what that version lacks, casts weights that are stored in 16 bits, adds model-local functions for planish's operators, and imports
 /// exactly the domains that are used. Returns the number of nodes lowered.
 ///
 /// # Errors
 /// If a node has no form in that version.
 pub fn lower_for_opset(model: &mut Model, opset: i64) -> Result<usize, EmitError> {
     opset::check_version(model, opset)?;
+    cast_weights(model).map_err(|error| EmitError::Infer(error.to_string()))?;
     let n_lowered = if opset < swish::SWISH_OPSET { swish::lower_swish(model) } else { 0 };
     opset::check_nodes(model, opset)?;
     add_functions(model, opset)?;

@@ -3,6 +3,7 @@
 use planish_ir::{DataType, Model, Node, ValueId};
 use planish_kernels::DOMAIN;
 
+use crate::half::is_weight_type;
 use crate::pass::{PassContext, PassError};
 use crate::pattern::{Match, Pattern, any, constant, one_of, op};
 use crate::rule::{Rewriter, Rule, apply};
@@ -73,7 +74,7 @@ fn linear(x: ValueId, weight: ValueId, bias: Option<ValueId>, trans_b: bool) -> 
 
 fn check_types(rewriter: &Rewriter, x: ValueId, weight: ValueId) -> Result<(), String> {
     let tensor = rewriter.graph.constant(weight).ok_or("the weight is no constant")?;
-    if tensor.dtype() != DataType::F32 || tensor.shape().len() != 2 {
+    if !is_weight_type(tensor.dtype()) || tensor.shape().len() != 2 {
         return Err(format!("the weight is {} {:?}", tensor.dtype(), tensor.shape()));
     }
     match rewriter.facts.get(x).rank() {

@@ -8,6 +8,7 @@ use super::site::checked_node;
 use super::weight::{
     Clipping, QuantizedWeight, WeightError, WeightFormat, quantize_columns, quantize_rows,
 };
+use crate::half::set_dtype;
 use crate::sites::Head;
 use crate::unread::remove_unread;
 
@@ -71,6 +72,9 @@ fn quantize_table(
     let [codes, scale] = add_codes(graph, head.weight, quantized);
     let float = dequantize(graph, codes, scale, 0, None);
     graph.set_input(transpose, 0, Some(float));
+    if let Some(turned) = graph.node(transpose).output(0) {
+        set_dtype(graph.value_mut(turned), DataType::F32);
+    }
     for lookup in &head.embeddings {
         look_up_codes(graph, *lookup, codes, scale)?;
     }
@@ -100,6 +104,7 @@ fn look_up_codes(
     let column = graph.add_op(&format!("{name}_scale"), column);
     let scales = graph.add_op(&format!("{name}_scale"), gather(column));
     let product = Node::new("Mul", vec![Some(rows), Some(scales)]);
+    set_dtype(graph.value_mut(output), DataType::F32);
     graph.replace_node(lookup, product.with_name(node.name.clone()).with_outputs(node.outputs))?;
     Ok(())
 }
@@ -114,8 +119,6 @@ fn round(
     let name = || graph.value(weight).name.clone();
     let tensor = graph.constant(weight).ok_or_else(stale)?;
     let n_columns = *tensor.shape().last().ok_or_else(stale)?;
-    let data = tensor
-        .as_slice::<f32>()
-        .map_err(|error| QuantizeError::Weight { weight: name(), error })?;
+    let data = tensor.as_f32().map_err(|error| QuantizeError::Weight { weight: name(), error })?;
     quantize(&data, n_columns).map_err(|error| QuantizeError::Rounding { weight: name(), error })
 }

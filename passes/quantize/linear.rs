@@ -71,9 +71,7 @@ fn round_weight(
     if let Some(group_size) = group_size.filter(|g| *g == 0 || !channels.is_multiple_of(*g)) {
         return Err(QuantizeError::GroupSize { layer: node.describe(), channels, group_size });
     }
-    let data = tensor
-        .as_slice::<f32>()
-        .map_err(|error| QuantizeError::Weight { weight: name(), error })?;
+    let data = tensor.as_f32().map_err(|error| QuantizeError::Weight { weight: name(), error })?;
     rounding
         .round(id, &data, n_columns)
         .map_err(|error| QuantizeError::Rounding { weight: name(), error })

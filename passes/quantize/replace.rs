@@ -1,8 +1,9 @@
 //! Putting other weights, such as trained ones, into a model before it is quantised.
 
-use planish_ir::{DataType, Model, NodeId, Tensor, ValueId};
+use planish_ir::{Model, NodeId, Tensor, ValueId};
 
 use super::QuantizeError;
+use crate::half::is_weight_type;
 use crate::sites::{Layout, LinearId};
 use crate::unread::remove_unread;
 
@@ -66,7 +67,7 @@ pub fn replace_parameter(
     if before != after {
         return Err(refuse(format!("its shape is {before:?}, not {after:?}")));
     }
-    if tensor.dtype() != DataType::F32 {
+    if !is_weight_type(tensor.dtype()) {
         return Err(refuse(format!("it is of type {}", tensor.dtype())));
     }
     match parameter.as_slice::<f32>() {

@@ -60,9 +60,8 @@ fn add_ranges(
     let stale = || QuantizeError::StaleLayout { layer: layout.describe_linear(graph, id) };
     let tensor = graph.constant(linear.weight).ok_or_else(stale)?;
     let weight = graph.value(linear.weight).name.clone();
-    let data = tensor
-        .as_slice::<f32>()
-        .map_err(|error| QuantizeError::Weight { weight: weight.clone(), error })?;
+    let data =
+        tensor.as_f32().map_err(|error| QuantizeError::Weight { weight: weight.clone(), error })?;
     for (range, row) in ranges.iter_mut().zip(data.chunks(linear.out_features)) {
         if !row.iter().all(|x| x.is_finite()) {
             return Err(QuantizeError::Rounding { weight, error: WeightError::NotFinite });

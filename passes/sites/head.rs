@@ -1,8 +1,9 @@
 //! The layer that makes the logits.
 
-use planish_ir::{DataType, Graph, NodeId, ValueId};
+use planish_ir::{Graph, NodeId, ValueId};
 
 use super::Head;
+use crate::half::is_weight_type;
 
 /// The last matrix product on the residual stream whose right side is a constant, or the
 /// transpose of one.
@@ -15,7 +16,7 @@ fn as_head(graph: &Graph, id: NodeId) -> Option<Head> {
     let right = node.input(1).filter(|_| node.is("MatMul"))?;
     let is_weight = |value: ValueId| {
         let weight = graph.constant(value);
-        weight.is_some_and(|t| t.shape().len() == 2 && t.dtype() == DataType::F32)
+        weight.is_some_and(|t| t.shape().len() == 2 && is_weight_type(t.dtype()))
     };
     if is_weight(right) {
         return Some(Head { node: id, weight: right, transpose: None, embeddings: Vec::new() });

@@ -1,8 +1,9 @@
 //! Linear layers, found by their shape in the graph.
 
-use planish_ir::{DataType, Graph, Node, NodeId, ValueId};
+use planish_ir::{Graph, Node, NodeId, ValueId};
 
 use super::{Bias, LinearLayer, PartColumns};
+use crate::half::is_weight_type;
 
 /// Why a node that multiplies matrices is no linear layer; `None` for every other node.
 pub(super) fn reason_against(graph: &Graph, node: &Node) -> Option<String> {
@@ -19,7 +20,7 @@ pub(super) fn reason_against(graph: &Graph, node: &Node) -> Option<String> {
         (None, Some(weight)) if weight.shape().len() != 2 => {
             format!("its weight has {} axes", weight.shape().len())
         }
-        (None, Some(weight)) if weight.dtype() != DataType::F32 => {
+        (None, Some(weight)) if !is_weight_type(weight.dtype()) => {
             format!("its weight is of type {}", weight.dtype())
         }
         (None, Some(weight)) if weight.n_elements() == 0 => "its weight is empty".to_owned(),

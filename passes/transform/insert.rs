@@ -86,9 +86,8 @@ fn replace_constant(
     let Some(tensor) = graph.constant(old) else {
         return Err(TransformError::Misfit { place: name, reason: "it is no constant" });
     };
-    let data = tensor
-        .as_slice::<f32>()
-        .map_err(|error| TransformError::Weight { weight: name.clone(), error })?;
+    let data =
+        tensor.as_f32().map_err(|error| TransformError::Weight { weight: name.clone(), error })?;
     let changed = change(&data);
     let new = graph.add_constant(&name, changed);
     graph.set_input(node, index, Some(new));

@@ -1,5 +1,7 @@
 //! One named array's type, shape and bytes.
 
+use half::f16;
+
 /// Element types that are read and written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NpyType {
@@ -91,11 +93,15 @@ impl NpyArray {
         Self { dtype: NpyType::I64, shape: shape.to_vec(), bytes }
     }
 
-    /// The values of an `f32` array; nothing for another type.
+    /// The values of an `f32` or `f16` array; nothing for another type.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let (chunks, _) = self.bytes.as_chunks::<4>();
-        (self.dtype == NpyType::F32)
-            .then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)).collect())
+        let words = || self.bytes.as_chunks::<4>().0.iter();
+        let halves = || self.bytes.as_chunks::<2>().0.iter();
+        match self.dtype {
+            NpyType::F32 => Some(words().map(|c| f32::from_le_bytes(*c)).collect()),
+            NpyType::F16 => Some(halves().map(|c| f16::from_le_bytes(*c).to_f32()).collect()),
+            _ => None,
+        }
     }
 
     /// The values of an `i64` array; nothing for another type.

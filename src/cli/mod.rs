@@ -66,7 +66,12 @@ struct Global {
 impl Global {
     /// How to open a model of `batch` sequences.
     fn open_options(&self, batch: usize) -> OpenOptions {
-        OpenOptions { device: self.device, float: self.float, threads: self.threads.map(NonZeroUsize::get), batch }
+        OpenOptions {
+            device: self.device,
+            float: self.float,
+            threads: self.threads.map(NonZeroUsize::get),
+            batch,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use bytes::Bytes;
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::DataType;
@@ -162,10 +163,21 @@ impl Tensor {
         Ok(match self.dtype {
             DataType::F32 => self.as_slice::<f32>()?.into_owned(),
             DataType::F64 => self.as_slice::<f64>()?.iter().map(|x| *x as f32).collect(),
-            DataType::F16 => self.as_slice::<f16>()?.iter().map(|x| x.to_f32()).collect(),
-            DataType::BF16 => self.as_slice::<bf16>()?.iter().map(|x| x.to_f32()).collect(),
+            DataType::F16 => widened(&self.as_slice::<f16>()?),
+            DataType::BF16 => widened(&self.as_slice::<bf16>()?),
             _ => self.to_i64_vec()?.into_iter().map(|x| x as f32).collect(),
         })
+    }
+
+    /// The elements as f32, converted only if they are not.
+    ///
+    /// # Errors
+    /// As [`Tensor::to_f32_vec`].
+    pub fn as_f32(&self) -> Result<Cow<'_, [f32]>, TensorError> {
+        match self.dtype {
+            DataType::F32 => self.as_slice::<f32>(),
+            _ => self.to_f32_vec().map(Cow::Owned),
+        }
     }
 
     /// The elements converted to i64: integers, bools, unpacked 4-bit codes.
@@ -223,6 +235,16 @@ elements! {
     f32 => F32, f64 => F64, f16 => F16, bf16 => BF16,
     i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     u8 => U8, u16 => U16, u32 => U32, u64 => U64,
+}
+
+/// Floats of 16 bits in 32, many at a time.
+fn widened<T>(halves: &[T]) -> Vec<f32>
+where
+    [T]: HalfFloatSliceExt,
+{
+    let mut floats = vec![0.0; halves.len()];
+    halves.convert_to_f32_slice(&mut floats);
+    floats
 }
 
 /// Lets a vector of elements own the bytes of a tensor without a copy.

@@ -10,6 +10,8 @@ const FEW: usize = 8;
 const ROWS: usize = 16;
 /// Tokens that a warp of decoding takes at a time.
 const GROUP: usize = 16;
+/// Parts of the context; their weights fit into the shared memory that their sum leaves.
+const MOST_PARTS: usize = 128;
 /// Bytes of 16-bit keys and values up to which a cache of codes is unpacked before prefill.
 const EXPAND_BYTES: usize = 256 << 20;
 
@@ -134,8 +136,8 @@ impl KvCache {
             )));
         }
         let units = shape.kv_heads * tiles * shape.batch;
-        let most = what.total_bound.div_ceil(GROUP * warps);
-        let parts = (gpu.properties().multiprocessors as usize / units).clamp(1, most.max(1));
+        let most = what.total_bound.div_ceil(GROUP * warps).clamp(1, MOST_PARTS);
+        let parts = (gpu.properties().multiprocessors as usize / units).clamp(1, most);
         let line = shape.head_dim.next_multiple_of(32) * 4;
         let shared = warps * rows.min(ROWS) * line;
         let partial = gpu.alloc(units * parts * ROWS * shape.head_dim * 4)?;

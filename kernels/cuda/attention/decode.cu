@@ -3,9 +3,10 @@
 // q [batch, new, q_heads * D] of T in rows of `q_stride` elements, out likewise without gaps; keys
 // and values as layout.cuh has them. A block takes 16 rows of one key head, a row being one of its
 // query heads at one of the new positions, so that they share what is read of the cache, and a part
-// of the context; its warps take groups of 16 tokens in turn. Grid (parts, kv_heads * tiles of 16
-// rows, batch). Every part is as long as the positions on the device make it; those without tokens
-// leave at once. The part that ends last adds all up, in the order of the parts, so that the result
+// of the context: its warps take groups of 16 tokens, in turn with those of the other parts. Grid
+// (parts, kv_heads * tiles of 16 rows, batch). The positions on the device tell how many groups there are; parts without any
+// leave at once. Which groups a warp takes does not depend on the length, so that its first loads and
+// that of the length are under way together. The part that ends last adds all up, in the order of the parts, so that the result
 // does not depend on which one it is.
 //
 // Only codes go through the tensor cores: q . k = scale (q . codes - zero * sum q). The scale of a
@@ -65,7 +66,7 @@ struct Group {
 struct Cache {
     const char *keys, *values; // of the block's head
     const float2 *key_parameters, *value_parameters;
-    int end; // one past the last token
+    int capacity;
 };
 
 __device__ __forceinline__ int token_of(int base, int i, int t) { return base + 2 * t + (i & 1) + (i >> 1) * 8; }
@@ -78,14 +79,14 @@ __device__ __forceinline__ void load(Group& group, const Cache& cache, int base,
         for (int u = 0; u < KEY_LOADS; u++) {
             int at = (u * 4 + t) * KEY_UNIT;
             load_words(group.keys[n][u], cache.keys + (long long)token * ROW_BYTES + at,
-                       token < cache.end && at < ROW_BYTES);
+                       token < cache.capacity && at < ROW_BYTES);
         }
     }
     if constexpr (CODES) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int token = token_of(base, i, t);
-            bool take = token < cache.end;
+            bool take = token < cache.capacity;
             group.key_parameters[i] = take ? cache.key_parameters[token] : make_float2(1.f, 0.f);
             group.value_parameters[i] = take ? cache.value_parameters[token] : make_float2(1.f, 0.f);
         }
@@ -97,7 +98,24 @@ __device__ __forceinline__ void load(Group& group, const Cache& cache, int base,
         for (int u = 0; u < VALUE_LOADS; u++) {
             int at = (u * 8 + g) * VALUE_UNIT;
             load_words(group.values[i][u], cache.values + (long long)token * ROW_BYTES + at,
-                       token < cache.end && at < ROW_BYTES);
+                       token < cache.capacity && at < ROW_BYTES);
+        }
+    }
+}
+
+/// What lies beyond the last token may be anything: makes it harmless where its weight is 0.
+__device__ __forceinline__ void forget_beyond(Group& group, int base, int end, int t) {
+    if (base + 16 <= end) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (token_of(base, i, t) < end) continue;
+        if constexpr (CODES) {
+            group.value_parameters[i] = make_float2(1.f, 0.f);
+        } else {
+#pragma unroll
+            for (int u = 0; u < VALUE_LOADS; u++)
+#pragma unroll
+                for (int w = 0; w < VALUE_WORDS; w++) group.values[i][u][w] = 0;
         }
     }
 }
@@ -131,8 +149,7 @@ struct Queries {
     float sum[2];
 };
 
-__device__ __forceinline__ unsigned query_pair(const T* row, int channel) {
-    unsigned pair = *reinterpret_cast<const unsigned*>(row + channel);
+__device__ __forceinline__ unsigned query_pair(unsigned pair) {
     if constexpr (IS_BF16<T> && !BF16) { // codes are multiplied as halves
         float2 x = unpack16<true>(pair);
         return pack16<false>(fminf(fmaxf(x.x, -65504.f), 65504.f), fminf(fmaxf(x.y, -65504.f), 65504.f));
@@ -141,18 +158,21 @@ __device__ __forceinline__ unsigned query_pair(const T* row, int channel) {
 }
 
 __device__ __forceinline__ void load_queries(Queries& q, const T* const (&row)[2], int t) {
+    constexpr int WORDS = KEY_CHANNELS % 8 == 0 ? 4 : 2; // of a load: pairs of channels
     q.sum[0] = q.sum[1] = 0.f;
 #pragma unroll
     for (int u = 0; u < KEY_LOADS; u++) {
 #pragma unroll
-        for (int e = 0; e < KEY_CHANNELS / 4; e++) {
-            int channel = (u * 4 + t) * KEY_CHANNELS + 4 * e;
+        for (int e = 0; e < KEY_CHANNELS; e += 2 * WORDS) {
+            int channel = (u * 4 + t) * KEY_CHANNELS + e;
 #pragma unroll
             for (int r = 0; r < 2; r++) {
+                unsigned pairs[WORDS];
+                load_words(pairs, reinterpret_cast<const char*>(row[r] + channel), row[r] && channel < D);
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    unsigned pair = row[r] && channel < D ? query_pair(row[r], channel + 2 * half) : 0u;
-                    q.a[u * (KEY_CHANNELS / 4) + e][r + 2 * half] = pair;
+                for (int i = 0; i < WORDS; i++) {
+                    unsigned pair = query_pair(pairs[i]);
+                    q.a[(u * KEY_CHANNELS + e) / 4 + i / 2][r + 2 * (i & 1)] = pair;
                     if constexpr (CODES) {
                         float2 x = unpack16<BF16>(pair);
                         q.sum[r] += x.x + x.y;
@@ -298,21 +318,33 @@ __device__ __forceinline__ void write_out(T* to, float4 x, float by) {
         make_uint2(pack16<IS_BF16<T>>(x.x * by, x.y * by), pack16<IS_BF16<T>>(x.z * by, x.w * by));
 }
 
-/// Largest exponents and weights of one row of `n` partial results: how much each counts is
-/// 2^(its largest - all's) / weight of all.
+/// How much partial results count: 2^(largest score of each - largest of all), and the inverse of
+/// the weight of all.
 struct Merge {
     float largest, weight;
-    __device__ __forceinline__ void add(float l, float w) {
-        float both = fmaxf(largest, l);
-        float origin = both == MINUS_INFINITY ? 0.f : both;
-        weight = weight * exp2_fast(largest - origin) + w * exp2_fast(l - origin);
-        largest = both;
-    }
     __device__ __forceinline__ float share(float l) const {
         return l == MINUS_INFINITY ? 0.f : exp2_fast(l - largest);
     }
     __device__ __forceinline__ float inverse() const { return weight > 0.f ? 1.f / weight : 0.f; }
 };
+
+/// Of `n` results, (largest score, weight) each.
+__device__ __forceinline__ Merge merged(const float2* x, int n) {
+    Merge merge{MINUS_INFINITY, 0.f};
+#pragma unroll 8
+    for (int i = 0; i < n; i++) merge.largest = fmaxf(merge.largest, x[i].x);
+#pragma unroll 8
+    for (int i = 0; i < n; i++) merge.weight += x[i].y * merge.share(x[i].x);
+    return merge;
+}
+
+/// Counts a block that has written its results; tells how many were before it. What any of them
+/// wrote is seen by the block that is told of all others.
+__device__ __forceinline__ unsigned arrive(unsigned* counter) {
+    unsigned before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+}
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1)
 attend_decode(const T* q, int q_stride, const char* keys, const char* values, const float2* key_parameters,
@@ -320,64 +352,65 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
               int capacity, float scale, float softcap, int causal, int window, const unsigned char* pad,
               int pad_stride, float4* partial, float2* partial_weights, unsigned* arrived, T* out) {
     extern __shared__ float4 shared_out[]; // [WARPS][rows][OUT_PITCH / 4]
-    __shared__ float2 shared_weights[WARPS][ROWS];
+    __shared__ float2 shared_weights[ROWS][WARPS];
     __shared__ bool is_last;
 
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     int parts = gridDim.x, part = blockIdx.x, head = blockIdx.y % kv_heads, tile = blockIdx.y / kv_heads;
     int b = blockIdx.z, group = q_heads / kv_heads;
     int first_row = tile * ROWS, rows = min(ROWS, group * n_new - first_row);
+    long long line = cache_row(b, kv_heads, head, capacity, 0);
+    Cache cache{keys + line * ROW_BYTES, values + line * ROW_BYTES, key_parameters + line, value_parameters + line, capacity};
     let_next_kernel_start();
     wait_for_previous_kernel();
 
-    // The tokens that any row of the block sees, in groups of 16.
-    int past = *past_length, total = min(past + n_new, capacity);
-    Sight sees{causal, window, pad ? pad + (long long)b * (pad_stride > 0 ? pad_stride : total) : nullptr};
-    int begin = sees.first(past + first_row / group) / 16 * 16;
-    int end = sees.end(past + (first_row + rows - 1) / group, total);
-    int n_groups = max((end - begin + 15) / 16, 1);
-    int part_groups = max((n_groups + parts - 1) / parts, WARPS);
-    int n_parts = (n_groups + part_groups - 1) / part_groups;
-    if (part >= n_parts) return;
-    int group_end = min((part + 1) * part_groups, n_groups);
-
-    long long line = cache_row(b, kv_heads, head, capacity, 0);
-    Cache cache{keys + line * ROW_BYTES, values + line * ROW_BYTES, key_parameters + line, value_parameters + line, end};
+    int past = *past_length;
+    Group here;
+    int k = part + parts * warp, stride = parts * WARPS;
+    bool early = window <= 0; // with a window, where it begins must be known first
+    if (early) load(here, cache, k * 16, g, t);
     const T* row[2];
-    int at[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int index = first_row + g + 8 * r, i = index / group;
-        at[r] = past + i;
         row[r] = g + 8 * r < rows ? q + ((long long)b * n_new + i) * q_stride + (head * group + index % group) * D : nullptr;
     }
-    Group here;
-    int k = part * part_groups + warp;
-    if (k < group_end) load(here, cache, begin + k * 16, g, t);
     Queries queries;
     load_queries(queries, row, t);
+
+    // The tokens that any row of the block sees, in groups of 16.
+    int total = min(past + n_new, capacity);
+    Sight sees{causal, window, pad ? pad + (long long)b * (pad_stride > 0 ? pad_stride : total) : nullptr};
+    int begin = sees.first(past + first_row / group) / 16 * 16;
+    int end = sees.end(past + (first_row + rows - 1) / group, total);
+    int n_groups = max((end - begin + 15) / 16, 1), n_parts = min(parts, n_groups);
+    if (part >= n_parts) return;
+    if (!early) load(here, cache, begin + k * 16, g, t);
+    int at[2] = {past + (first_row + g) / group, past + (first_row + g + 8) / group};
 
     State state;
 #pragma unroll
     for (int j = 0; j < TILES; j++) state.out[j][0] = state.out[j][1] = state.out[j][2] = state.out[j][3] = 0.f;
 #pragma unroll
     for (int r = 0; r < 2; r++) state.largest[r] = MINUS_INFINITY, state.weight[r] = state.zero[r] = 0.f;
-    for (; k < group_end; k += WARPS) {
+    for (; k < n_groups; k += stride) {
+        int base = begin + k * 16;
+        forget_beyond(here, base, end, t);
         if constexpr (PREFETCH) {
             Group next;
-            if (k + WARPS < group_end) load(next, cache, begin + (k + WARPS) * 16, g, t);
-            attend_group(state, queries, here, begin + k * 16, end, at, sees, scale, softcap, t);
+            if (k + stride < n_groups) load(next, cache, base + stride * 16, g, t);
+            attend_group(state, queries, here, base, end, at, sees, scale, softcap, t);
             here = next;
         } else {
-            attend_group(state, queries, here, begin + k * 16, end, at, sees, scale, softcap, t);
-            if (k + WARPS < group_end) load(here, cache, begin + (k + WARPS) * 16, g, t);
+            attend_group(state, queries, here, base, end, at, sees, scale, softcap, t);
+            if (k + stride < n_groups) load(here, cache, base + stride * 16, g, t);
         }
     }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         state.weight[r] = quad_sum(state.weight[r]);
         state.zero[r] = quad_sum(state.zero[r]);
-        if (t == 0) shared_weights[warp][g + 8 * r] = make_float2(state.largest[r], state.weight[r]);
+        if (t == 0) shared_weights[g + 8 * r][warp] = make_float2(state.largest[r], state.weight[r]);
     }
     put(shared_out + warp * rows * (OUT_PITCH / 4), state, rows, g, t);
     __syncthreads();
@@ -386,48 +419,55 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     long long tile_index = ((long long)b * gridDim.y + blockIdx.y) * parts;
     for (int i = threadIdx.x; i < rows * (D / 4); i += WARPS * 32) {
         int r = i / (D / 4), f = i % (D / 4);
-        Merge merge{MINUS_INFINITY, 0.f};
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) merge.add(shared_weights[w][r].x, shared_weights[w][r].y);
+        Merge merge = merged(shared_weights[r], WARPS);
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
         for (int w = 0; w < WARPS; w++)
-            add_scaled(sum, shared_out[(w * rows + r) * (OUT_PITCH / 4) + placed(r, f)], merge.share(shared_weights[w][r].x));
+            add_scaled(sum, shared_out[(w * rows + r) * (OUT_PITCH / 4) + placed(r, f)], merge.share(shared_weights[r][w].x));
         int index = first_row + r;
         if (n_parts == 1) {
             T* to = out + (((long long)b * n_new + index / group) * q_heads + head * group + index % group) * D + 4 * f;
             write_out(to, sum, merge.inverse());
         } else {
             partial[((tile_index + part) * ROWS + r) * (D / 4) + f] = sum;
-            if (f == 0) partial_weights[(tile_index + part) * ROWS + r] = make_float2(merge.largest, merge.weight);
+            if (f == 0) partial_weights[(tile_index * ROWS + r * parts) + part] = make_float2(merge.largest, merge.weight);
         }
     }
     if (n_parts == 1) return;
 
     // The last part to arrive adds the parts.
-    __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
         unsigned* counter = arrived + (long long)b * gridDim.y + blockIdx.y;
-        is_last = atomicAdd(counter, 1u) == n_parts - 1;
+        is_last = arrive(counter) == n_parts - 1;
         if (is_last) *counter = 0; // for the next launch
     }
     __syncthreads();
     if (!is_last) return;
-    __threadfence();
-    for (int i = threadIdx.x; i < rows * (D / 4); i += WARPS * 32) {
-        int r = i / (D / 4), f = i % (D / 4), index = first_row + r;
-        Merge merge{MINUS_INFINITY, 0.f};
+    float2* all_weights = reinterpret_cast<float2*>(shared_out); // [rows][n_parts]
+    for (int i = threadIdx.x; i < rows * n_parts; i += WARPS * 32)
+        all_weights[i] = __ldcg(&partial_weights[tile_index * ROWS + i / n_parts * parts + i % n_parts]);
+    // The first loads are under way before the weights are known.
+    constexpr int AHEAD = 16;
+    for (int start = 0; start < rows * (D / 4); start += WARPS * 32) {
+        int i = start + threadIdx.x, r = i / (D / 4), f = i % (D / 4), index = first_row + r;
+        bool take = r < rows;
+        const float4* from = partial + (tile_index * ROWS + r) * (D / 4) + f;
+        float4 x[AHEAD];
+#pragma unroll
+        for (int p = 0; p < AHEAD; p++)
+            if (take && p < n_parts) x[p] = __ldcg(from + (long long)p * ROWS * (D / 4));
+        if (start == 0) __syncthreads();
+        if (!take) continue;
+        const float2* weights = all_weights + r * n_parts;
+        Merge merge = merged(weights, n_parts);
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
-        for (int p = 0; p < n_parts; p++) {
-            float2 w = __ldcg(&partial_weights[(tile_index + p) * ROWS + r]);
-            merge.add(w.x, w.y);
-        }
-#pragma unroll 8
-        for (int p = 0; p < n_parts; p++) {
-            float2 w = __ldcg(&partial_weights[(tile_index + p) * ROWS + r]);
-            add_scaled(sum, __ldcg(&partial[((tile_index + p) * ROWS + r) * (D / 4) + f]), merge.share(w.x));
-        }
+#pragma unroll
+        for (int p = 0; p < AHEAD; p++)
+            if (p < n_parts) add_scaled(sum, x[p], merge.share(weights[p].x));
+#pragma unroll 4
+        for (int p = AHEAD; p < n_parts; p++)
+            add_scaled(sum, __ldcg(from + (long long)p * ROWS * (D / 4)), merge.share(weights[p].x));
         T* to = out + (((long long)b * n_new + index / group) * q_heads + head * group + index % group) * D + 4 * f;
         write_out(to, sum, merge.inverse());
     }

@@ -203,24 +203,32 @@ __device__ __forceinline__ void take_row(const Arguments& a, Kind kind, int inde
         write_cache(x, c, take, inside, at, a.values, a.value_parameters, a.value_clip);
 }
 
-/// Blocks of each kind, `rows` rows a block.
-struct Blocks {
-    int kind, first, n_rows;
-    __device__ __forceinline__ Blocks(const Arguments& a, int q_rows, int k_rows, int v_rows) {
-        int tokens = a.batch * a.n_new, nq = tokens * a.q_heads, nk = tokens * a.kv_heads;
-        int q_blocks = (nq + q_rows - 1) / q_rows, k_blocks = (nk + k_rows - 1) / k_rows, block = blockIdx.x;
+/// The first `q_blocks` blocks take queries, the next `k_blocks` keys, the others values; each its
+/// share of the tiles of its kind, in steps of `count`.
+struct Part {
+    Kind kind;
+    int index, count, n_rows;
+    __device__ __forceinline__ Part(const Arguments& a, int q_blocks, int k_blocks) {
+        int tokens = a.batch * a.n_new, block = blockIdx.x, all = gridDim.x;
         kind = block < q_blocks ? QUERY : block < q_blocks + k_blocks ? KEY : VALUE;
-        n_rows = kind == QUERY ? nq : nk;
-        first = kind == QUERY ? block * q_rows : kind == KEY ? (block - q_blocks) * k_rows : (block - q_blocks - k_blocks) * v_rows;
+        index = kind == QUERY ? block : kind == KEY ? block - q_blocks : block - q_blocks - k_blocks;
+        count = kind == QUERY ? q_blocks : kind == KEY ? k_blocks : all - q_blocks - k_blocks;
+        n_rows = tokens * (kind == QUERY ? a.q_heads : a.kv_heads);
     }
 };
+
+/// All rows of a block's part, without the tensor cores.
+__device__ __forceinline__ void take_rows(const Arguments& a, const Part& part, float* line) {
+    for (int first = part.index * ROWS_AT_ONCE; first < part.n_rows; first += part.count * ROWS_AT_ONCE)
+        take_row(a, part.kind, first + threadIdx.x / LANES, part.n_rows, line);
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 prepare(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
         const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix, const T* k_matrix,
         const int* past_length, int n_new, int batch, int q_heads, int kv_heads, int capacity, float key_clip_min,
         float key_clip_max, float value_clip_min, float value_clip_max, T* q_out, char* keys, char* values,
-        float2* key_parameters, float2* value_parameters) {
+        float2* key_parameters, float2* value_parameters, int q_blocks, int k_blocks) {
     __shared__ float4 lines[ROWS_AT_ONCE][D / 4];
     Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
                 q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
@@ -228,9 +236,7 @@ prepare(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_st
                 key_parameters, value_parameters};
     let_next_kernel_start();
     wait_for_previous_kernel();
-    Blocks block(a, ROWS_AT_ONCE, ROWS_AT_ONCE, ROWS_AT_ONCE);
-    int own = threadIdx.x / LANES;
-    take_row(a, Kind(block.kind), block.first + own, block.n_rows, reinterpret_cast<float*>(lines[own]));
+    take_rows(a, Part(a, q_blocks, k_blocks), reinterpret_cast<float*>(lines[threadIdx.x / LANES]));
 }
 
 // The same with the matrices multiplied by the tensor cores. A block takes 16 * ROW_WARPS rows of
@@ -278,46 +284,19 @@ __device__ __forceinline__ void multiply(float (&acc)[PAIRS * 2][4], unsigned x,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
-                    const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix,
-                    const T* k_matrix, const int* past_length, int n_new, int batch, int q_heads, int kv_heads,
-                    int capacity, float key_clip_min, float key_clip_max, float value_clip_min, float value_clip_max,
-                    T* q_out, char* keys, char* values, float2* key_parameters, float2* value_parameters) {
-    extern __shared__ uint4 shared[];
-    __shared__ float2 extremes[COLUMN_WARPS][TILE_ROWS];
-    Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
-                q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
-                {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max}, q_out, keys, values,
-                key_parameters, value_parameters};
-    let_next_kernel_start();
-    Blocks block(a, q_matrix ? TILE_ROWS : ROWS_AT_ONCE, k_matrix ? TILE_ROWS : ROWS_AT_ONCE, ROWS_AT_ONCE);
-    Kind kind = Kind(block.kind);
-    const T* matrix = kind == QUERY ? q_matrix : kind == KEY ? k_matrix : nullptr;
-    if (!matrix) {
-        wait_for_previous_kernel();
-        take_row(a, kind, block.first + threadIdx.x / LANES, block.n_rows, nullptr);
-        return;
-    }
-    char *high = reinterpret_cast<char*>(shared), *low = high + TILE_ROWS * PITCH, *held = low + TILE_ROWS * PITCH;
-    for (int i = threadIdx.x; i < STEPS * 16 * CHUNKS; i += THREADS) {
-        int r = i / CHUNKS, c = i % CHUNKS;
-        bool take = r < D && c < EIGHTS;
-        copy16(shared_address(held + r * PITCH + c * 16), take ? matrix + r * D + c * 8 : matrix, take);
-    }
-    copies_started();
-    wait_for_previous_kernel();
-
-    int heads = kind == QUERY ? q_heads : kv_heads, n_rows = min(TILE_ROWS, block.n_rows - block.first);
+/// A tile of rows from `first` on: of queries or keys, times the matrix at `held`.
+__device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int first, int n_rows, char* high, char* low,
+                                          char* held, float2 (&extremes)[COLUMN_WARPS][TILE_ROWS]) {
+    int heads = kind == QUERY ? a.q_heads : a.kv_heads, n_new = a.n_new;
     bool exact = CODES && kind == KEY;
     for (int r = threadIdx.x / LANES; r < TILE_ROWS; r += ROWS_AT_ONCE) {
         float x[8] = {};
         int c = threadIdx.x % LANES;
         if (r < n_rows && c < EIGHTS) {
-            Row row(block.first + r, heads, n_new);
+            Row row(first + r, heads, n_new);
             const T* from = row.in(kind == QUERY ? a.q : a.k, n_new);
             load8(x, from + 8 * c);
-            if (cos) rotate8(x, from, c, a.rotation, row.b, row.i);
+            if (a.rotation.cos) rotate8(x, from, c, a.rotation, row.b, row.i);
         }
         if (c < CHUNKS) split8(high + r * PITCH + c * 16, low + r * PITCH + c * 16, x);
         if (LANES < CHUNKS && c == 0) split8(high + r * PITCH + LANES * 16, low + r * PITCH + LANES * 16, {});
@@ -330,7 +309,7 @@ prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T*
     float acc[PAIRS * 2][4];
 #pragma unroll
     for (int n = 0; n < PAIRS * 2; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.f;
-    // With columns shared, the last warps may have none: they multiply what lies there and drop it.
+    // With columns shared, the last warps may have few of their own: they do some that others do, too.
     int own_column = min(first_tile, CHUNKS - PAIRS * 2);
     unsigned columns = shared_address(held) + own_column * 16;
     multiply(acc, shared_address(high + row_warp * 16 * PITCH), columns, lane);
@@ -360,12 +339,12 @@ prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T*
             for (int w = 1; w < COLUMN_WARPS; w++)
                 both.x = fminf(both.x, extremes[w][line].x), both.y = fmaxf(both.y, extremes[w][line].y);
             float2 grid = grid_of(both.x, both.y, a.key_clip);
-            Row row(block.first + min(line, n_rows - 1), heads, n_new);
-            int position = *past_length + row.i;
-            bool inside = line < n_rows && position < capacity;
-            long long at = cache_row(row.b, kv_heads, row.head, capacity, position);
-            if (inside && column_warp == 0 && t == 0) key_parameters[at] = grid;
-            char* to = keys + at * ROW_BYTES;
+            Row row(first + min(line, n_rows - 1), heads, n_new);
+            int position = *a.past_length + row.i;
+            bool inside = line < n_rows && position < a.capacity;
+            long long at = cache_row(row.b, a.kv_heads, row.head, a.capacity, position);
+            if (inside && column_warp == 0 && t == 0) a.key_parameters[at] = grid;
+            char* to = a.keys + at * ROW_BYTES;
 #pragma unroll
             for (int n = 0; n < PAIRS * 2; n++) {
                 int tile = first_tile + n;
@@ -393,15 +372,50 @@ prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T*
     __syncthreads();
     for (int i = threadIdx.x; i < n_rows * EIGHTS; i += THREADS) {
         int r = i / EIGHTS, c = i % EIGHTS;
-        Row row(block.first + r, heads, n_new);
+        Row row(first + r, heads, n_new);
         uint4 x = *reinterpret_cast<const uint4*>(high + r * PITCH + c * 16);
         if (kind == QUERY) {
-            reinterpret_cast<uint4*>(q_out)[(((long long)row.b * n_new + row.i) * q_heads + row.head) * EIGHTS + c] = x;
+            reinterpret_cast<uint4*>(a.q_out)[(((long long)row.b * n_new + row.i) * a.q_heads + row.head) * EIGHTS + c] = x;
         } else {
-            int position = *past_length + row.i;
-            if (position < capacity)
-                reinterpret_cast<uint4*>(keys)[cache_row(row.b, kv_heads, row.head, capacity, position) * EIGHTS + c] = x;
+            int position = *a.past_length + row.i;
+            if (position < a.capacity)
+                reinterpret_cast<uint4*>(a.keys)[cache_row(row.b, a.kv_heads, row.head, a.capacity, position) * EIGHTS + c] = x;
         }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
+                    const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix,
+                    const T* k_matrix, const int* past_length, int n_new, int batch, int q_heads, int kv_heads,
+                    int capacity, float key_clip_min, float key_clip_max, float value_clip_min, float value_clip_max,
+                    T* q_out, char* keys, char* values, float2* key_parameters, float2* value_parameters, int q_blocks, int k_blocks) {
+    extern __shared__ uint4 shared[];
+    __shared__ float2 extremes[COLUMN_WARPS][TILE_ROWS];
+    Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
+                q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
+                {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max}, q_out, keys, values,
+                key_parameters, value_parameters};
+    let_next_kernel_start();
+    Part part(a, q_blocks, k_blocks);
+    const T* matrix = part.kind == QUERY ? q_matrix : part.kind == KEY ? k_matrix : nullptr;
+    if (!matrix) {
+        wait_for_previous_kernel();
+        take_rows(a, part, nullptr);
+        return;
+    }
+    char *high = reinterpret_cast<char*>(shared), *low = high + TILE_ROWS * PITCH, *held = low + TILE_ROWS * PITCH;
+    for (int i = threadIdx.x; i < STEPS * 16 * CHUNKS; i += THREADS) {
+        int r = i / CHUNKS, c = i % CHUNKS;
+        bool take = r < D && c < EIGHTS;
+        copy16(shared_address(held + r * PITCH + c * 16), take ? matrix + r * D + c * 8 : matrix, take);
+    }
+    copies_started();
+    wait_for_previous_kernel();
+
+    for (int first = part.index * TILE_ROWS; first < part.n_rows; first += part.count * TILE_ROWS) {
+        take_tile(a, part.kind, first, min(TILE_ROWS, part.n_rows - first), high, low, held, extremes);
+        __syncthreads();
     }
 }
 #endif

@@ -100,7 +100,8 @@ impl KvCache {
         let plan = Plan::new(gpu, self, what);
         let f = self.prepare_kernel(gpu, what, &plan)?;
         let launch = Launch::linear(plan.blocks, THREADS).with_shared(plan.shared).overlapping();
-        gpu.launch(f, launch, &self.prepare_args(what)?)
+        let args = self.prepare_args(what)?.i32(int(plan.q_blocks)?).i32(int(plan.k_blocks)?);
+        gpu.launch(f, launch, &args)
     }
 
     fn check(&self, what: &Prepare) -> Result<(), GpuError> {
@@ -173,10 +174,12 @@ enum Kind {
     FewRows,
 }
 
-/// How a launch is laid out; as `Blocks` of the kernel has it.
+/// How a launch is laid out: first the blocks of queries, then those of keys, then of values.
 struct Plan {
     kind: Kind,
     blocks: usize,
+    q_blocks: usize,
+    k_blocks: usize,
     shared: usize,
 }
 
@@ -194,15 +197,24 @@ impl Plan {
         let padded = shape.head_dim.next_multiple_of(16);
         let shared = (2 * tile + padded) * (2 * padded + 16);
         let has_matrix = what.query_matrix.is_some() || what.key_matrix.is_some();
-        let fits = shared + 4_096 <= gpu.properties().shared_memory_per_block as usize;
-        if !has_matrix || shape.element == Element::F32 || !fits {
-            let blocks = q_rows.div_ceil(at_once) + 2 * kv_rows.div_ceil(at_once);
-            return Self { kind: Kind::Plain, blocks, shared: 0 };
+        let room = gpu.properties().shared_memory_per_block as usize;
+        let v_blocks = kv_rows.div_ceil(at_once);
+        if !has_matrix || shape.element == Element::F32 || shared + 4_096 > room {
+            let q_blocks = q_rows.div_ceil(at_once);
+            let blocks = q_blocks + 2 * v_blocks;
+            return Self { kind: Kind::Plain, blocks, q_blocks, k_blocks: v_blocks, shared: 0 };
         }
-        let rows = |matrix: Option<DevicePtr>| if matrix.is_some() { tile } else { at_once };
-        let blocks = q_rows.div_ceil(rows(what.query_matrix))
-            + kv_rows.div_ceil(rows(what.key_matrix))
-            + kv_rows.div_ceil(at_once);
-        Self { kind, blocks, shared }
+        // As many blocks as run at once: each reads its matrix once.
+        let at_once_blocks =
+            gpu.properties().multiprocessors as usize * (room / shared).clamp(1, 4);
+        let tiles = q_rows.div_ceil(tile) + kv_rows.div_ceil(tile);
+        let share = |rows: usize, matrix: Option<DevicePtr>| match matrix {
+            None => rows.div_ceil(at_once),
+            Some(_) if tiles <= at_once_blocks => rows.div_ceil(tile),
+            Some(_) => (rows.div_ceil(tile) * at_once_blocks).div_ceil(tiles),
+        };
+        let (q_blocks, k_blocks) =
+            (share(q_rows, what.query_matrix), share(kv_rows, what.key_matrix));
+        Self { kind, blocks: q_blocks + k_blocks + v_blocks, q_blocks, k_blocks, shared }
     }
 }

@@ -40,7 +40,7 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             let floats = WeightOnlyGemm {
                 rows,
                 k,
-                x: case.buffers[0].ptr(),
+                x: case.floats.ptr(),
                 weights: q.weights,
                 w_scale: q.w_scale,
                 block_size: 0,
@@ -100,6 +100,7 @@ fn routes(gpu: &Gpu, chosen: Route, all: bool) -> Vec<Route> {
 /// Random operands on the device.
 struct Inputs {
     buffers: [crate::DeviceBuffer; 4],
+    floats: crate::DeviceBuffer,
     weights: PackedWeights,
 }
 
@@ -107,13 +108,17 @@ impl Inputs {
     fn new(gpu: &Gpu, (rows, k, n): (usize, usize, usize), bits: u32) -> Result<Self, GpuError> {
         let raw = random_codes(1, k * n * bits as usize / 8, 8);
         let raw: &[u8] = bytemuck::cast_slice(&raw);
+        let halves = |seed, len| -> Vec<u16> {
+            random_f32(seed, len).iter().map(|v| half::f16::from_f32(*v).to_bits()).collect()
+        };
         Ok(Self {
             buffers: [
-                gpu.upload(&random_codes(2, 2 * rows * k, bits))?,
+                gpu.upload(&random_codes(2, rows * k, bits))?,
                 gpu.upload(&vec![0.01f32; rows])?,
                 gpu.upload(&vec![0.01f32; k / 128 * n])?,
                 gpu.alloc(rows * n * 2)?,
             ],
+            floats: gpu.upload(&halves(3, rows * k))?,
             weights: PackedWeights::pack(gpu, raw, bits, (k, n), WeightOrder::Nk)?,
         })
     }

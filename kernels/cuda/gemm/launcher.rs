@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::problem::{Problem, QuantizedGemm, WeightOnlyGemm};
 use super::sources::{MMA, MMA_S4, NAIVE, WEIGHT_ONLY, WEIGHT_ONLY_F32, WGMMA};
-use super::wgmma::Tiling;
+use super::wgmma::{Form, Tiling, has_bulk_output};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// Rows and outputs of a block of the `mma.sync` kernels.
@@ -15,12 +15,14 @@ const F32_TILE: usize = 64;
 const MMA_THREADS: u32 = 256;
 const WGMMA_THREADS: u32 = 384;
 
-/// A kernel of integer products.
+/// A kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
     /// One thread a result.
     Naive,
-    /// `mma.sync` on 8-bit integers.
+    /// CUDA cores, in f32; for float activations.
+    Cores,
+    /// `mma.sync` on 8-bit integers or 16-bit floats.
     Mma,
     /// `mma.sync` on 4-bit integers.
     MmaS4,
@@ -28,12 +30,12 @@ pub enum Route {
     Wgmma(Tiling),
 }
 
-/// What a function is compiled for.
+/// What a function is compiled for besides the element type and the weights' width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
-    Naive { weight_only: bool },
+    Naive { floats: bool },
     Mma { s4: bool, grouped: bool, aligned: bool },
-    Wgmma { tiling: Tiling, stages: usize, grouped: bool },
+    Wgmma { form: Form, stages: usize },
     WeightOnly { grouped: bool },
     WeightOnlyF32,
 }
@@ -58,16 +60,22 @@ impl Gemm {
 
     /// The kernel that [`Gemm::quantized`] picks.
     pub fn route(gpu: &Gpu, q: &QuantizedGemm<'_>) -> Route {
-        let properties = gpu.properties();
-        if properties.has_wgmma() && fits_wgmma(q) {
-            let (n, grouped) = (q.weights.n, q.block_size > 0);
-            let multiprocessors = properties.multiprocessors as usize;
-            return Route::Wgmma(Tiling::choose(q.rows, n, grouped, multiprocessors));
+        if gpu.properties().has_wgmma() && fits_wgmma(q) {
+            return wgmma_route(gpu, &q.as_weight_only());
         }
         // Hopper has no 4-bit tensor cores, nor have the cards after Ada.
-        match properties.major == 8 && fits_s4(q) {
+        match gpu.properties().major == 8 && fits_s4(q) {
             true => Route::MmaS4,
             false => Route::Mma,
+        }
+    }
+
+    /// The kernel that [`Gemm::weight_only`] picks.
+    pub fn weight_only_route(gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Route {
+        match fits_tensor_cores(q) {
+            false => Route::Cores,
+            true if gpu.properties().has_wgmma() => wgmma_route(gpu, q),
+            true => Route::Mma,
         }
     }
 
@@ -93,14 +101,15 @@ impl Gemm {
         if q.rows == 0 {
             return Ok(());
         }
+        let plain = q.as_weight_only();
         match route {
-            Route::Naive => self.naive(gpu, q, &problem),
+            Route::Naive => self.naive(gpu, &plain, &problem, false),
             Route::Mma => self.mma(gpu, q, &problem, false),
             Route::MmaS4 if fits_s4(q) => self.mma(gpu, q, &problem, true),
-            Route::Wgmma(tiling) if fits_wgmma(q) && (q.block_size == 0 || tiling.blocks == 1) => {
-                self.wgmma(gpu, q, &problem, tiling)
+            Route::Wgmma(tiling) if fits_wgmma(q) && fits_tiling(&plain, tiling) => {
+                self.wgmma(gpu, &plain, &problem, tiling, false)
             }
-            _ => Err(GpuError::unsupported(format!("a product of {} inputs by {route:?}", q.k))),
+            _ => Err(no_route(&plain, route)),
         }
     }
 
@@ -109,42 +118,56 @@ impl Gemm {
     /// # Errors
     /// As [`Gemm::quantized`].
     pub fn weight_only(&self, gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Result<(), GpuError> {
+        self.weight_only_by(gpu, q, Self::weight_only_route(gpu, q))
+    }
+
+    /// A product of floats and quantised weights by one kernel.
+    ///
+    /// # Errors
+    /// As [`Gemm::quantized_by`].
+    pub fn weight_only_by(
+        &self,
+        gpu: &Gpu,
+        q: &WeightOnlyGemm<'_>,
+        route: Route,
+    ) -> Result<(), GpuError> {
         let problem = q.problem()?;
         if q.rows == 0 {
             return Ok(());
         }
-        let tensor_cores = q.element != Element::F32 && q.k.is_multiple_of(8) && aligned(q.x);
-        let (key, tile, threads) = match tensor_cores {
-            true => (Key::WeightOnly { grouped: q.block_size > 0 }, MMA_TILE, MMA_THREADS),
-            false => (Key::WeightOnlyF32, F32_TILE, 256),
-        };
-        let shared = match (tensor_cores, q.weights.bits) {
-            (false, _) => 0,
-            (true, 4) => 3 * (4096 + 16384),
-            (true, _) => 3 * (8192 + 16384),
-        };
-        let function = self.function(gpu, key, q.element, q.weights.bits)?;
-        let launch = tiles(q.rows, q.weights.n, tile, threads)?.with_shared(shared);
-        gpu.launch(&function, launch, &arguments(q.weights.ptr(), q.x, &problem))
+        match route {
+            Route::Naive => self.naive(gpu, q, &problem, true),
+            Route::Cores => {
+                let function = self.function(gpu, Key::WeightOnlyF32, q)?;
+                let launch = tiles(q, F32_TILE, 256)?;
+                gpu.launch(&function, launch, &arguments(q, &problem))
+            }
+            Route::Mma if fits_tensor_cores(q) => {
+                let key = Key::WeightOnly { grouped: q.block_size > 0 };
+                let function = self.function(gpu, key, q)?;
+                // Three stages of 64 inputs.
+                let shared = 3 * 64 * MMA_TILE * (q.weights.bits as usize + 16) / 8;
+                let launch = tiles(q, MMA_TILE, MMA_THREADS)?.with_shared(shared);
+                gpu.launch(&function, launch, &arguments(q, &problem))
+            }
+            Route::Wgmma(tiling) if fits_tensor_cores(q) && fits_tiling(q, tiling) => {
+                self.wgmma(gpu, q, &problem, tiling, true)
+            }
+            _ => Err(no_route(q, route)),
+        }
     }
 
-    /// The same by the naive kernel.
-    ///
-    /// # Errors
-    /// As [`Gemm::quantized`].
-    pub fn weight_only_naive(&self, gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Result<(), GpuError> {
-        let problem = q.problem()?;
-        let key = Key::Naive { weight_only: true };
-        let function = self.function(gpu, key, q.element, q.weights.bits)?;
-        let args = arguments(q.weights.ptr(), q.x, &problem);
-        gpu.launch(&function, naive_launch(q.rows, q.weights.n), &args)
-    }
-
-    fn naive(&self, gpu: &Gpu, q: &QuantizedGemm<'_>, problem: &Problem) -> Result<(), GpuError> {
-        let key = Key::Naive { weight_only: false };
-        let function = self.function(gpu, key, q.element, q.weights.bits)?;
-        let args = arguments(q.weights.ptr(), q.codes, problem);
-        gpu.launch(&function, naive_launch(q.rows, q.weights.n), &args)
+    fn naive(
+        &self,
+        gpu: &Gpu,
+        q: &WeightOnlyGemm<'_>,
+        problem: &Problem,
+        floats: bool,
+    ) -> Result<(), GpuError> {
+        let function = self.function(gpu, Key::Naive { floats }, q)?;
+        let mut launch = Launch::linear(q.weights.n.div_ceil(128), 128);
+        launch.grid[1] = q.rows.min(65_535) as u32;
+        gpu.launch(&function, launch, &arguments(q, problem))
     }
 
     fn mma(
@@ -154,44 +177,39 @@ impl Gemm {
         problem: &Problem,
         s4: bool,
     ) -> Result<(), GpuError> {
-        let aligned = q.k.is_multiple_of(16) && aligned(q.codes);
+        let aligned = q.k.is_multiple_of(16) && is_aligned(q.codes);
         let key = Key::Mma { s4, grouped: q.block_size > 0, aligned };
-        let function = self.function(gpu, key, q.element, q.weights.bits)?;
+        let plain = q.as_weight_only();
+        let function = self.function(gpu, key, &plain)?;
         // Stages, or the tile of results that is transposed through their place.
         let shared = (48 << 10).max(MMA_TILE * MMA_TILE * q.element.bytes());
-        let launch = tiles(q.rows, q.weights.n, MMA_TILE, MMA_THREADS)?.with_shared(shared);
-        gpu.launch(&function, launch, &arguments(q.weights.ptr(), q.codes, problem))
+        let launch = tiles(&plain, MMA_TILE, MMA_THREADS)?.with_shared(shared);
+        gpu.launch(&function, launch, &arguments(&plain, problem))
     }
 
     fn wgmma(
         &self,
         gpu: &Gpu,
-        q: &QuantizedGemm<'_>,
+        q: &WeightOnlyGemm<'_>,
         problem: &Problem,
         tiling: Tiling,
+        floats: bool,
     ) -> Result<(), GpuError> {
-        let (properties, bits) = (gpu.properties(), q.weights.bits);
-        let stages = tiling.stages(bits, properties.shared_memory_per_block as usize);
-        let key = Key::Wgmma { tiling, stages, grouped: q.block_size > 0 };
-        let function = self.function(gpu, key, q.element, bits)?;
-        let (weights, codes) = tiling.maps(gpu, q)?;
+        let (bits, grouped, bulk) = (q.weights.bits, q.block_size > 0, has_bulk_output(q));
+        let form = Form { tiling, bits, floats, grouped, bulk };
+        let properties = gpu.properties();
+        let stages = form.stages(properties.shared_memory_per_block as usize);
+        let function = self.function(gpu, Key::Wgmma { form, stages }, q)?;
         let launch = Launch::linear(tiling.grid(q.rows, q.weights.n, properties), WGMMA_THREADS)
-            .with_shared(tiling.shared(bits, stages))
+            .with_shared(form.shared(stages))
             .overlapping();
-        let args = Args::new()
-            .bytes(weights.bytes())
-            .bytes(codes.bytes())
-            .bytes(bytemuck::bytes_of(problem));
-        gpu.launch(&function, launch, &args)
+        let maps = form.maps(gpu, q)?;
+        let args = maps.iter().fold(Args::new(), |args, map| args.bytes(map.bytes()));
+        gpu.launch(&function, launch, &args.bytes(bytemuck::bytes_of(problem)))
     }
 
-    fn function(
-        &self,
-        gpu: &Gpu,
-        key: Key,
-        element: Element,
-        bits: u32,
-    ) -> Result<Function, GpuError> {
+    fn function(&self, gpu: &Gpu, key: Key, q: &WeightOnlyGemm<'_>) -> Result<Function, GpuError> {
+        let (element, bits) = (q.element, q.weights.bits);
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(&(key, element, bits)) {
             return Ok(function.clone());
@@ -207,17 +225,26 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
     let common = [element.define(), ("WEIGHT_BITS", bits.as_str())];
     let flag = |set: bool| if set { "1" } else { "0" };
     match key {
-        Key::Naive { weight_only: false } => gpu.function(&NAIVE, "naive_gemm", &common),
-        Key::Naive { weight_only: true } => gpu.function(&NAIVE, "naive_weight_only", &common),
+        Key::Naive { floats: false } => gpu.function(&NAIVE, "naive_gemm", &common),
+        Key::Naive { floats: true } => gpu.function(&NAIVE, "naive_weight_only", &common),
         Key::Mma { s4, grouped, aligned } => {
             let source = if s4 { &MMA_S4 } else { &MMA };
             let own = [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
-        Key::Wgmma { tiling: Tiling { rows, blocks, band }, stages, grouped } => {
-            let own = [rows, blocks, band, stages, grouped.into()].map(|value| value.to_string());
-            let names = ["TILE_M", "BLOCKS", "BAND", "STAGES", "GROUPED"];
-            let own: Vec<_> = names.into_iter().zip(own.iter().map(String::as_str)).collect();
+        Key::Wgmma { form: Form { tiling, floats, grouped, bulk, .. }, stages } => {
+            let Tiling { rows, blocks, band } = tiling;
+            let [rows, blocks, band, stages] =
+                [rows, blocks, band, stages].map(|value| value.to_string());
+            let own = [
+                ("TILE_M", rows.as_str()),
+                ("BLOCKS", blocks.as_str()),
+                ("BAND", band.as_str()),
+                ("STAGES", stages.as_str()),
+                ("FLOATS", flag(floats)),
+                ("GROUPED", flag(grouped)),
+                ("BULK", flag(bulk)),
+            ];
             gpu.function(&WGMMA, "wgmma_gemm", &[common.as_slice(), &own].concat())
         }
         Key::WeightOnly { grouped } => {
@@ -228,13 +255,13 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
     }
 }
 
-fn aligned(pointer: DevicePtr) -> bool {
+fn is_aligned(pointer: DevicePtr) -> bool {
     pointer.0.is_multiple_of(16)
 }
 
-/// The copy engine wants rows of whole 16 bytes; groups end with a step of 64 inputs.
+/// The copy engine wants rows of whole 16 bytes; groups end with half a stage, 64 inputs.
 fn fits_wgmma(q: &QuantizedGemm<'_>) -> bool {
-    q.block_size.is_multiple_of(64) && q.k.is_multiple_of(16) && aligned(q.codes)
+    q.block_size.is_multiple_of(64) && q.k.is_multiple_of(16) && is_aligned(q.codes)
 }
 
 /// Products of 64 inputs at once can't be cut into groups of fewer.
@@ -242,21 +269,33 @@ fn fits_s4(q: &QuantizedGemm<'_>) -> bool {
     q.code_bits == 4 && q.weights.bits == 4 && q.block_size.is_multiple_of(64)
 }
 
-fn arguments(weights: DevicePtr, x: DevicePtr, problem: &Problem) -> Args {
-    Args::new().ptr(weights).ptr(x).bytes(bytemuck::bytes_of(problem))
+fn fits_tensor_cores(q: &WeightOnlyGemm<'_>) -> bool {
+    q.element != Element::F32 && q.k.is_multiple_of(8) && is_aligned(q.x)
 }
 
-fn naive_launch(rows: usize, n: usize) -> Launch {
-    let mut launch = Launch::linear(n.div_ceil(128), 128);
-    launch.grid[1] = rows.min(65_535) as u32;
-    launch
+fn fits_tiling(q: &WeightOnlyGemm<'_>, tiling: Tiling) -> bool {
+    q.block_size == 0 || tiling.blocks == 1
 }
 
-fn tiles(rows: usize, n: usize, tile: usize, threads: u32) -> Result<Launch, GpuError> {
-    let mut launch = Launch::linear(n.div_ceil(tile), threads).overlapping();
-    launch.grid[1] = rows.div_ceil(tile) as u32;
+fn wgmma_route(gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Route {
+    let multiprocessors = gpu.properties().multiprocessors as usize;
+    Route::Wgmma(Tiling::choose(q.rows, q.weights.n, q.block_size > 0, multiprocessors))
+}
+
+fn no_route(q: &WeightOnlyGemm<'_>, route: Route) -> GpuError {
+    let (k, block) = (q.k, q.block_size);
+    GpuError::unsupported(format!("a product of {k} inputs in blocks of {block} by {route:?}"))
+}
+
+fn arguments(q: &WeightOnlyGemm<'_>, problem: &Problem) -> Args {
+    Args::new().ptr(q.weights.ptr()).ptr(q.x).bytes(bytemuck::bytes_of(problem))
+}
+
+fn tiles(q: &WeightOnlyGemm<'_>, tile: usize, threads: u32) -> Result<Launch, GpuError> {
+    let mut launch = Launch::linear(q.weights.n.div_ceil(tile), threads).overlapping();
+    launch.grid[1] = q.rows.div_ceil(tile) as u32;
     match launch.grid[1] {
         0..=65_535 => Ok(launch),
-        _ => Err(GpuError::unsupported(format!("a product of {rows} rows"))),
+        _ => Err(GpuError::unsupported(format!("a product of {} rows", q.rows))),
     }
 }

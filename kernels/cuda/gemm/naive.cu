@@ -28,9 +28,8 @@ __device__ void finish(const Problem &p, int m, int n, float value)
         value *= p.a_scale[m];
     if (p.bias)
         value += to_f32(p.bias[n]);
-    // The fast kernels round before they add the residual.
     if (p.residual)
-        value = to_f32(from_f32<T>(value)) + to_f32(p.residual[static_cast<int64_t>(m) * p.n + n]);
+        value += to_f32(p.residual[static_cast<int64_t>(m) * p.n + n]);
     p.out[static_cast<int64_t>(m) * p.out_stride + n] = from_f32<T>(value);
 }
 

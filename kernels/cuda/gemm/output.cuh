@@ -18,6 +18,17 @@ struct Problem {
 // Floats have no 16-bit pairs: never called, but compiled.
 template <> __device__ __forceinline__ uint32_t pack_pair<float>(float, float) { return 0; }
 
+// The two elements of a pair.
+template <typename E> __device__ __forceinline__ float2 unpack_pair(uint32_t pair)
+{
+    return make_float2(to_f32(E{static_cast<uint16_t>(pair)}),
+                       to_f32(E{static_cast<uint16_t>(pair >> 16)}));
+}
+template <> __device__ __forceinline__ float2 unpack_pair<float>(uint32_t)
+{
+    return make_float2(0.0f, 0.0f);
+}
+
 // Writes the first `left` elements of a chunk of 16 bytes, plus those of `residual` if given.
 template <typename E>
 __device__ __forceinline__ void write_chunk(uint4 v, E *out, const E *residual, int left)

@@ -98,7 +98,7 @@ impl QuantizedGemm<'_> {
     }
 
     /// The same but for the activations.
-    fn as_weight_only(&self) -> WeightOnlyGemm<'_> {
+    pub(super) fn as_weight_only(&self) -> WeightOnlyGemm<'_> {
         WeightOnlyGemm {
             rows: self.rows,
             k: self.k,

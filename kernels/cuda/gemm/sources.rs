@@ -20,6 +20,10 @@ const TALL: (&str, &str) = ("TILE_M", "128");
 const FLAT: (&str, &str) = ("TILE_M", "64");
 const WIDE: (&str, &str) = ("BLOCKS", "2");
 const NARROW: (&str, &str) = ("BLOCKS", "1");
+const CODES: (&str, &str) = ("FLOATS", "0");
+const FLOATS: (&str, &str) = ("FLOATS", "1");
+const BULK: (&str, &str) = ("BULK", "1");
+const NO_BULK: (&str, &str) = ("BULK", "0");
 const BAND: (&str, &str) = ("BAND", "8");
 
 pub(super) static NAIVE: Source = Source {
@@ -58,11 +62,13 @@ pub(super) static WGMMA: Source = Source {
     text: include_str!("wgmma.cu"),
     archs: Archs::Hopper,
     variants: &[
-        &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, CHANNELS],
-        &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, CHANNELS],
-        &[F16, W8, TALL, WIDE, ("STAGES", "4"), BAND, CHANNELS],
-        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, GROUPS],
-        &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, CHANNELS],
+        &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, CODES, CHANNELS, BULK],
+        &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, CODES, CHANNELS, NO_BULK],
+        &[F16, W8, TALL, WIDE, ("STAGES", "3"), BAND, CODES, CHANNELS, BULK],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, CODES, GROUPS, BULK],
+        &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, CODES, CHANNELS, BULK],
+        &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, FLOATS, CHANNELS, BULK],
+        &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, FLOATS, GROUPS, BULK],
     ],
 };
 

@@ -10,10 +10,12 @@ use crate::{DevicePtr, Gpu, GpuError};
 pub(super) struct Matrix {
     /// Its first element, aligned to 16 bytes.
     pub at: DevicePtr,
-    /// Bytes of an element: 1, 4 or 8.
+    /// Bytes of an element: 1, 2, 4 or 8.
     pub element: usize,
     /// Elements a row.
     pub columns: usize,
+    /// Bytes from row to row, a multiple of 16.
+    pub row_bytes: usize,
     /// Rows.
     pub rows: usize,
     /// Elements and rows of a box; what lies outside of the matrix comes as zeros.
@@ -39,6 +41,7 @@ impl Matrix {
         use sys::CUtensorMapSwizzle_enum as Swizzle;
         let data = match self.element {
             1 => Data::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+            2 => Data::CU_TENSOR_MAP_DATA_TYPE_UINT16,
             4 => Data::CU_TENSOR_MAP_DATA_TYPE_UINT32,
             _ => Data::CU_TENSOR_MAP_DATA_TYPE_UINT64,
         };
@@ -47,7 +50,7 @@ impl Matrix {
             false => Swizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
         };
         let sizes = [self.columns as u64, self.rows as u64];
-        let strides = [(self.columns * self.element) as u64];
+        let strides = [self.row_bytes as u64];
         let (tile, ones) = ([self.tile.0 as u32, self.tile.1 as u32], [1u32; 2]);
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         gpu.bind()?;

@@ -27,7 +27,11 @@ impl Case {
     }
 
     fn out_stride(&self) -> usize {
-        if self.full { self.n + 5 } else { self.n }
+        match self.n % 8 {
+            0 if self.full => self.n + 8,
+            _ if self.full => self.n + 5,
+            _ => self.n,
+        }
     }
 
     fn groups(&self) -> usize {
@@ -232,7 +236,8 @@ fn the_naive_kernels_are_right() {
         let case = Case { bits, block_size, element, ..Case::new(5, 192, 19) };
         let data = Data::new(&gpu, case);
         let codes = data.by(&gpu, &gemm, Route::Naive);
-        let floats = data.run(&gpu, || gemm.weight_only_naive(&gpu, &data.weight_only()).unwrap());
+        let floats = data
+            .run(&gpu, || gemm.weight_only_by(&gpu, &data.weight_only(), Route::Naive).unwrap());
         for (got, weight_only) in [(codes, false), (floats, true)] {
             let expected: Vec<f32> = (0..case.rows * case.n)
                 .map(|i| data.expected(i / case.n, i % case.n, weight_only) as f32)
@@ -344,16 +349,26 @@ fn floats_by_quantised_weights() {
     for element in [Element::F16, Element::BF16, Element::F32] {
         for bits in [4, 8] {
             for (rows, k, n, block_size) in
-                [(1, 64, 8, 0), (65, 72, 100, 0), (130, 592, 264, 0), (67, 70, 31, 0)]
+                [(1, 64, 8, 0), (65, 72, 100, 0), (300, 592, 264, 0), (67, 70, 31, 0)]
                     .into_iter()
                     .chain([(77, 96, 136, 32), (129, 512, 130, 128), (70, 192, 64, 96)])
             {
                 let case = Case { bits, element, block_size, ..Case::new(rows, k, n) };
                 let data = Data::new(&gpu, case);
                 let q = data.weight_only();
-                let expected = data.run(&gpu, || gemm.weight_only_naive(&gpu, &q).unwrap());
-                let got = data.run(&gpu, || gemm.weight_only(&gpu, &q).unwrap());
-                assert_close(case, "weight-only", &got, &expected);
+                let run = |route| data.run(&gpu, || gemm.weight_only_by(&gpu, &q, route).unwrap());
+                let expected = run(Route::Naive);
+                let mut routes = vec![Route::Cores];
+                if element != Element::F32 && k.is_multiple_of(8) {
+                    routes.push(Route::Mma);
+                    if gpu.properties().has_wgmma() {
+                        let tilings = if block_size > 0 { &TILINGS[1..3] } else { &TILINGS[..3] };
+                        routes.extend(tilings.iter().map(|t| Route::Wgmma(*t)));
+                    }
+                }
+                for route in routes {
+                    assert_close(case, &format!("{route:?}"), &run(route), &expected);
+                }
             }
         }
     }

@@ -9,54 +9,10 @@
 // Defines: T (half_t, bf16_t), WEIGHT_BITS (4, 8), GROUPED (0, 1). k must be a multiple of 8.
 #include "common.cuh"
 #include "tile.cuh"
+#include "widen.cuh"
 
 constexpr int STAGES = 3;
 constexpr int X_BYTES = TILE_M * TILE_K * 2;
-
-template <typename E> struct Arithmetic;
-
-template <> struct Arithmetic<half_t> {
-    // Four int8 as two pairs: 1024 + 128 + v is the half 0x6400 | (v + 128).
-    static __device__ __forceinline__ void widen(uint32_t codes, uint32_t &low, uint32_t &high)
-    {
-        const uint32_t u = codes ^ 0x80808080u, offset = 0x64806480u;
-        asm("sub.f16x2 %0, %1, %2;"
-            : "=r"(low)
-            : "r"(__byte_perm(u, 0x64646464u, 0x4140)), "r"(offset));
-        asm("sub.f16x2 %0, %1, %2;"
-            : "=r"(high)
-            : "r"(__byte_perm(u, 0x64646464u, 0x4342)), "r"(offset));
-    }
-    static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t *a, uint2 b)
-    {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
-                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
-    }
-};
-
-template <> struct Arithmetic<bf16_t> {
-    // 2^23 + 128 + v is the float 0x4B000000 | (v + 128); v needs 8 bits, which bf16 has.
-    static __device__ __forceinline__ uint32_t float_at(uint32_t u, uint32_t selector)
-    {
-        return __float_as_uint(__uint_as_float(__byte_perm(u, 0x4B000000u, selector)) -
-                               8388736.0f);
-    }
-    static __device__ __forceinline__ void widen(uint32_t codes, uint32_t &low, uint32_t &high)
-    {
-        const uint32_t u = codes ^ 0x80808080u;
-        low = __byte_perm(float_at(u, 0x7440), float_at(u, 0x7441), 0x7632);
-        high = __byte_perm(float_at(u, 0x7442), float_at(u, 0x7443), 0x7632);
-    }
-    static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t *a, uint2 b)
-    {
-        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
-    }
-};
 
 // Where 16 bytes of a row of x lie in a stage: an 8-byte read of four rows meets all banks once.
 __device__ __forceinline__ uint32_t x_offset(int row, int chunk)

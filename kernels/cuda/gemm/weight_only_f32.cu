@@ -83,8 +83,7 @@ extern "C" __global__ void __launch_bounds__(256)
                 continue;
             float value = sums[i][j] + (p.bias ? to_f32(p.bias[n]) : 0.0f);
             if (p.residual)
-                value = to_f32(from_f32<T>(value)) +
-                        to_f32(p.residual[static_cast<int64_t>(m) * p.n + n]);
+                value += to_f32(p.residual[static_cast<int64_t>(m) * p.n + n]);
             p.out[static_cast<int64_t>(m) * p.out_stride + n] = from_f32<T>(value);
         }
     }

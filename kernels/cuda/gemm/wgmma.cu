@@ -1,367 +1,386 @@
-// The integer product of many rows on Hopper: out[m, n] = a_scale[m] · w_scale[n] ·
-// Σ_k codes[m, k]·w[n, k] (+ bias[n]) (+ residual[m, n]).
+// The product of many rows with quantised weights on Hopper: out[m, n] = a_scale[m] · w_scale[n] ·
+// Σ_k x[m, k]·w[n, k] (+ bias[n]) (+ residual[m, n]). x are codes, int8 [rows, k], with exact
+// sums, or, with FLOATS, T [rows, k] with sums in f32 and no a_scale.
 //
-// The product is computed transposed, D = W·Xᵀ, because `wgmma` takes its A operand from
+// The product is computed transposed, D = W·Xᵀ, because `wgmma` takes its operand A from
 // registers: weights come packed through shared memory, 16 bytes a lane, and two masks make them
-// int8 (times 16) on the way into the tensor cores. Activation codes are the B operand, read
-// from shared memory where the copy engine put them. One producer thread keeps STAGES stages of
-// 128 inputs in flight; two warpgroups hold 64·BLOCKS outputs × TILE_M rows of sums each. Blocks
-// stay resident and take one tile after another, so the copies of the next tile run during the
-// epilogue of the last.
+// int8 (times 16) on the way into the tensor cores. x is operand B, read from shared memory where
+// the copy engine put it. One producer thread keeps STAGES stages of 128 bytes of K in flight; two
+// warpgroups hold 64·BLOCKS outputs × TILE_M rows of sums each. Blocks stay resident and take one
+// tile after another, so the next tile is copied in while the last one is finished.
 //
-// With GROUPED the scale is [k / block_size, n]: each group's exact sums are scaled and added up in
-// f32 while the other warpgroup multiplies. block_size is then a multiple of 64, and BLOCKS is 1.
+// With GROUPED the scale is [k / block_size, n]: each group's sums are scaled and added up in f32
+// while the other warpgroup multiplies. Groups end with half a stage, and BLOCKS is 1.
 //
-// Defines: T, WEIGHT_BITS (4, 8), TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED (0, 1).
-
+// Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, GROUPED,
+// BULK (the output and the residual are 16-bit and the copy engine can address them).
 #include "common.cuh"
 #include "hopper.cuh"
 #include "output.cuh"
+#include "wgmma.cuh"
+#if FLOATS
+#include "widen.cuh"
+#endif
 
-constexpr int TILE_K = 128;
-constexpr int GROUP_N = 64 * BLOCKS;            // outputs of a warpgroup
-constexpr int TILE_N = 2 * GROUP_N;             // outputs of a block
-constexpr int PACKED_TILE = 512;                // bytes of one packed tile of weights
+constexpr int TILE_K = FLOATS ? 64 : 128;            // inputs of a stage: 128 bytes
+constexpr int GROUP_N = 64 * BLOCKS;                 // outputs of a warpgroup
+constexpr int TILE_N = 2 * GROUP_N;                  // outputs of a block
+constexpr int PACKED_TILE = 512;                     // bytes of one packed tile of weights
 constexpr int K_TILES = TILE_K * WEIGHT_BITS / 256;  // packed tiles along K in a stage
 constexpr int W_BYTES = TILE_N * TILE_K * WEIGHT_BITS / 8;
-constexpr int X_BYTES = TILE_M * TILE_K;
+constexpr int X_BYTES = TILE_M * 128;
 constexpr int STAGE_BYTES = W_BYTES + X_BYTES;
-constexpr int STAGING = 16384;                  // bytes a warpgroup transposes through
-constexpr int STAGED_ROWS_MAX = STAGING / (GROUP_N * static_cast<int>(sizeof(T)));
-constexpr int STAGED_ROWS = STAGED_ROWS_MAX < TILE_M ? STAGED_ROWS_MAX : TILE_M;
-constexpr int SUMS = TILE_M / 2;                // sums of a thread in a 64-output block
+constexpr int SUMS = TILE_M / 2;  // sums of a thread in a block of 64 outputs
+constexpr float UNIT = WEIGHT_BITS == 4 ? 1.0f / 16.0f : 1.0f;
 
-// The tile of outputs and rows that comes as number `index`: BAND tiles along n, over all rows,
-// then the next BAND, so that a wave shares both operands in the L2 cache.
-struct Tile {
-  int n, m;
+#if FLOATS
+typedef float sum_t;
+#else
+typedef int32_t sum_t;
+#endif
+
+#include "wgmma_output.cuh"
+
+// The tiles of a launch; a block takes every gridDim.x-th. They come BAND tiles along n over all
+// rows, then the next BAND, so that a wave shares both operands in the L2 cache.
+struct Tiles {
+    int along_n, along_m, n, m;
+
+    __device__ __forceinline__ explicit Tiles(const Problem &p)
+        : along_n((p.n + TILE_N - 1) / TILE_N), along_m((p.rows + TILE_M - 1) / TILE_M), n(0), m(0)
+    {
+    }
+    __device__ __forceinline__ int count() const { return along_n * along_m; }
+    __device__ __forceinline__ void go_to(int index)
+    {
+        const int band = index / (BAND * along_m), within = index % (BAND * along_m);
+        const int width = min(BAND, along_n - band * BAND);
+        n = (band * BAND + within % width) * TILE_N;
+        m = within / width * TILE_M;
+    }
 };
 
-__device__ __forceinline__ Tile tile_at(int index, int n_tiles, int m_tiles) {
-  const int band = index / (BAND * m_tiles), within = index % (BAND * m_tiles);
-  const int width = min(BAND, n_tiles - band * BAND);
-  return {(band * BAND + within % width) * TILE_N, within / width * TILE_M};
-}
+// The stages in shared memory, their barriers, and the steps of a tile.
+struct Stages {
+    uint32_t first, full, empty;
+    int steps;
+};
 
 // Position in the ring of stages.
 struct Ring {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == STAGES) {
-      stage = 0;
-      phase ^= 1;
+    int stage = 0;
+    uint32_t phase = 0;
+    __device__ __forceinline__ void advance()
+    {
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
     }
-  }
 };
 
-// Packed weights of a 16 × 64 tile as A registers: the low nibbles are inputs 0..31, the high
-// ones 32..63, each 16 times the weight.
-__device__ __forceinline__ void unpack(uint4 p, uint32_t (&a)[8]) {
-  a[0] = (p.x << 4) & 0xF0F0F0F0u;
-  a[1] = (p.y << 4) & 0xF0F0F0F0u;
-  a[2] = (p.z << 4) & 0xF0F0F0F0u;
-  a[3] = (p.w << 4) & 0xF0F0F0F0u;
-  a[4] = p.x & 0xF0F0F0F0u;
-  a[5] = p.y & 0xF0F0F0F0u;
-  a[6] = p.z & 0xF0F0F0F0u;
-  a[7] = p.w & 0xF0F0F0F0u;
+#if FLOATS
+// A word's four inputs, 4t.. of 16, as those that lane t hands to a product of 16: inputs 2t and
+// 2t + 1 in the low half, 2t + 8 and 2t + 9 in the high half.
+__device__ __forceinline__ uint32_t exchange(uint32_t word, int lane)
+{
+    const int from = lane & ~3, t = lane & 3;
+    const uint32_t low = __shfl_sync(0xffffffffu, word, from + t / 2);
+    const uint32_t high = __shfl_sync(0xffffffffu, word, from + t / 2 + 2);
+    return __byte_perm(low, high, t & 1 ? 0x7632 : 0x5410);
 }
 
-__device__ __forceinline__ void assign(uint4 lo, uint4 hi, uint32_t (&a)[8]) {
-  a[0] = lo.x, a[1] = lo.y, a[2] = lo.z, a[3] = lo.w;
-  a[4] = hi.x, a[5] = hi.y, a[6] = hi.z, a[7] = hi.w;
-}
-
-// The lane's weights of 64 inputs: one packed tile of INT4, two of INT8.
-__device__ __forceinline__ void load_weights(uint32_t at, int step, uint32_t (&a)[BLOCKS][8]) {
+// The lane's weights of 32 inputs as the operands of two products of 16.
+__device__ __forceinline__ void load_weights(uint32_t at, int half, uint32_t (&a)[8], int lane)
+{
+    const uint4 p = load_shared(WEIGHT_BITS == 4 ? at : at + half * PACKED_TILE);
+    const uint32_t packed[4] = {p.x, p.y, p.z, p.w};
 #pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
-    const uint32_t tile = at + b * 4 * K_TILES * PACKED_TILE;
+    for (int i = 0; i < 4; i++) {
+        uint32_t word = exchange(packed[i], lane);
+        if (WEIGHT_BITS == 4)
+            word = (half ? word : word << 4) & 0xF0F0F0F0u;
+        Arithmetic<T>::widen(word, a[i / 2 * 4 + i % 2], a[i / 2 * 4 + i % 2 + 2]);
+    }
+}
+#else
+// The lane's weights of 64 inputs as the operands of two products of 32: the two nibbles of one
+// packed tile, or two tiles of INT8.
+__device__ __forceinline__ void load_weights(uint32_t at, int half, uint32_t (&a)[8], int)
+{
     if (WEIGHT_BITS == 4) {
-      unpack(load_shared(tile + step * PACKED_TILE), a[b]);
+        const uint4 p = load_shared(at + half * PACKED_TILE);
+        const uint32_t packed[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            a[i] = (packed[i] << 4) & 0xF0F0F0F0u;
+            a[i + 4] = packed[i] & 0xF0F0F0F0u;
+        }
     } else {
-      assign(load_shared(tile + 2 * step * PACKED_TILE),
-             load_shared(tile + (2 * step + 1) * PACKED_TILE), a[b]);
+        const uint4 low = load_shared(at + 2 * half * PACKED_TILE);
+        const uint4 high = load_shared(at + (2 * half + 1) * PACKED_TILE);
+        a[0] = low.x, a[1] = low.y, a[2] = low.z, a[3] = low.w;
+        a[4] = high.x, a[5] = high.y, a[6] = high.z, a[7] = high.w;
     }
-  }
+}
+#endif
+
+__device__ __forceinline__ void product(sum_t (&sums)[SUMS], const uint32_t *a, uint64_t x, int add)
+{
+#if FLOATS
+    Arithmetic<T>::wgmma(sums, a, x, add);
+#else
+    wgmma_s8(sums, a, x, add);
+#endif
 }
 
-// Products of 64 inputs, as two instructions of 32 for each block of 64 outputs.
-__device__ __forceinline__ void multiply(int32_t (&sums)[BLOCKS][SUMS], uint32_t (&a)[BLOCKS][8],
-                                         uint32_t x, int add) {
-  wgmma_fence();
+// Starts the products of half a stage: two of 32 bytes of K for each block of 64 outputs.
+__device__ __forceinline__ void multiply(sum_t (&sums)[BLOCKS][SUMS], uint32_t weights, uint32_t x,
+                                         int half, uint32_t (&a)[BLOCKS][8], int add, int lane)
+{
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+    for (int b = 0; b < BLOCKS; b++)
+        load_weights(weights + b * 4 * K_TILES * PACKED_TILE, half, a[b], lane);
+    wgmma_fence();
 #pragma unroll
-    for (int b = 0; b < BLOCKS; ++b) {
-      wgmma(sums[b], a[b] + 4 * half, operand_descriptor(x + 32 * half), add || half);
-    }
-  }
-  wgmma_commit();
-}
-
-// One arrival a warp.
-__device__ __forceinline__ void release(uint32_t empty, int lane) {
-  if (lane == 0) barrier_arrive(empty);
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int b = 0; b < BLOCKS; b++)
+            product(sums[b], a[b] + 4 * i, operand_descriptor(x + 64 * half + 32 * i), add || i);
+    wgmma_commit();
 }
 
 // Keeps the compiler from reading sums before the wait that is above this.
-__device__ __forceinline__ void settle(int32_t (&sums)[BLOCKS][SUMS]) {
+__device__ __forceinline__ void settle(sum_t (&sums)[BLOCKS][SUMS])
+{
 #pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
+    for (int b = 0; b < BLOCKS; b++)
 #pragma unroll
-    for (int i = 0; i < SUMS; ++i) asm volatile("" : "+r"(sums[b][i])::"memory");
-  }
+        for (int i = 0; i < SUMS; i++)
+#if FLOATS
+            asm volatile("" : "+f"(sums[b][i])::"memory");
+#else
+            asm volatile("" : "+r"(sums[b][i])::"memory");
+#endif
 }
 
 #if GROUPED
 // Scaled sums of the groups so far, and the scales of the current one for the thread's outputs.
 struct Groups {
-  float total[BLOCKS][SUMS] = {};
-  const float* scales;
-  float scale[2];
-  int n, left, until, inputs;
+    float total[BLOCKS][SUMS] = {};
+    const float *scales;
+    float scale[2] = {0.0f, 0.0f};
+    int n, outputs_left, group_left, inputs_left;
 
-  __device__ __forceinline__ Groups(const Problem& p, int first_n)
-      : scales(p.w_scale + first_n), n(p.n), left(p.n - first_n), until(p.block_size), inputs(p.k) {
-    load();
-  }
+    __device__ __forceinline__ Groups(const Problem &p, int first_n)
+        : scales(p.w_scale + first_n), n(p.n), outputs_left(p.n - first_n),
+          group_left(p.block_size), inputs_left(p.k)
+    {
+        load();
+    }
 
-  __device__ __forceinline__ void load() {
-    scale[0] = left > 0 ? scales[0] : 0.0f;
-    scale[1] = left > 8 ? scales[8] : 0.0f;
-    scales += n;
-  }
+    __device__ __forceinline__ void load()
+    {
+        if (outputs_left > 0)
+            scale[0] = scales[0];
+        if (outputs_left > 8)
+            scale[1] = scales[8];
+        scales += n;
+    }
 
-  // Takes the sums of another 64 inputs; true where a group ends and the sums start anew.
-  __device__ __forceinline__ bool take(int32_t (&sums)[BLOCKS][SUMS], const Problem& p) {
-    until -= 64;
-    inputs -= 64;
-    if (until > 0) return false;
-    until = p.block_size;
+    // Half a stage was multiplied; true where a group ends with it and the sums start anew.
+    __device__ __forceinline__ bool take(sum_t (&sums)[BLOCKS][SUMS], const Problem &p)
+    {
+        group_left -= TILE_K / 2;
+        inputs_left -= TILE_K / 2;
+        if (group_left > 0)
+            return false;
+        group_left = p.block_size;
+        wgmma_wait<0>();
+        settle(sums);
+#pragma unroll
+        for (int i = 0; i < SUMS; i++)
+            total[0][i] += sums[0][i] * scale[i / 2 % 2];
+        if (inputs_left > 0)
+            load();
+        return true;
+    }
+};
+#else
+// One scale an output: the sums go on to the end.
+struct Groups {
+    __device__ __forceinline__ Groups(const Problem &, int) {}
+    __device__ __forceinline__ bool take(sum_t (&)[BLOCKS][SUMS], const Problem &) { return false; }
+};
+#endif
+
+// Sums of the warpgroup's tile over all of K. `meanwhile` is called once on the way.
+template <typename F>
+__device__ __forceinline__ void accumulate(sum_t (&sums)[BLOCKS][SUMS], const Stages &stages,
+                                           Ring &ring, uint32_t my_weights, int lane,
+                                           const Problem &p, Groups &groups, F meanwhile)
+{
+    uint32_t a[2][BLOCKS][8];
+    int previous = 0;
+    bool anew = true;
+    for (int step = 0; step < stages.steps; step++) {
+        const uint32_t weights = stages.first + ring.stage * STAGE_BYTES;
+        const uint32_t x = weights + W_BYTES;
+        barrier_wait(stages.full + 8 * ring.stage, ring.phase);
+        multiply(sums, weights + my_weights, x, 0, a[0], !anew, lane);
+        anew = groups.take(sums, p);
+        // The other half's registers, and the last stage, are free when its products are done.
+        wgmma_wait<1>();
+        if (step > 0 && lane == 0)
+            barrier_arrive(stages.empty + 8 * previous);
+        multiply(sums, weights + my_weights, x, 1, a[1], !anew, lane);
+        anew = groups.take(sums, p);
+        if (step == 0)
+            meanwhile();
+        wgmma_wait<1>();
+        previous = ring.stage;
+        ring.advance();
+    }
     wgmma_wait<0>();
     settle(sums);
-#pragma unroll
-    for (int i = 0; i < SUMS; ++i) total[0][i] += sums[0][i] * scale[i / 2 % 2];
-    if (inputs > 0) load();
-    return true;
-  }
-};
-#endif
-
-// The ring of stages in shared memory, its barriers, and the steps of a tile.
-struct Stages {
-  uint32_t first, full, empty;
-  int steps;
-};
-
-// Sums of the warpgroup's tile over all of K.
-template <typename G>
-__device__ __forceinline__ void accumulate(int32_t (&sums)[BLOCKS][SUMS], const Stages& stages,
-                                           Ring& ring, uint32_t my_weights, int lane,
-                                           const Problem& p, G& groups) {
-  uint32_t a[2][BLOCKS][8];
-  int previous = 0;
-  bool anew = true;
-  for (int step = 0; step < stages.steps; ++step) {
-    const uint32_t w = stages.first + ring.stage * STAGE_BYTES;
-    const uint32_t x = w + W_BYTES;
-    barrier_wait(stages.full + 8 * ring.stage, ring.phase);
-    load_weights(w + my_weights, 0, a[0]);
-    multiply(sums, a[0], x, !anew);
-    anew = groups.take(sums, p);
-    // The registers of the other half, and the last stage, are free when its products are done.
-    wgmma_wait<1>();
-    if (step > 0) release(stages.empty + 8 * previous, lane);
-    load_weights(w + my_weights, 1, a[1]);
-    multiply(sums, a[1], x + 64, !anew);
-    anew = groups.take(sums, p);
-    wgmma_wait<1>();
-    previous = ring.stage;
-    ring.advance();
-  }
-  wgmma_wait<0>();
-  settle(sums);
-  if (stages.steps > 0) release(stages.empty + 8 * previous, lane);
+    if (lane == 0)
+        barrier_arrive(stages.empty + 8 * previous);
 }
 
-// Without groups the sums go on.
-struct OneGroup {
-  __device__ __forceinline__ bool take(int32_t (&)[BLOCKS][SUMS], const Problem&) { return false; }
-};
-
-// Scales of the outputs that a thread holds sums of: rows g and g + 8 of each block.
-struct Columns {
-  float scale[BLOCKS][2], bias[BLOCKS][2];
-};
-
-__device__ __forceinline__ Columns load_columns(const Problem& p, int n0, int warp, int lane) {
-  const float unit = WEIGHT_BITS == 4 ? 1.0f / 16.0f : 1.0f;
-  Columns c;
-#pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int n = n0 + b * 64 + warp * 16 + half * 8 + lane / 4;
-      c.scale[b][half] = GROUPED ? unit : n < p.n ? p.w_scale[n] * unit : 0.0f;
-      c.bias[b][half] = p.bias && n < p.n ? to_f32(p.bias[n]) : 0.0f;
-    }
-  }
-  return c;
-}
-
-// Scales STAGED_ROWS rows of the warpgroup's sums into its staging buffer, [row][output] with
-// 16-byte chunks permuted by the row so that neither side meets a bank conflict.
-template <typename Sum>
-__device__ __forceinline__ void stage_rows(Sum (&sums)[BLOCKS][SUMS], int row0,
-                                           const Columns& c, const float* a_scale,
-                                           uint32_t staging, int warp, int lane) {
-  constexpr int ROW_BYTES = GROUP_N * sizeof(T);
-#pragma unroll
-  for (int b = 0; b < BLOCKS; ++b) {
-#pragma unroll
-    for (int i = 0; i < STAGED_ROWS / 16; ++i) {
-      float v[2][4];
-#pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int row = row0 + 16 * i + 8 * j;
-        const float s0 = a_scale[row + lane % 4 * 2], s1 = a_scale[row + lane % 4 * 2 + 1];
-        const Sum* d = &sums[b][row / 2];
-        v[j][0] = d[0] * c.scale[b][0] * s0 + c.bias[b][0];
-        v[j][1] = d[1] * c.scale[b][0] * s1 + c.bias[b][0];
-        v[j][2] = d[2] * c.scale[b][1] * s0 + c.bias[b][1];
-        v[j][3] = d[3] * c.scale[b][1] * s1 + c.bias[b][1];
-      }
-      if (sizeof(T) == 2) {
-        const int row = 16 * i + lane / 16 * 8 + lane % 8;
-        const int chunk = b * 8 + warp * 2 + lane / 8 % 2;
-        store_transposed(staging + row * ROW_BYTES + (chunk ^ (lane % 8)) * 16,
-                         pack_pair<T>(v[0][0], v[0][1]), pack_pair<T>(v[0][2], v[0][3]),
-                         pack_pair<T>(v[1][0], v[1][1]), pack_pair<T>(v[1][2], v[1][3]));
-      } else {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) {
-          const int row = 16 * i + e / 4 * 8 + lane % 4 * 2 + e % 2;
-          const int n = b * 64 + warp * 16 + e / 2 % 2 * 8 + lane / 4;
-          store_shared(staging + row * ROW_BYTES + ((n / 4) ^ (row % 8)) * 16 + n % 4 * 4,
-                       v[e / 4][e % 4]);
+__device__ void produce(const TensorMap *weights, const TensorMap *x, Tiles tiles,
+                        const Stages &stages)
+{
+    Ring ring;
+    for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+        tiles.go_to(index);
+        for (int step = 0; step < stages.steps; step++) {
+            const uint32_t stage = stages.first + ring.stage * STAGE_BYTES;
+            const uint32_t barrier = stages.full + 8 * ring.stage;
+            barrier_wait(stages.empty + 8 * ring.stage, ring.phase ^ 1);
+            barrier_expect(barrier, STAGE_BYTES);
+            // An element of the weights' map is WEIGHT_BITS bytes: two for each input.
+            copy_box(stage, weights, step * TILE_K * 2, tiles.n / 16, barrier);
+            copy_box(stage + W_BYTES, x, step * TILE_K, tiles.m, barrier);
+            ring.advance();
         }
-      }
     }
-  }
 }
 
-// Writes staged rows to the output in whole chunks of 16 bytes.
-__device__ __forceinline__ void write_rows(const Problem& p, uint32_t staging, int row0, int n0,
-                                           int thread) {
-  constexpr int CHUNK = 16 / sizeof(T), CHUNKS = GROUP_N / CHUNK;
-  const int chunk = thread % CHUNKS, n = n0 + chunk * CHUNK;
-#pragma unroll 4
-  for (int row = thread / CHUNKS; row < STAGED_ROWS; row += 128 / CHUNKS) {
-    const int m = row0 + row;
-    if (m < p.rows && n < p.n) {
-      const uint4 v = load_shared(staging + (row * CHUNKS + (chunk ^ (row % 8))) * 16);
-      write_chunk<T>(v, p.out + static_cast<int64_t>(m) * p.out_stride + n,
-                     p.residual ? p.residual + static_cast<int64_t>(m) * p.n + n : nullptr,
-                     p.n - n);
-    }
-  }
-}
-
-// The tiles of a launch; a block takes every gridDim.x-th.
-struct Tiles {
-  int along_n, along_m;
-  __device__ __forceinline__ explicit Tiles(const Problem& p)
-      : along_n((p.n + TILE_N - 1) / TILE_N), along_m((p.rows + TILE_M - 1) / TILE_M) {}
-  __device__ __forceinline__ int count() const { return along_n * along_m; }
-  __device__ __forceinline__ Tile at(int index) const { return tile_at(index, along_n, along_m); }
+// What a warpgroup finishes tiles with.
+struct Output {
+    const TensorMap *out, *residual;
+    uint32_t staging, barrier;  // the barrier of the residual's copy
+    float *row_scales;          // TILE_M in shared memory
 };
 
-__device__ void produce(const TensorMap* weights, const TensorMap* codes, const Tiles& tiles,
-                        const Stages& stages) {
-  Ring ring;
-  for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
-    const Tile tile = tiles.at(index);
-    for (int step = 0; step < stages.steps; ++step) {
-      const uint32_t w = stages.first + ring.stage * STAGE_BYTES, x = w + W_BYTES;
-      const uint32_t barrier = stages.full + 8 * ring.stage;
-      barrier_wait(stages.empty + 8 * ring.stage, ring.phase ^ 1);
-      barrier_expect(barrier, STAGE_BYTES);
-      // An element of the weights' map is the packed bytes of 1/256 of a stage's inputs.
-      copy_box(w, weights, step * 256, tile.n / 16, barrier);
-      copy_box(x, codes, step * TILE_K, tile.m, barrier);
-      ring.advance();
-    }
-  }
-}
-
-__device__ void consume(const Problem& p, const Tiles& tiles, const Stages& stages,
-                        uint32_t staging, float* a_scale, int group) {
-  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const uint32_t my_weights = (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
-  Ring ring;
-  for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
-    const Tile tile = tiles.at(index);
-    const int n0 = tile.n + group * GROUP_N;
-    const Columns columns = load_columns(p, n0, warp, lane);
-    const int row = tile.m + thread;
-    const float row_scale = thread < TILE_M && row < p.rows ? p.a_scale[row] : 0.0f;
-    int32_t sums[BLOCKS][SUMS];
-#if GROUPED
-    Groups groups(p, n0 + warp * 16 + lane / 4);
-    accumulate(sums, stages, ring, my_weights, lane, p, groups);
-    auto& results = groups.total;
-#else
-    OneGroup groups;
-    accumulate(sums, stages, ring, my_weights, lane, p, groups);
-    auto& results = sums;
-#endif
-    if (thread < TILE_M) a_scale[thread] = row_scale;
+__device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, const Output &output,
+                        int group)
+{
+    const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
+    const uint32_t my_weights = (group * BLOCKS * 4 + warp) * K_TILES * PACKED_TILE + lane * 16;
+    Ring ring;
+    uint32_t phase = 0;
+    for (int index = blockIdx.x; index < tiles.count(); index += gridDim.x) {
+        tiles.go_to(index);
+        const int n0 = tiles.n + group * GROUP_N, first_n = n0 + warp * 16 + lane / 4;
+        const int row = tiles.m + thread;
+        const Columns columns(p, first_n);
+        float row_scale = 1.0f;
+        if (p.a_scale && thread < TILE_M && row < p.rows)
+            row_scale = p.a_scale[row];
+        // The last tile's boxes have been read when the next residual takes their place.
+        auto meanwhile = [&] {
+            if (BULK && thread == 0) {
+                stores_wait_read();
+                if (p.residual) {
+                    barrier_expect(output.barrier, BLOCKS * BOX_BYTES);
 #pragma unroll
-    for (int row0 = 0; row0 < TILE_M; row0 += STAGED_ROWS) {
-      named_sync(1 + group, 128);
-      stage_rows(results, row0, columns, a_scale, staging, warp, lane);
-      named_sync(1 + group, 128);
-      write_rows(p, staging, tile.m + row0, n0, thread);
+                    for (int b = 0; b < BLOCKS; b++)
+                        copy_box(output.staging + b * BOX_BYTES, output.residual, n0 + b * 64,
+                                 tiles.m, output.barrier);
+                }
+            }
+            __syncwarp();
+        };
+        sum_t sums[BLOCKS][SUMS];
+        Groups groups(p, first_n);
+        accumulate(sums, stages, ring, my_weights, lane, p, groups, meanwhile);
+#if GROUPED
+        auto &results = groups.total;
+#else
+        auto &results = sums;
+#endif
+        if (thread < TILE_M)
+            output.row_scales[thread] = row_scale;
+        named_sync(1 + group, 128);
+#if BULK
+        if (p.residual) {
+            barrier_wait(output.barrier, phase);
+            phase ^= 1;
+            stage(results, columns, output.row_scales, output.staging, true, warp, lane);
+        } else {
+            stage(results, columns, output.row_scales, output.staging, false, warp, lane);
+        }
+        fence_for_copies();
+        named_sync(1 + group, 128);
+        if (thread == 0) {
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++)
+                if (n0 + b * 64 < p.n)
+                    store_box(output.out, n0 + b * 64, tiles.m, output.staging + b * BOX_BYTES);
+            stores_commit();
+        }
+        __syncwarp();
+#else
+        write(results, columns, output.row_scales, p, tiles.m, first_n, lane);
+        named_sync(1 + group, 128);
+#endif
     }
-    named_sync(1 + group, 128);
-  }
+    if (BULK && thread == 0)
+        stores_wait();
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-    wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap codes,
-               const __grid_constant__ Problem p) {
-  extern __shared__ uint8_t dynamic[];
-  __shared__ uint64_t barriers[2 * STAGES];
-  __shared__ float a_scale[2][TILE_M];
-  Stages stages;
-  stages.first = (shared_address(dynamic) + 1023) & ~1023u;
-  stages.full = shared_address(barriers);
-  stages.empty = stages.full + 8 * STAGES;
-  stages.steps = (p.k + TILE_K - 1) / TILE_K;
-  const Tiles tiles(p);
+    wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x,
+               const __grid_constant__ TensorMap out, const __grid_constant__ TensorMap residual,
+               const __grid_constant__ Problem p)
+{
+    extern __shared__ uint8_t dynamic[];
+    __shared__ uint64_t barriers[2 * STAGES + 2];
+    __shared__ __align__(8) float row_scales[2][TILE_M];
+    Stages stages;
+    stages.first = (shared_address(dynamic) + 1023) & ~1023u;
+    stages.full = shared_address(barriers);
+    stages.empty = stages.full + 8 * STAGES;
+    stages.steps = (p.k + TILE_K - 1) / TILE_K;
+    const uint32_t residual_barriers = stages.empty + 8 * STAGES;
+    const Tiles tiles(p);
 
-  if (threadIdx.x == 0) {
-    prefetch_map(&weights);
-    prefetch_map(&codes);
-    for (int s = 0; s < STAGES; ++s) {
-      barrier_init(stages.full + 8 * s, 1);
-      barrier_init(stages.empty + 8 * s, 8);
+    if (threadIdx.x == 0) {
+        prefetch_map(&weights);
+        prefetch_map(&x);
+        for (int s = 0; s < STAGES; s++) {
+            barrier_init(stages.full + 8 * s, 1);
+            barrier_init(stages.empty + 8 * s, 8);
+        }
+        barrier_init(residual_barriers, 1);
+        barrier_init(residual_barriers + 8, 1);
+        fence_barrier_init();
     }
-    fence_barrier_init();
-  }
-  __syncthreads();
-  wait_for_previous_kernel();
-  let_next_kernel_start();
+    __syncthreads();
+    wait_for_previous_kernel();
+    let_next_kernel_start();
 
-  const int group = static_cast<int>(threadIdx.x / 128) - 1;
-  if (group < 0) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) produce(&weights, &codes, tiles, stages);
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * STAGING;
-    consume(p, tiles, stages, staging, a_scale[group], group);
-  }
+    const int group = static_cast<int>(threadIdx.x / 128) - 1;
+    if (group < 0) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        if (threadIdx.x == 0)
+            produce(&weights, &x, tiles, stages);
+    } else {
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * BLOCKS * BOX_BYTES;
+        const Output output = {&out, &residual, staging, residual_barriers + 8 * group,
+                               row_scales[group]};
+        consume(p, tiles, stages, output, group);
+    }
 }

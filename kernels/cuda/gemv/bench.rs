@@ -117,13 +117,17 @@ fn floats(gpu: &Gpu, n: usize, element: Element) -> Result<DeviceBuffer, GpuErro
     }
 }
 
-fn packed(buffers: Vec<DeviceBuffer>, bits: u32, k: usize, n: usize) -> Vec<PackedWeights> {
-    let pack = |data| PackedWeights { data, bits, k, n, padded_k: k, padded_n: n };
-    buffers.into_iter().map(pack).collect()
+fn packed(
+    buffers: Vec<DeviceBuffer>,
+    bits: u32,
+    k: usize,
+    n: usize,
+) -> Result<Vec<PackedWeights>, GpuError> {
+    buffers.into_iter().map(|data| PackedWeights::of_packed(data, bits, (k, n))).collect()
 }
 
 fn quantized_us(gpu: &Gpu, gemv: &Gemv, rows: usize, k: usize, n: usize) -> Result<f64, GpuError> {
-    let weights = packed(copies(gpu, k * n / 2)?, 4, k, n);
+    let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
     let codes = gpu.upload(&random_codes(3, rows * k, 4))?;
     let (a_scale, w_scale) = (gpu.upload(&random_f32(4, rows))?, gpu.upload(&random_f32(5, n))?);
     let out = gpu.alloc(rows * n * 2)?;
@@ -155,7 +159,7 @@ fn weight_only_us(
     k: usize,
     n: usize,
 ) -> Result<f64, GpuError> {
-    let weights = packed(copies(gpu, k * n * bits as usize / 8)?, bits, k, n);
+    let weights = packed(copies(gpu, k * n * bits as usize / 8)?, bits, k, n)?;
     let x = floats(gpu, rows * k, Element::F16)?;
     let w_scale = gpu.upload(&random_f32(5, n))?;
     let out = gpu.alloc(rows * n * 2)?;

@@ -1,9 +1,10 @@
 // out = x · W (+ bias) (+ residual) for so few rows that reading W is all the time: activations
 // fill at most the 8 columns of a tensor-core product.
 //
-// A block has 16 outputs and all of K, which its warps share in turns, so the weights of a block are
-// one run of memory. They don't depend on the kernel before: the first ones are on their way to
-// registers before this one waits for that.
+// A block has 16 outputs at a time, of which each warp adds up its own part of K: of activations it
+// needs that part alone, and keeps it in shared memory for all outputs. Weights are on their way
+// UNROLL units ahead, past the end of one set of outputs into the next; the first ones, which don't
+// depend on the kernel before, are asked for before this one waits for that.
 
 template <int N>
 __device__ __forceinline__ void load_unit(Words (&w)[N], const Words* weights, int unit) {
@@ -15,7 +16,8 @@ __device__ __forceinline__ void load_unit(Words (&w)[N], const Words* weights, i
 
 // x [rows, k] (int8 codes with x_scale [rows], or floats), weights packed, w_scale [n] or
 // [k / block_size, n], bias [n]?, residual [rows, n]?; `units` is the padded k in units.
-// Grid: outputs / 16; dynamic shared memory: columns · (padded k · bytes + padding).
+// Grid: at most outputs / 16; dynamic shared memory: columns · (padded k · bytes + padding), then two
+// buffers of partial sums, [warp][column][RED].
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
     product_of_few(const Activation::Element* x, const float* x_scale, const Words* weights,
                    const float* w_scale, const T* bias, const T* residual, Outputs outputs,
@@ -23,69 +25,86 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
     using A = Activation;
     constexpr int RED = 20;  // words a column of partial sums: no bank conflicts
     extern __shared__ Words columns[];
-    __shared__ Total partial[WARPS][8 * RED];
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int g = lane / 4, t = lane % 4, first = blockIdx.x * 16;
-    weights += (size_t)blockIdx.x * units * PIECES * 32 + lane;
+    const int g = lane / 4, t = lane % 4;
+    const int n_tiles = (n + 15) / 16;
+    const int share = (units + WARPS - 1) / WARPS, begin = min(warp * share, units);
+    const int count = min(share, units - begin);
+    // Units of one tile, with room: slot u of the registers holds units u, u + UNROLL, …
+    const int padded = (share + UNROLL - 1) / UNROLL * UNROLL;
 
     Words w[UNROLL][PIECES];
     GroupScales scales[UNROLL];
-    auto load = [&](int u, int unit) {
-        if (unit < units) {
-            load_unit(w[u], weights, unit);
-            scales[u].load(w_scale, unit, block_size, n, n - 1, first + g, first + g + 8);
+    auto load = [&](int u, int tile, int i) {
+        if (i < count && tile < n_tiles) {
+            load_unit(w[u], weights + (size_t)tile * units * (PIECES * 32) + lane, begin + i);
+            scales[u].load(w_scale, begin + i, block_size, n, n - 1, tile * 16 + g,
+                           tile * 16 + g + 8);
         }
     };
 #pragma unroll
-    for (int u = 0; u < UNROLL; ++u) load(u, warp + u * WARPS);
+    for (int u = 0; u < UNROLL; ++u) load(u, blockIdx.x, u);
 
-    const Epilogue epilogue = {x_scale, w_scale, bias, residual};
-    const int my_n = first + threadIdx.x % 16;
-    const float factor = my_n < n ? epilogue.weight_factor(my_n) : 0.0f;
+    // Each of the first threads finishes an output of each tile.
+    const int row = threadIdx.x / 16;
+    const Epilogue epilogue = {w_scale, bias, residual};
+    Epilogue::Constants constants = epilogue.constants(blockIdx.x * 16 + threadIdx.x % 16, n);
 
     let_next_kernel_start();
     wait_for_previous_kernel();
 
     const int stride = units * UNIT * A::BYTES + A::PADDING;
     const bool aligned = k * A::BYTES % 16 == 0 && (uint64_t)x % 16 == 0;
-    const uint32_t base = shared_address(columns);
-    fill_columns<32 * WARPS>(base, stride, x, rows, k, 0, units * UNIT, aligned);
+    const uint32_t mine = shared_address(columns) + begin * (UNIT * A::BYTES);
+    fill_by_warp(mine, stride, x, rows, k, begin * UNIT, count * UNIT, aligned, lane);
     commit_copies();
+    const float scale_of_row = !WEIGHT_ONLY && row < rows ? x_scale[row] : 1.0f;
     wait_for_copies<0>();
-    __syncthreads();
+    __syncwarp();
 
-    const int n_columns = rows * A::COLUMNS_A_ROW;
-    const uint32_t mine = base + A::lane_offset(lane, stride, n_columns - 1);
-    Sums<2> sums;
-    for (int start = warp; start < units; start += WARPS * UNROLL) {
+    const int n_columns = rows * A::COLUMNS_A_ROW, n_partial = n_columns * RED;
+    Total* partial = (Total*)((char*)columns + n_columns * stride);
+    Total* other = partial + WARPS * n_partial;
+    const uint32_t at = mine + A::lane_offset(lane, stride, n_columns - 1);
+    for (int tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
+        const int output = tile * 16 + threadIdx.x % 16;
+        const float added = row < rows ? epilogue.residual_at(row, output, n) : 0.0f;
+        Sums<2> sums;
+        for (int start = 0; start < padded; start += UNROLL) {
 #pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            const int unit = start + u * WARPS;
-            if (unit < units) {
+            for (int u = 0; u < UNROLL; ++u) {
+                const int i = start + u;
                 const auto a = A::unpack(w[u]);
                 const GroupScales scale = scales[u];
-                load(u, unit + WARPS * UNROLL);
-                sums.add(a, A::load(mine + unit * (UNIT * A::BYTES)), scale);
+                const bool next = i + UNROLL >= padded;
+                load(u, next ? tile + gridDim.x : tile, next ? u : i + UNROLL);
+                if (i < count) sums.add(a, A::load(at + i * (UNIT * A::BYTES)), scale);
             }
         }
-    }
-
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int column = 2 * t + i % 2;
-        if (column < n_columns) partial[warp][column * RED + g + i / 2 * 8] = sums.total(i);
-    }
-    __syncthreads();
-    if (my_n >= n) return;
-    for (int r = threadIdx.x / 16; r < rows; r += 2 * WARPS) {
+        for (int i = 0; i < 4; ++i) {
+            const int column = 2 * t + i % 2;
+            if (column < n_columns) {
+                partial[warp * n_partial + column * RED + g + i / 2 * 8] = sums.total(i);
+            }
+        }
+        // One barrier a tile: who overwrites a buffer has met those who read it at the next one.
+        __syncthreads();
+        const Total* of_warps = partial;
+        partial = other, other = (Total*)of_warps;
+        if (row >= rows) continue;
         Total sum = 0;
 #pragma unroll
         for (int part = 0; part < A::COLUMNS_A_ROW; ++part) {
-            const int at = (r * A::COLUMNS_A_ROW + part) * RED + threadIdx.x % 16;
+            const int from = (row * A::COLUMNS_A_ROW + part) * RED + threadIdx.x % 16;
 #pragma unroll
-            for (int i = 0; i < WARPS; ++i) sum += partial[i][at];
+            for (int i = 0; i < WARPS; ++i) sum += of_warps[i * n_partial + from];
         }
-        *output_at(outputs, r, my_n) = epilogue.finish((float)sum, factor, r, my_n, n);
+        if (output < n) {
+            *output_at(outputs, row, output) =
+                epilogue.finish((float)sum, constants, scale_of_row, added);
+        }
+        constants = epilogue.constants(output + gridDim.x * 16, n);
     }
 }

@@ -63,9 +63,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
     const bool aligned = k * A::BYTES % 16 == 0 && (uint64_t)x % 16 == 0;
     auto fill = [&](int chunk) {
         if (chunk < n_chunks) {
-            const int from = begin + chunk * CHUNK, count = min(CHUNK, end - from);
-            fill_columns<THREADS>(base + chunk % STAGES * STAGE, STRIDE, x, rows, k, from * UNIT,
-                                  count * UNIT, aligned);
+            fill_by_block<THREADS, CHUNK * UNIT>(base + chunk % STAGES * STAGE, STRIDE, x, rows, k,
+                                                 (begin + chunk * CHUNK) * UNIT, aligned);
         }
         commit_copies();
     };
@@ -131,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
     cluster_arrive();
     cluster_wait();
 
-    const Epilogue epilogue = {x_scale, w_scale, bias, residual};
+    const Epilogue epilogue = {w_scale, bias, residual};
     constexpr int QUADS = OUTPUTS / 4;
     for (int i = rank * THREADS + threadIdx.x; i < rows * QUADS; i += CLUSTER * THREADS) {
         const int r = i / QUADS, output = i % QUADS * 4;
@@ -153,8 +152,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) CLUSTERED
         for (int j = 0; j < 4; ++j) {
             const int to = first + output + j;
             if (to < n) {
-                const float factor = epilogue.weight_factor(to);
-                *output_at(outputs, r, to) = epilogue.finish((float)sum[j], factor, r, to, n);
+                const float scale = WEIGHT_ONLY ? 1.0f : x_scale[r];
+                *output_at(outputs, r, to) = epilogue.finish(
+                    (float)sum[j], epilogue.constants(to, n), scale, epilogue.residual_at(r, to, n));
             }
         }
     }

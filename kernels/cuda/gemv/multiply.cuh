@@ -286,31 +286,63 @@ __device__ __forceinline__ Total as_total(uint32_t bits) {
 #endif
 }
 
-// Copies inputs first..first + count of all rows into columns `stride` bytes apart, zeros beyond k.
-// Where `aligned`, rows start at multiples of 16 bytes, and the copies are to be waited for.
+// The fill functions copy inputs from `first` on of all rows into columns `stride` bytes apart, and
+// zeros beyond k. Where `aligned`, rows start at multiples of 16 bytes, and the copies are to be
+// waited for.
+__device__ __forceinline__ void copy_piece(uint32_t to, const Activation::Element* row, int from,
+                                           int k) {
+    copy_16_async(to, row + (from < k ? from : 0), from < k ? 16 : 0);
+}
+
 template <int THREADS>
-__device__ __forceinline__ void fill_columns(uint32_t to, int stride,
-                                             const Activation::Element* x, int rows, int k,
-                                             int first, int count, bool aligned) {
+__device__ __forceinline__ void fill_columns_singly(uint32_t to, int stride,
+                                                    const Activation::Element* x, int rows, int k,
+                                                    int first, int count, int thread) {
     using A = Activation;
-    constexpr int PIECE = 16 / A::BYTES;
-    if (A::COLUMNS_A_ROW == 1 && aligned) {
-        const int pieces = count / PIECE;
-        for (int r = 0; r < rows; ++r) {
-            for (int i = threadIdx.x; i < pieces; i += THREADS) {
-                const int from = first + i * PIECE;
-                const auto* source = x + (size_t)r * k + (from < k ? from : 0);
-                copy_16_async(to + r * stride + i * 16, source, from < k ? 16 : 0);
-            }
-        }
-        return;
-    }
     for (int r = 0; r < rows; ++r) {
-        for (int i = threadIdx.x; i < count; i += THREADS) {
+        for (int i = thread; i < count; i += THREADS) {
             const bool valid = first + i < k;
             const auto v = x[(size_t)r * k + (valid ? first + i : 0)];
             A::store(to + r * A::COLUMNS_A_ROW * stride + i * A::BYTES, stride, v, valid);
         }
+    }
+}
+
+// A warp's part of a few rows.
+__device__ __forceinline__ void fill_by_warp(uint32_t to, int stride, const Activation::Element* x,
+                                             int rows, int k, int first, int count, bool aligned,
+                                             int lane) {
+    using A = Activation;
+    constexpr int PIECE = 16 / A::BYTES;
+    if (A::COLUMNS_A_ROW > 1 || !aligned) {
+        fill_columns_singly<32>(to, stride, x, rows, k, first, count, lane);
+        return;
+    }
+    for (int r = 0; r < rows; ++r) {
+        for (int i = lane; i < count / PIECE; i += 32) {
+            copy_piece(to + r * stride + i * 16, x + (size_t)r * k, first + i * PIECE, k);
+        }
+    }
+}
+
+// COUNT inputs of many rows, by a block: each thread keeps to one piece of the rows it copies.
+template <int THREADS, int COUNT>
+__device__ __forceinline__ void fill_by_block(uint32_t to, int stride, const Activation::Element* x,
+                                              int rows, int k, int first, bool aligned) {
+    using A = Activation;
+    constexpr int PIECE = 16 / A::BYTES, PIECES = COUNT / PIECE, STEP = THREADS / PIECES;
+    static_assert(THREADS % PIECES == 0, "whole rows at a time");
+    if (A::COLUMNS_A_ROW > 1 || !aligned) {
+        fill_columns_singly<THREADS>(to, stride, x, rows, k, first, COUNT, threadIdx.x);
+        return;
+    }
+    const int piece = threadIdx.x % PIECES, from = first + piece * PIECE;
+    int r = threadIdx.x / PIECES;
+    to += r * stride + piece * 16;
+    const Activation::Element* source = x + (size_t)r * k + (from < k ? from : 0);
+#pragma unroll 4
+    for (; r < rows; r += STEP, to += STEP * stride, source += (size_t)STEP * k) {
+        copy_16_async(to, source, from < k ? 16 : 0);
     }
 }
 
@@ -371,22 +403,33 @@ struct Sums {
 
 // The result of one output from its sum: scales of weight and row, bias, residual.
 struct Epilogue {
-    const float* x_scale;
     const float* w_scale;
     const T* bias;
     const T* residual;
 
-    __device__ __forceinline__ float weight_factor(int n) const {
-        return (GROUP == 0 ? load_constant(w_scale + n) : 1.0f) * (1.0f / Activation::WEIGHT_FACTOR);
+    // What does not depend on the kernel before.
+    struct Constants {
+        float factor, bias;
+    };
+
+    __device__ __forceinline__ Constants constants(int n, int n_all) const {
+        Constants c = {1.0f, 0.0f};
+        if (n < n_all) {
+            if (GROUP == 0) c.factor = load_constant(w_scale + n);
+            if (bias) c.bias = to_f32(bias[n]);
+        }
+        c.factor *= 1.0f / Activation::WEIGHT_FACTOR;
+        return c;
     }
 
-    __device__ __forceinline__ T finish(float sum, float factor, int r, int n, int n_all) const {
-        float y = sum * factor;
-#if !WEIGHT_ONLY
-        y *= x_scale[r];
-#endif
-        if (bias) y += to_f32(bias[n]);
-        if (residual) y += to_f32(residual[(size_t)r * n_all + n]);
-        return from_f32<T>(y);
+    __device__ __forceinline__ float residual_at(int r, int n, int n_all) const {
+        return residual && n < n_all ? to_f32(residual[(size_t)r * n_all + n]) : 0.0f;
+    }
+
+    __device__ __forceinline__ T finish(float sum, const Constants& c, float x_scale,
+                                        float added) const {
+        float y = sum * c.factor;
+        if (!WEIGHT_ONLY) y *= x_scale;
+        return from_f32<T>(y + c.bias + added);
     }
 };

@@ -1,6 +1,6 @@
 //! Times of this area's kernels, against the time in which the device could move their bytes once.
 
-use super::{Factors, Method, Output, RowSource, TransformRows, method};
+use super::{Factors, Method, Output, PackedFactors, RowSource, TransformRows, method};
 use crate::testing::random_f32;
 use crate::timer::median_us;
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu, GpuError};
@@ -27,6 +27,7 @@ const SHAPES: &[Shape] = &[
 struct Set {
     rows: TransformRows,
     _buffers: Vec<DeviceBuffer>,
+    _packed: PackedFactors,
 }
 
 fn set(gpu: &Gpu, shape: &Shape, rows: usize, bits: u32) -> Result<Set, GpuError> {
@@ -53,12 +54,14 @@ fn set(gpu: &Gpu, shape: &Shape, rows: usize, bits: u32) -> Result<Set, GpuError
     };
     let p1 = Some(random(5, shape.n1 * shape.n1)?);
     let p2 = Some(random(6, shape.n2 * shape.n2)?);
-    let factors = Factors { p1, p2, element: Element::F16 };
+    let mut factors = Factors { p1, p2, element: Element::F16, packed: None };
+    let packed = PackedFactors::new(gpu, shape.n1, shape.n2, &factors)?;
+    factors.packed = Some(packed.ptr());
     let (codes, scales) = (random(7, rows * n)?, random(8, rows * 2)?);
     let output = Output::Codes { bits, clip_min: 1.0, clip_max: 1.0, codes, scales };
     let (n1, n2, element) = (shape.n1, shape.n2, Element::F16);
     let rows = TransformRows { rows, n1, n2, source, factors, output, element };
-    Ok(Set { rows, _buffers: buffers })
+    Ok(Set { rows, _buffers: buffers, _packed: packed })
 }
 
 impl Shape {
@@ -99,14 +102,16 @@ fn line(shape: &Shape, rows: usize, bits: u32, us: f64, note: &str) -> String {
 /// Those of the kernels.
 pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     let mut lines = Vec::new();
+    let tuning = std::env::var("PLANISH_BENCH_SHAPES").ok();
+    let only: Option<usize> = tuning.as_ref().and_then(|rows| rows.parse().ok());
     for shape in SHAPES {
-        for rows in [1, 16, 2048] {
+        for rows in [1, 16, 2048].into_iter().filter(|rows| only.is_none_or(|only| only == *rows)) {
             for bits in [4, 8] {
                 let n_sets = if rows > 100 { 8 } else { 2 };
                 let sets = (0..n_sets).map(|_| set(gpu, shape, rows, bits));
                 let sets = sets.collect::<Result<Vec<_>, _>>()?;
                 lines.push(line(shape, rows, bits, time(gpu, &sets, None)?, ""));
-                if std::env::var_os("PLANISH_BENCH_SHAPES").is_some() {
+                if tuning.is_some() {
                     lines.extend(all_shapes(gpu, shape, &sets, rows, bits)?);
                 }
             }
@@ -123,17 +128,26 @@ fn all_shapes(
     rows: usize,
     bits: u32,
 ) -> Result<Vec<String>, GpuError> {
-    let Method::Tensor(chosen) = sets[0].rows.method(gpu) else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
+    let split = bits > 4;
+    if rows < 100 {
+        for blocks in [2, 4, 8] {
+            let us = time(gpu, sets, Some(Method::Cluster { blocks, split }));
+            let note = format!("  cluster of {blocks}");
+            lines.push(us.map_or(note.clone(), |us| line(shape, rows, bits, us, &note)));
+        }
+    }
     for prefetch in [true, false] {
         for tiles in [1, 2, 4] {
             for groups in [1, 2, 3, 4, 5, 6, 8] {
-                let method = Method::Tensor(method::Tensor { tiles, groups, prefetch, ..chosen });
-                if rows < 100 && groups > 1 {
-                    continue;
-                }
-                if let Ok(us) = time(gpu, sets, Some(method)) {
-                    let note = format!("  (tiles {tiles}, groups {groups}, prefetch {prefetch})");
+                for p1_shared in [true, false] {
+                    let tensor =
+                        method::Tensor { tiles, groups, prefetch, p1_shared, split, load: 8 };
+                    if (rows < 100 && groups > 1) || !tensor.fits(gpu, &sets[0].rows) {
+                        continue;
+                    }
+                    let us = time(gpu, sets, Some(Method::Tensor(tensor)))?;
+                    let note = format!("  {tiles} tiles, {groups} groups, {prefetch}, {p1_shared}");
                     lines.push(line(shape, rows, bits, us, &note));
                 }
             }

@@ -1,7 +1,8 @@
 //! Transforms and quantisation of the vectors of heads.
 
 use super::defines::Defines;
-use super::rows::{Factors, Output, RowSource, TransformRows};
+use super::factors::Factors;
+use super::rows::{Output, RowSource, TransformRows};
 use super::sources::HEADS;
 use crate::{Args, DevicePtr, Element, Gpu, GpuError, Launch};
 
@@ -20,6 +21,8 @@ pub struct TransformHeads {
     pub p: DevicePtr,
     /// Type of P: `F32`, or that of the rows.
     pub factor: Element,
+    /// P, packed ([`super::PackedFactors`] with P as P2). Without it it is packed at each call.
+    pub packed: Option<DevicePtr>,
     /// `[rows, heads · d]`; not x.
     pub y: DevicePtr,
     /// Type of x and y.
@@ -33,7 +36,11 @@ impl TransformHeads {
     /// # Errors
     /// [`GpuError::Unsupported`] for sizes that it does not take.
     pub fn launch(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        let factors = Factors { p1: None, p2: Some(self.p), element: self.factor };
+        if self.element == Element::F32 || self.rows * self.heads < 16 {
+            return self.launch_plain(gpu);
+        }
+        let factors =
+            Factors { p1: None, p2: Some(self.p), element: self.factor, packed: self.packed };
         // The heads of all rows are alike: 16 make a tile, whatever the number of a row's.
         let (n_heads, together) = (self.rows * self.heads, 16);
         let whole = n_heads / together;
@@ -46,9 +53,6 @@ impl TransformHeads {
             output: Output::Values(self.y.offset(first * self.d * self.element.bytes())),
             element: self.element,
         };
-        if self.element == Element::F32 || n_heads < together {
-            return self.launch_plain(gpu);
-        }
         rows(whole, together, 0).launch(gpu)?;
         let rest = n_heads % together;
         if rest == 0 {

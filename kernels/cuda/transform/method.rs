@@ -1,9 +1,10 @@
 //! Which kernel makes the rows, in which shape.
 
 use super::defines::Defines;
+use super::factors::{PackedFactors, packed_words};
 use super::rows::{Operands, Output, TransformRows};
-use super::sources::{REFERENCE, ROWWISE, TENSOR};
-use crate::{Args, DevicePtr, Element, Gpu, GpuError, Launch};
+use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR};
+use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// A kernel and its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub enum Method {
     },
     /// On tensor cores.
     Tensor(Tensor),
+    /// On tensor cores, a cluster of blocks a row: for few rows.
+    Cluster {
+        /// Blocks of a cluster.
+        blocks: usize,
+        /// As [`Tensor::split`].
+        split: bool,
+    },
 }
 
 /// Shape of tensor.cu.
@@ -32,23 +40,32 @@ pub struct Tensor {
     pub prefetch: bool,
     /// X and W have 22 bits instead of 11.
     pub split: bool,
+    /// P1 stays in shared memory instead of registers.
+    pub p1_shared: bool,
     /// Elements of a load.
     pub load: usize,
 }
 
 impl Tensor {
+    /// The factors have 22 bits too.
+    fn splits_factors(&self, t: &TransformRows) -> bool {
+        self.split && t.factors.element == Element::F32
+    }
+
     /// Bytes of shared memory, as tensor.cu counts them.
     fn shared(&self, t: &TransformRows, operands: &Operands) -> usize {
         let (n1p, n2p) = (t.n1.next_multiple_of(16), t.n2.next_multiple_of(16));
+        let pitch = n2p + if n2p.is_multiple_of(64) { 0 } else { 8 };
         let bytes = t.element.bytes();
         let halves = 1 + usize::from(self.split);
-        let p2_halves = 1 + usize::from(self.split && t.factors.element == Element::F32);
-        let p2 = t.factors.p2.map_or(0, |_| n2p * n2p * 2 * p2_halves);
+        let factor_bytes = 16 * (1 + usize::from(self.splits_factors(t)));
+        let p1 = t.factors.p1.filter(|_| self.p1_shared).map_or(0, |_| packed_words(t.n1));
+        let p2 = t.factors.p2.map_or(0, |_| packed_words(t.n2));
         let weight = operands.weight.map_or(0, |_| (t.n() * bytes).next_multiple_of(16));
         let raw = (operands.parts() * t.n() * bytes).next_multiple_of(16);
         let raw = if self.prefetch { raw } else { 0 };
-        let x = n1p * (n2p + 8) * 2 * halves;
-        p2 + weight + self.groups * (x + raw + 256)
+        let x = n1p * pitch * 2 * halves;
+        (p1 + p2) * factor_bytes + weight + self.groups * (x + raw + 256)
     }
 
     fn warps(&self, t: &TransformRows) -> usize {
@@ -59,14 +76,15 @@ impl Tensor {
     fn registers(&self, t: &TransformRows) -> usize {
         let (k1, n2p) = (t.n1.div_ceil(16), t.n2.next_multiple_of(16));
         let halves = 1 + usize::from(self.split);
-        let p1_halves = 1 + usize::from(self.split && t.factors.element == Element::F32);
-        let p1 = t.factors.p1.map_or(0, |_| 4 * k1 * p1_halves);
+        let p1_halves = 1 + usize::from(self.splits_factors(t));
+        let p1_steps = if self.p1_shared { 1 } else { k1 };
+        let p1 = t.factors.p1.map_or(0, |_| 4 * p1_steps * p1_halves);
         let w = t.factors.p2.map_or(0, |_| n2p / 4 * halves);
         self.tiles * (p1 + w + n2p / 2) + 24
     }
 
     /// It can run on this device.
-    fn fits(&self, gpu: &Gpu, t: &TransformRows) -> bool {
+    pub(super) fn fits(&self, gpu: &Gpu, t: &TransformRows) -> bool {
         let limit = gpu.properties().shared_memory_per_block as usize;
         // Warps are spread over four schedulers with 512 registers for a lane each.
         let per_scheduler = (self.warps(t) * self.groups).div_ceil(4);
@@ -80,7 +98,6 @@ impl Tensor {
     fn launch(&self, gpu: &Gpu, t: &TransformRows) -> Result<(), GpuError> {
         let operands = t.operands();
         let kernel = Defines::of(t.element)
-            .factors(t.factors.element)
             .set("N1", t.n1)
             .set("N2", t.n2)
             .flag("HAS_P1", t.factors.p1.is_some())
@@ -88,6 +105,8 @@ impl Tensor {
             .set("SOURCE", operands.kind)
             .flag("QUANTISE", t.bits().is_some())
             .flag("SPLIT", self.split)
+            .flag("SPLIT_P", self.splits_factors(t))
+            .flag("P1_SHARED", self.p1_shared)
             .set("MT", self.tiles)
             .set("GROUPS", self.groups)
             .set("VEC", self.load)
@@ -95,10 +114,8 @@ impl Tensor {
             .compile(gpu, &TENSOR, "transform_rows")?;
         let blocks = t.rows.div_ceil(self.groups).min(gpu.properties().multiprocessors as usize);
         let threads = (self.warps(t) * self.groups * 32) as u32;
-        let launch =
-            Launch::linear(blocks, threads).with_shared(self.shared(t, &operands)).overlapping();
-        let args = args(&operands).optional(t.factors.p1).optional(t.factors.p2).size(t.rows);
-        gpu.launch(&kernel, launch, &outputs(args, t.output))
+        let launch = Launch::linear(blocks, threads).with_shared(self.shared(t, &operands));
+        t.launch_packed(gpu, &kernel, launch)
     }
 }
 
@@ -151,19 +168,24 @@ impl TransformRows {
             Method::Reference => self.launch_reference(gpu),
             Method::Rowwise { threads, load } => self.launch_rowwise(gpu, threads, load),
             Method::Tensor(tensor) => tensor.launch(gpu, self),
+            Method::Cluster { blocks, split } => self.launch_cluster(gpu, blocks, split),
         }
     }
 
     /// The kernel that is best for the sizes.
     pub fn method(&self, gpu: &Gpu) -> Method {
         let operands = self.operands();
-        if self.factors.p1.is_none() && self.factors.p2.is_none() {
+        if self.factors.are_absent() {
             return match self.output {
                 Output::Codes { .. } if self.n() <= 1 << 15 => self.rowwise(&operands),
                 _ => Method::Reference,
             };
         }
-        self.tensor(gpu, &operands).map_or(Method::Reference, Method::Tensor)
+        let split = self.bits().is_some_and(|bits| bits > 4);
+        match self.cluster(gpu) {
+            Some(blocks) if self.rows * blocks <= 128 => Method::Cluster { blocks, split },
+            _ => self.tensor(gpu, &operands).map_or(Method::Reference, Method::Tensor),
+        }
     }
 
     fn rowwise(&self, operands: &Operands) -> Method {
@@ -182,11 +204,72 @@ impl TransformRows {
         }
         let split = self.bits().is_some_and(|bits| bits > 4);
         let most = if self.rows <= gpu.properties().multiprocessors as usize { 1 } else { 8 };
+        let p1_shared = self.n1 > 64 || (split && self.n1 > 32);
         let shapes = [true, false].into_iter().flat_map(|prefetch| {
             let groups = (1..=most).rev();
-            groups.map(move |groups| Tensor { tiles: 1, groups, prefetch, split, load })
+            groups.map(move |groups| Tensor { tiles: 1, groups, prefetch, split, p1_shared, load })
         });
         shapes.into_iter().find(|shape| shape.fits(gpu, self))
+    }
+
+    /// Starts a kernel that takes packed factors.
+    fn launch_packed(
+        &self,
+        gpu: &Gpu,
+        kernel: &Function,
+        mut launch: Launch,
+    ) -> Result<(), GpuError> {
+        // Factors are read before the kernel before this one has ended, which must not be the
+        // one that packs them.
+        launch.overlap = self.factors.packed.is_some();
+        let packed = match self.factors.packed {
+            Some(_) => None,
+            None => Some(PackedFactors::new(gpu, self.n1, self.n2, &self.factors)?),
+        };
+        let factors = self.factors.packed.or(packed.as_ref().map(PackedFactors::ptr));
+        let args = args(&self.operands()).optional(factors).size(self.rows);
+        gpu.launch(kernel, launch, &outputs(args, self.output))
+    }
+
+    /// The number of blocks of a cluster, if rows may be spread over one.
+    pub(super) fn cluster(&self, gpu: &Gpu) -> Option<usize> {
+        let can = gpu.properties().has_wgmma()
+            && self.factors.p1.is_some()
+            && self.n1 <= 128
+            && self.n2.next_multiple_of(16) <= 256
+            && self.element != Element::F32
+            && self.operands().load(self.n2, 8, self.element) == 8;
+        let columns = self.n2.next_multiple_of(16) / 16;
+        let limit = gpu.properties().shared_memory_per_block as usize;
+        let fits = |blocks: &usize| {
+            columns.is_multiple_of(*blocks) && self.cluster_shared(*blocks, true) <= limit
+        };
+        (2..=8).rev().find(|blocks| can && fits(blocks))
+    }
+
+    /// Bytes of shared memory, as cluster.cu counts them.
+    fn cluster_shared(&self, blocks: usize, split: bool) -> usize {
+        let (n1p, n2p) = (self.n1.next_multiple_of(16), self.n2.next_multiple_of(16));
+        let x = (1 + usize::from(split)) * n1p * (n2p / blocks + 8) * 2;
+        let w = self.factors.p2.map_or(16, |_| (n1p / 16).div_ceil(blocks) * 16 * (n2p + 8) * 4);
+        x + w + 64 + blocks * 72 + 64
+    }
+
+    fn launch_cluster(&self, gpu: &Gpu, blocks: usize, split: bool) -> Result<(), GpuError> {
+        let split_p = split && self.factors.element == Element::F32;
+        let kernel = Defines::of(self.element)
+            .set("N1", self.n1)
+            .set("N2", self.n2)
+            .flag("HAS_P2", self.factors.p2.is_some())
+            .set("SOURCE", self.operands().kind)
+            .flag("QUANTISE", self.bits().is_some())
+            .flag("SPLIT", split)
+            .flag("SPLIT_P", split_p)
+            .set("CLUSTER", blocks)
+            .compile(gpu, &CLUSTER, "transform_few_rows")?;
+        let shared = self.cluster_shared(blocks, split);
+        let launch = Launch::linear(self.rows * blocks, 256).with_shared(shared);
+        self.launch_packed(gpu, &kernel, launch)
     }
 
     fn launch_reference(&self, gpu: &Gpu) -> Result<(), GpuError> {

@@ -7,6 +7,7 @@
 
 mod bench;
 mod defines;
+mod factors;
 mod heads;
 mod method;
 mod rows;
@@ -15,7 +16,8 @@ mod sources;
 mod tests;
 
 pub use bench::bench;
+pub use factors::{Factors, PackedFactors};
 pub use heads::{QuantizeDequantizeHeads, TransformHeads};
 pub use method::Method;
-pub use rows::{Factors, Output, RowSource, TransformRows};
+pub use rows::{Output, RowSource, TransformRows};
 pub use sources::SOURCES;

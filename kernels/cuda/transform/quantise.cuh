@@ -10,8 +10,8 @@ struct Quantiser {
     float q_max;
 };
 
-// The scale of a row whose elements are between low and high.
-__device__ inline float row_scale(const Quantiser &q, float low, float high) {
+// The scale of a row whose elements are at most high and at least low.
+__device__ inline float row_scale(const Quantiser &q, float high, float low) {
     float magnitude = fmaxf(q.clip_max * high, -(q.clip_min * low));
     return fmaxf(magnitude, 1e-8f) / q.q_max;
 }
@@ -36,7 +36,8 @@ __device__ inline bool clips(const Quantiser &q) { return q.clip_min != 1.0f || 
 // that f16 keeps them whatever their range.
 __device__ inline float normalising(float magnitude, float &inverse) {
     uint32_t exponent = __float_as_uint(magnitude) >> 23 & 0xFF;
-    exponent = exponent < 1 ? 127 : exponent > 253 ? 253 : exponent;
+    // Nothing overflows for rows of zeros, or near it.
+    exponent = exponent < 64 ? 64 : exponent > 253 ? 253 : exponent;
     inverse = __uint_as_float(exponent << 23);
     return __uint_as_float((254 - exponent) << 23);
 }

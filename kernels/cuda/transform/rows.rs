@@ -1,5 +1,6 @@
 //! What is asked for: rows, where they come from, their factors, and what is made of them.
 
+use super::Factors;
 use crate::{DevicePtr, Element, GpuError};
 
 /// Rows times P1 ⊗ P2, quantised or not.
@@ -21,22 +22,6 @@ pub struct TransformRows {
     pub output: Output,
     /// Type of all tensors but factors, codes and scales.
     pub element: Element,
-}
-
-/// P1 `[n1, n1]` and P2 `[n2, n2]`, row-major.
-#[derive(Debug, Clone, Copy)]
-pub struct Factors {
-    /// P1.
-    pub p1: Option<DevicePtr>,
-    /// P2.
-    pub p2: Option<DevicePtr>,
-    /// Their type: `F32`, or that of the tensors.
-    pub element: Element,
-}
-
-impl Factors {
-    /// None: rows are only quantised.
-    pub const NONE: Self = Self { p1: None, p2: None, element: Element::F32 };
 }
 
 /// Where rows of n = n1 · n2 elements come from.

@@ -3,7 +3,7 @@
 use crate::{Archs, Source};
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] = &[&REFERENCE, &ROWWISE, &TENSOR, &HEADS];
+pub static SOURCES: &[&Source] = &[&REFERENCE, &ROWWISE, &PACK, &TENSOR, &CLUSTER, &HEADS];
 
 /// What a kernel is compiled with.
 type Variant = &'static [(&'static str, &'static str)];
@@ -40,6 +40,18 @@ pub(super) static ROWWISE: Source = Source {
     ],
 };
 
+/// Factors for tensor cores.
+pub(super) static PACK: Source = Source {
+    name: "transform/pack.cu",
+    text: concat!(
+        include_str!("tensor_cores.cuh"),
+        include_str!("packing.cuh"),
+        include_str!("pack.cu")
+    ),
+    archs: Archs::All,
+    variants: &[&[("FACTOR_T", "float")], &[("FACTOR_T", "half_t")], &[("FACTOR_T", "bf16_t")]],
+};
+
 /// Rows with factors, on tensor cores.
 pub(super) static TENSOR: Source = Source {
     name: "transform/tensor.cu",
@@ -47,6 +59,7 @@ pub(super) static TENSOR: Source = Source {
         include_str!("rows.cuh"),
         include_str!("quantise.cuh"),
         include_str!("tensor_cores.cuh"),
+        include_str!("packing.cuh"),
         include_str!("tensor.cu")
     ),
     archs: Archs::All,
@@ -55,23 +68,53 @@ pub(super) static TENSOR: Source = Source {
 
 #[rustfmt::skip]
 const LLAMA_NORM: Variant = &[
-    ("T", "half_t"), ("FACTOR_T", "float"), ("N1", "64"), ("N2", "64"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("T", "half_t"), ("N1", "64"), ("N2", "64"), ("HAS_P1", "1"), ("HAS_P2", "1"),
+    ("SOURCE", "2"), ("QUANTISE", "1"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "1"),
 ];
 #[rustfmt::skip]
 const LLAMA_SWIGLU: Variant = &[
-    ("T", "half_t"), ("FACTOR_T", "float"), ("N1", "112"), ("N2", "128"), ("HAS_P1", "1"), ("HAS_P2", "1"),
-    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("MT", "1"), ("GROUPS", "1"), ("VEC", "8"), ("PREFETCH", "1"),
+    ("T", "half_t"), ("N1", "112"), ("N2", "128"), ("HAS_P1", "1"), ("HAS_P2", "1"),
+    ("SOURCE", "3"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "1"), ("VEC", "8"), ("PREFETCH", "1"),
 ];
 #[rustfmt::skip]
 const LEFT: Variant = &[
-    ("T", "bf16_t"), ("FACTOR_T", "bf16_t"), ("N1", "9"), ("N2", "60"), ("HAS_P1", "1"), ("HAS_P2", "0"),
-    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "4"), ("PREFETCH", "1"),
+    ("T", "bf16_t"), ("N1", "9"), ("N2", "60"), ("HAS_P1", "1"), ("HAS_P2", "0"),
+    ("SOURCE", "0"), ("QUANTISE", "1"), ("SPLIT", "1"), ("SPLIT_P", "1"), ("P1_SHARED", "1"), ("MT", "1"), ("GROUPS", "4"), ("VEC", "4"), ("PREFETCH", "1"),
 ];
 #[rustfmt::skip]
 const RIGHT_VALUES: Variant = &[
-    ("T", "bf16_t"), ("FACTOR_T", "float"), ("N1", "24"), ("N2", "24"), ("HAS_P1", "0"), ("HAS_P2", "1"),
-    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("MT", "2"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "0"),
+    ("T", "bf16_t"), ("N1", "24"), ("N2", "24"), ("HAS_P1", "0"), ("HAS_P2", "1"),
+    ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("VEC", "8"), ("PREFETCH", "0"),
+];
+
+/// Few rows with factors, on clusters of blocks.
+pub(super) static CLUSTER: Source = Source {
+    name: "transform/cluster.cu",
+    text: concat!(
+        include_str!("rows.cuh"),
+        include_str!("quantise.cuh"),
+        include_str!("tensor_cores.cuh"),
+        include_str!("packing.cuh"),
+        include_str!("cluster.cu")
+    ),
+    archs: Archs::Hopper,
+    variants: &[CLUSTER_NORM, CLUSTER_SWIGLU, CLUSTER_LEFT],
+};
+
+#[rustfmt::skip]
+const CLUSTER_NORM: Variant = &[
+    ("T", "half_t"), ("N1", "64"), ("N2", "64"), ("HAS_P2", "1"), ("SOURCE", "2"), ("QUANTISE", "1"),
+    ("SPLIT", "0"), ("SPLIT_P", "0"), ("CLUSTER", "4"),
+];
+#[rustfmt::skip]
+const CLUSTER_SWIGLU: Variant = &[
+    ("T", "half_t"), ("N1", "112"), ("N2", "128"), ("HAS_P2", "1"), ("SOURCE", "3"), ("QUANTISE", "1"),
+    ("SPLIT", "1"), ("SPLIT_P", "1"), ("CLUSTER", "8"),
+];
+#[rustfmt::skip]
+const CLUSTER_LEFT: Variant = &[
+    ("T", "bf16_t"), ("N1", "17"), ("N2", "24"), ("HAS_P2", "0"), ("SOURCE", "0"), ("QUANTISE", "0"),
+    ("SPLIT", "0"), ("SPLIT_P", "0"), ("CLUSTER", "2"),
 ];
 
 /// Vectors of heads.

@@ -2,14 +2,12 @@
 // arXiv 2410.09426, section 3.2), then codes and a scale of each row, or Y itself.
 //
 // A group of warps makes a row. Each warp has MT * 16 rows of Y: it computes W = P1^T X for them, with
-// P1^T in its registers and X in shared memory, and then Y = W P2 with W in its registers. The blocks
-// stay: they load the factors once. While a group computes, its next row arrives.
+// P1^T in its registers (or in shared memory) and X in shared memory, and then Y = W P2 with W in its
+// registers. The blocks stay: they load the factors once. While a group computes, its next row arrives.
 //
-// Definitions: T, FACTOR_T (of the factors), N1, N2, HAS_P1, HAS_P2, SOURCE, QUANTISE (else Y is written),
-// SPLIT (X and W as sums of two f16 each: 22 bits, for codes of 8 bits), MT, GROUPS, VEC (elements
+// Definitions: T, N1, N2, HAS_P1, HAS_P2, SOURCE, QUANTISE (else Y is written), SPLIT (X and W as sums of
+// two f16 each: 22 bits, for codes of 8 bits), SPLIT_P (the factors too), P1_SHARED, MT, GROUPS, VEC (elements
 // of a load, which divides N2), PREFETCH.
-
-constexpr int up_to(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 constexpr int ROW = N1 * N2;
 constexpr int M_TILES = up_to(N1, 16) / 16;
@@ -20,26 +18,29 @@ constexpr int THREADS = WARPS * 32;
 constexpr int K1 = HAS_P1 ? M_TILES : 1;  // steps of 16 along N1
 constexpr int K2 = N2P / 16;              // and along N2
 constexpr int TILES = N2P / 8;   // tiles of 8 columns
-constexpr int RUN = TILES % 4 == 0 ? 4 : 2;  // tiles whose columns are interleaved
-constexpr int COLUMNS = 2 * RUN;             // so that a thread has these consecutive ones
-constexpr int PITCH = N2P + 8;   // of X in shared memory: odd in units of 16 bytes, no bank conflicts
+constexpr int RUN = run_of(N2P);  // tiles whose columns are interleaved,
+constexpr int COLUMNS = 2 * RUN;  // so that a thread has these consecutive ones
+// Rows of X in shared memory must not begin at the same bank: where 16-byte pieces can't be permuted within
+// 128 bytes, the distance of rows is an odd number of pieces.
+constexpr bool SWIZZLE = N2P % 64 == 0;
+constexpr int PITCH = N2P + (SWIZZLE ? 0 : 8);
 constexpr int CHUNKS = ROW / VEC;
 constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;
 constexpr int HALVES = SPLIT ? 2 : 1;
-constexpr bool SPLIT_P = SPLIT && sizeof(FACTOR_T) == 4;
 constexpr int P_HALVES = SPLIT_P ? 2 : 1;
 static_assert(N2 % VEC == 0, "loads must not cross rows of X");
 
 // Shared memory of a block, in bytes.
-constexpr int P2_BYTES = HAS_P2 ? K2 * TILES * 256 * P_HALVES : 0;
+constexpr int P1_BYTES = HAS_P1 && P1_SHARED ? packed_words(N1) * 16 * P_HALVES : 0;
+constexpr int P2_BYTES = HAS_P2 ? packed_words(N2) * 16 * P_HALVES : 0;
 constexpr int WEIGHT_BYTES = HAS_NORM ? up_to(ROW * (int)sizeof(T), 16) : 0;
 constexpr int X_BYTES = N1P * PITCH * 2;
 constexpr int RAW_BYTES = PREFETCH ? up_to(PARTS * ROW * (int)sizeof(T), 16) : 0;
 constexpr int GROUP_BYTES = X_BYTES * HALVES + RAW_BYTES + 256;
 
-// The column that tile `tile` has at `column`: threads of the result's layout then hold COLUMNS in a row.
-__device__ constexpr int interleaved(int tile, int column) {
-    return tile / RUN * RUN * 8 + column / 2 * COLUMNS + tile % RUN * 2 + column % 2;
+// Where X is in shared memory, in elements.
+__device__ constexpr int place_in(int row, int column) {
+    return row * PITCH + (SWIZZLE ? (column / 8 ^ row % 8) * 8 + column % 8 : column);
 }
 
 // Without a second product, X itself must be interleaved: where column c goes.
@@ -47,44 +48,6 @@ __device__ constexpr int place(int c) {
     if (HAS_P2) return c;
     int in = c % (RUN * 8);
     return c - in + in % COLUMNS / 2 * 8 + in / COLUMNS * 2 + in % 2;
-}
-
-__device__ inline float factor(const FACTOR_T *p, int n, int row, int column) {
-    return row < n && column < n ? to_f32(p[row * n + column]) : 0.0f;
-}
-
-// P2 as the right operand of tensor cores, in the order in which lanes read it.
-__device__ inline void load_right_factor(uint4 *to, const FACTOR_T *p2) {
-    constexpr int words = K2 * TILES / 2 * 32;
-    for (int i = threadIdx.x; i < words; i += blockDim.x) {
-        int lane = i % 32, pair = i / 32 % (TILES / 2), step = i / 32 / (TILES / 2);
-        int row = step * 16 + lane % 4 * 2;
-        uint32_t high[4], low[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int column = interleaved(pair * 2 + j / 2, lane / 4), r = row + j % 2 * 8;
-            float a = factor(p2, N2, r, column), b = factor(p2, N2, r + 1, column);
-            high[j] = pack_f16(a, b);
-            low[j] = pack_rest(high[j], a, b);
-        }
-        to[i] = make_uint4(high[0], high[1], high[2], high[3]);
-        if (SPLIT_P) to[words + i] = make_uint4(low[0], low[1], low[2], low[3]);
-    }
-}
-
-// P1^T as the left operand: 16 rows from `row`.
-__device__ inline void load_left_factor(Left (&high)[K1], Left (&low)[SPLIT_P ? K1 : 1], const FACTOR_T *p1, int row) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int k = 0; k < K1; k++) {
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int m = row + lane / 4 + j % 2 * 8, in = k * 16 + lane % 4 * 2 + j / 2 * 8;
-            float a = factor(p1, N1, in, m), b = factor(p1, N1, in + 1, m);
-            high[k].word[j] = pack_f16(a, b);
-            if (SPLIT_P) low[k].word[j] = pack_rest(high[k].word[j], a, b);
-        }
-    }
 }
 
 // The group's own barrier.
@@ -161,36 +124,60 @@ __device__ inline void write_x(half_t *x, const float (&h)[ROUNDS][VEC], float s
             high[j] = pack_f16(a, b);
             if (SPLIT) low[j] = pack_rest(high[j], a, b);
         }
-        half_t *to = x + row * PITCH;
         if (HAS_P2) {
             typedef typename Word<VEC * 2>::type Packed;
-            *(Packed *)(to + column) = *(const Packed *)high;
-            if (SPLIT) *(Packed *)(to + X_BYTES / 2 + column) = *(const Packed *)low;
+            half_t *to = x + place_in(row, column);
+            *(Packed *)to = *(const Packed *)high;
+            if (SPLIT) *(Packed *)(to + X_BYTES / 2) = *(const Packed *)low;
         } else {
 #pragma unroll
             for (int j = 0; j < VEC / 2; j++) {
-                int at = place(column + 2 * j);
-                *(uint32_t *)(to + at) = high[j];
-                if (SPLIT) *(uint32_t *)(to + X_BYTES / 2 + at) = low[j];
+                half_t *to = x + place_in(row, place(column + 2 * j));
+                *(uint32_t *)to = high[j];
+                if (SPLIT) *(uint32_t *)(to + X_BYTES / 2) = low[j];
             }
         }
     }
 }
 
+// P1^T for the warp's rows, unless it stays in shared memory.
 struct Factors {
-    Left high[MT][K1];
-    Left low[MT][SPLIT_P ? K1 : 1];
+    Left high[MT][P1_SHARED ? 1 : K1];
+    Left low[MT][SPLIT_P && !P1_SHARED ? K1 : 1];
 };
 
 typedef float Tile[4];
 
+// One step of P1^T for a tile of rows.
+__device__ inline void load_step(Left &high, Left &low, const uint4 *packed, int tile, int k, int lane) {
+    if (tile >= M_TILES) tile = 0;  // no rows of Y: nothing will be written
+    int at = (tile * K1 + k) * 32 + lane;
+    *(uint4 *)high.word = packed[at];
+    if (SPLIT_P) *(uint4 *)low.word = packed[packed_words(N1) + at];
+}
+
+__device__ inline void load_left(Factors &p1, const uint4 *packed, int warp, int lane) {
+#pragma unroll
+    for (int m = 0; m < MT; m++) {
+#pragma unroll
+        for (int k = 0; k < K1; k++)
+            load_step(p1.high[m][P1_SHARED ? 0 : k], p1.low[m][SPLIT_P && !P1_SHARED ? k : 0], packed, warp * MT + m, k, lane);
+    }
+}
+
 // W = P1^T X for the warp's rows.
-__device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, uint32_t x, int lane) {
+__device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, const uint4 *packed, uint32_t x, int warp, int lane) {
 #pragma unroll
     for (int k = 0; k < K1; k++) {
+        Left high[MT], low[MT];
+#pragma unroll
+        for (int m = 0; m < MT; m++) {
+            if (P1_SHARED) load_step(high[m], low[m], packed, warp * MT + m, k, lane);
+            else high[m] = p1.high[m][P1_SHARED ? 0 : k], low[m] = p1.low[m][SPLIT_P && !P1_SHARED ? k : 0];
+        }
 #pragma unroll
         for (int pair = 0; pair < TILES / 2; pair++) {
-            uint32_t at = x + ((k * 16 + lane % 16) * PITCH + pair * 16 + lane / 16 * 8) * 2;
+            uint32_t at = x + place_in(k * 16 + lane % 16, pair * 16 + lane / 16 * 8) * 2;
             uint32_t b[4], rest[4];
             load_transposed(b, at);
             if (SPLIT) load_transposed(rest, at + X_BYTES);
@@ -199,9 +186,9 @@ __device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, ui
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     Tile &c = w[m][2 * pair + j];
-                    if (SPLIT) multiply(c, p1.high[m][k], rest[2 * j], rest[2 * j + 1]);
-                    if (SPLIT_P) multiply(c, p1.low[m][k], b[2 * j], b[2 * j + 1]);
-                    multiply(c, p1.high[m][k], b[2 * j], b[2 * j + 1]);
+                    if (SPLIT) multiply(c, high[m], rest[2 * j], rest[2 * j + 1]);
+                    if (SPLIT_P) multiply(c, low[m], b[2 * j], b[2 * j + 1]);
+                    multiply(c, high[m], b[2 * j], b[2 * j + 1]);
                 }
             }
         }
@@ -211,7 +198,7 @@ __device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, ui
 // The left operand of the second product: 16 columns of W, or of X where P1 is the identity.
 __device__ inline void left_operand(Left &high, Left &low, const Tile *w, int k, uint32_t x, int row, int lane) {
     if (!HAS_P1) {
-        uint32_t at = x + ((row + lane % 16) * PITCH + k * 16 + lane / 16 * 8) * 2;
+        uint32_t at = x + place_in(row + lane % 16, k * 16 + lane / 16 * 8) * 2;
         load_matrices(high.word, at);
         if (SPLIT) load_matrices(low.word, at + X_BYTES);
         return;
@@ -227,12 +214,15 @@ __device__ inline void left_operand(Left &high, Left &low, const Tile *w, int k,
 
 // Y = W P2 for the warp's rows.
 __device__ inline void multiply_right(Tile (&y)[MT][TILES], const Tile (&w)[MT][TILES], const uint4 *p2, uint32_t x, int warp, int lane) {
-    constexpr int words = K2 * TILES / 2 * 32;
+    constexpr int words = packed_words(N2);
+    Left high[MT][K2], low[MT][SPLIT ? K2 : 1];
 #pragma unroll
     for (int k = 0; k < K2; k++) {
-        Left high[MT], low[MT];
 #pragma unroll
-        for (int m = 0; m < MT; m++) left_operand(high[m], low[m], w[m], k, x, (warp * MT + m) * 16, lane);
+        for (int m = 0; m < MT; m++) left_operand(high[m][k], low[m][SPLIT ? k : 0], w[m], k, x, (warp * MT + m) * 16, lane);
+    }
+#pragma unroll
+    for (int k = 0; k < K2; k++) {
 #pragma unroll
         for (int pair = 0; pair < TILES / 2; pair++) {
             uint4 b = p2[(k * (TILES / 2) + pair) * 32 + lane], rest;
@@ -240,10 +230,10 @@ __device__ inline void multiply_right(Tile (&y)[MT][TILES], const Tile (&w)[MT][
 #pragma unroll
             for (int m = 0; m < MT; m++) {
                 Tile &even = y[m][2 * pair], &odd = y[m][2 * pair + 1];
-                if (SPLIT) multiply(even, low[m], b.x, b.y), multiply(odd, low[m], b.z, b.w);
-                if (SPLIT_P) multiply(even, high[m], rest.x, rest.y), multiply(odd, high[m], rest.z, rest.w);
-                multiply(even, high[m], b.x, b.y);
-                multiply(odd, high[m], b.z, b.w);
+                if (SPLIT) multiply(even, low[m][k], b.x, b.y), multiply(odd, low[m][k], b.z, b.w);
+                if (SPLIT_P) multiply(even, high[m][k], rest.x, rest.y), multiply(odd, high[m][k], rest.z, rest.w);
+                multiply(even, high[m][k], b.x, b.y);
+                multiply(odd, high[m][k], b.z, b.w);
             }
         }
     }
@@ -339,16 +329,17 @@ __device__ inline void finish_row(const Tile (&y)[MT][TILES], float unscale, con
     }
 }
 
-// x, other, sum [rows, ROW], with `stride` between rows of x and other; weight [ROW]; p1 [N1, N1]; p2 [N2, N2];
+// x, other, sum [rows, ROW], with `stride` between rows of x and other; weight [ROW]; factors of pack.cu;
 // codes [rows, ROW], scales [rows] or out [rows, ROW].
 extern "C" __global__ void __launch_bounds__(THREADS * GROUPS, 1)
-transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stride, float epsilon, const FACTOR_T *p1, const FACTOR_T *p2,
+transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stride, float epsilon, const uint4 *factors,
                int32_t n_rows, float clip_min, float clip_max, float q_max, int8_t *codes, float *scales, T *out) {
     extern __shared__ __align__(16) char shared[];
     int group = threadIdx.x / THREADS, thread = threadIdx.x % THREADS, warp = thread / 32, lane = thread % 32;
     uint4 *right = (uint4 *)shared;
-    T *weights = (T *)(shared + P2_BYTES);
-    char *own = shared + P2_BYTES + WEIGHT_BYTES + group * GROUP_BYTES;
+    uint4 *left_shared = (uint4 *)(shared + P2_BYTES);
+    T *weights = (T *)(shared + P2_BYTES + P1_BYTES);
+    char *own = shared + P2_BYTES + P1_BYTES + WEIGHT_BYTES + group * GROUP_BYTES;
     half_t *xs = (half_t *)own;
     char *raw = own + X_BYTES * HALVES;
     float2 *box = (float2 *)(raw + RAW_BYTES);
@@ -356,16 +347,19 @@ transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stri
     Quantiser q = {clip_min, clip_max, q_max};
 
     Factors left;
-    if (HAS_P1) {
-#pragma unroll
-        for (int m = 0; m < MT; m++) load_left_factor(left.high[m], left.low[m], p1, (warp * MT + m) * 16);
+    if (HAS_P2) {
+        const uint4 *from = factors + (HAS_P1 ? 2 * packed_words(N1) : 0);
+        for (int i = threadIdx.x; i < P2_BYTES / 16; i += blockDim.x) copy_async<16>(right + i, from + i);
     }
-    if (HAS_P2) load_right_factor(right, p2);
+    for (int i = threadIdx.x; i < P1_BYTES / 16; i += blockDim.x) copy_async<16>(left_shared + i, factors + i);
+    copies_started();
+    if (HAS_P1 && !P1_SHARED) load_left(left, factors, warp, lane);
     if (HAS_NORM)
         for (int i = threadIdx.x; i < CHUNKS; i += blockDim.x) store_chunk<VEC>(weights + i * VEC, load_chunk<VEC>(weight + i * VEC));
     // What lies beyond X in its tiles must be zero.
     if (N1P * N2P != ROW)
         for (int i = thread; i < X_BYTES * HALVES / 16; i += THREADS) ((uint4 *)xs)[i] = make_uint4(0, 0, 0, 0);
+    wait_for_copies();
     __syncthreads();
     wait_for_previous_kernel();
     let_next_kernel_start();
@@ -384,7 +378,7 @@ transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stri
         meet(group);
         uint32_t from = shared_address(xs);
         Tile w[MT][TILES] = {};
-        if (HAS_P1) multiply_left(w, left, from, lane);
+        if (HAS_P1) multiply_left(w, left, left_shared, from, warp, lane);
         if (HAS_P2) {
             Tile y[MT][TILES] = {};
             multiply_right(y, w, right, from, warp, lane);

@@ -2,7 +2,7 @@
 #include "common.cuh"
 
 // A: rows g and g + 8 (g = lane / 4), columns 2t, 2t + 1 (t = lane % 4), then both rows at + 8.
-struct Left { uint32_t word[4]; };
+struct __align__(16) Left { uint32_t word[4]; };
 
 __device__ inline void multiply(float (&c)[4], const Left &a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

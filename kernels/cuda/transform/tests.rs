@@ -94,6 +94,7 @@ fn matrix(seed: u64, n: usize) -> Vec<f32> {
 
 struct Data {
     buffers: Vec<DeviceBuffer>,
+    _packed: Option<PackedFactors>,
     rows: TransformRows,
     /// Before the transform.
     x: Vec<f64>,
@@ -176,10 +177,11 @@ impl Case {
         }
         let mut p1 = self.factors.0.then(|| matrix(5, self.n1));
         let mut p2 = self.factors.1.then(|| matrix(6, self.n2));
-        let factors = Factors {
+        let mut factors = Factors {
             p1: p1.as_mut().map(|p| put(self.factor, p)),
             p2: p2.as_mut().map(|p| put(self.factor, p)),
             element: self.factor,
+            packed: None,
         };
         let output = match self.bits {
             None => Output::Values(put(element, &mut poison.clone())),
@@ -191,9 +193,14 @@ impl Case {
                 Output::Codes { bits, clip_min, clip_max, codes, scales }
             }
         };
+        // Every second size has them packed beforehand.
+        let packed = (self.n1 % 3 != 0)
+            .then(|| PackedFactors::new(gpu, self.n1, self.n2, &factors).unwrap());
+        gpu.synchronize().unwrap();
+        factors.packed = packed.as_ref().map(PackedFactors::ptr);
         let rows =
             TransformRows { rows, n1: self.n1, n2: self.n2, source, factors, output, element };
-        Data { buffers, rows, x, sum, p1, p2 }
+        Data { buffers, _packed: packed, rows, x, sum, p1, p2 }
     }
 
     /// Runs by a method; compares everything. Returns the share of codes that differ.
@@ -224,8 +231,10 @@ impl Case {
                 for (r, row) in y.chunks(n).enumerate() {
                     let (expected, scale) = quantised(row, bits, self.clips);
                     let relative = f64::from(scales[r]) / scale - 1.0;
+                    // A value that is mostly one product is rounded four times.
+                    let limit = if bits > 4 { 1e-5 } else { 2e-3 };
                     assert!(
-                        relative.abs() < 1e-3,
+                        relative.abs() < limit,
                         "{self:?} {method:?}: scale {} of {scale}",
                         scales[r]
                     );
@@ -237,8 +246,12 @@ impl Case {
                 }
                 let share = differ as f64 / (self.rows * n) as f64;
                 eprintln!("{:.4}% of codes differ: {self:?} {method:?}", share * 100.0);
-                // Few elements: one may differ.
-                assert!(share <= 1e-3 || differ <= 2, "{self:?} {method:?}: {share} differ");
+                // One in a thousand, and what chance adds where there are few.
+                let n = (self.rows * n) as f64 * 1e-3;
+                assert!(
+                    differ as f64 <= n + 3.0 * n.sqrt() + 2.0,
+                    "{self:?} {method:?}: {share} differ"
+                );
                 share
             }
         }
@@ -386,17 +399,55 @@ fn rows_of_any_number_range_and_clipping() {
 fn every_shape_of_the_tensor_kernel_gives_the_same() {
     let Some(gpu) = gpu() else { return };
     let case = Case { rows: 40, from: From::AddNorm, ..CASE };
-    let Method::Tensor(chosen) = case.data(&gpu).rows.method(&gpu) else { panic!("plain") };
-    for (tiles, groups, prefetch, split) in [
+    let shapes = [
         (1, 1, true, false),
         (1, 3, false, false),
-        (2, 4, true, false),
-        (2, 2, false, true),
+        (2, 3, true, false),
+        (2, 1, false, true),
         (1, 3, true, true),
-        (4, 2, true, false),
-    ] {
-        let shape = method::Tensor { tiles, groups, prefetch, split, load: chosen.load };
-        case.check(&gpu, Some(Method::Tensor(shape)));
+        (4, 1, true, false),
+    ];
+    for (tiles, groups, prefetch, split) in shapes {
+        for p1_shared in [true, false] {
+            let shape = method::Tensor { tiles, groups, prefetch, split, p1_shared, load: 8 };
+            case.check(&gpu, Some(Method::Tensor(shape)));
+        }
+    }
+}
+
+#[test]
+fn clusters_of_every_size_give_the_same() {
+    let Some(gpu) = gpu() else { return };
+    if !gpu.properties().has_wgmma() {
+        return;
+    }
+    let sizes = [
+        (64, 64),
+        (112, 128),
+        (24, 24),
+        (48, 64),
+        (128, 224),
+        (86, 128),
+        (64, 80),
+        (128, 144),
+        (9, 40),
+        (64, 112),
+        (64, 96),
+    ];
+    for (n1, n2) in sizes {
+        for (from, bits) in [(From::AddNorm, Some(4)), (From::SwiGlu, Some(8)), (From::Plain, None)]
+        {
+            for factors in [(true, true), (true, false)] {
+                let case = Case { n1, n2, from, bits, factors, rows: 3, ..CASE };
+                let most = case.data(&gpu).rows.cluster(&gpu);
+                for blocks in 2..=most.unwrap_or(0) {
+                    if n2.div_ceil(16) % blocks == 0 {
+                        let split = bits == Some(8);
+                        case.check(&gpu, Some(Method::Cluster { blocks, split }));
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -417,6 +468,7 @@ fn heads_are_transformed() {
                 x: on_device.ptr(),
                 p: matrix.ptr(),
                 factor: Element::F32,
+                packed: None,
                 y: y.ptr(),
                 element,
             };

@@ -15,6 +15,7 @@ mod tests;
 pub(super) static OPS: &[OpDef] = &[OpDef::new("BlockQuantizedMatMul", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu)
+    .with_cuda(super::quantized_matmul::cuda::cuda)
     .with_function(function)];
 
 /// The attribute `block_size`, which must be positive.

@@ -14,14 +14,17 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod spec;
 #[cfg(test)]
 mod tests;
 
 use spec::Spec;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("CachedAttention", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("CachedAttention", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     Spec::read(op)?;

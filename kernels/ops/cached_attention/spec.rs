@@ -17,9 +17,9 @@ pub(super) struct Spec {
     pub is_causal: bool,
     /// Keys that a query sees, itself included; 0 for all.
     pub window: usize,
-    kv_bits: u32,
-    key_clip: Clip,
-    value_clip: Clip,
+    pub kv_bits: u32,
+    pub key_clip: Clip,
+    pub value_clip: Clip,
 }
 
 impl Spec {

@@ -18,6 +18,7 @@ mod tests;
 pub(super) static OPS: &[OpDef] = &[OpDef::new("DynamicQuantize", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(super::transform_quantize::cuda::cuda)
     .with_function(function)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -1,5 +1,5 @@
-//! The engine's `Linear`: X · W, plus a bias if there is one. W is f32 `[K, N]`, or `[N, K]` with
-//! `trans_b`.
+//! The engine's `Linear`: X · W, plus a bias if there is one. W is `[K, N]`, or `[N, K]` with
+//! `trans_b`: f32, or f16 or bf16 as it is stored.
 
 use planish_ir::{DataType, Dim, Tensor};
 

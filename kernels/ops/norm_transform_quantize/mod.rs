@@ -13,11 +13,14 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("NormTransformQuantize", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("NormTransformQuantize", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (x, weight) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);

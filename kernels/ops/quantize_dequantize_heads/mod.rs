@@ -15,12 +15,14 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[OpDef::new("QuantizeDequantizeHeads", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
     .with_function(function)];
 
 /// The attribute `head_size`, which must be positive.

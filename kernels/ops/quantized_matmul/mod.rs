@@ -10,12 +10,14 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 pub(in crate::ops) mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] = &[OpDef::new("QuantizedMatMul", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
     .with_function(function)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -11,8 +11,9 @@ use crate::{DOMAIN, Fact, OpDef, OpError, OpNode, ops};
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("QuantizedMatMulAdd", infer, eval).in_domain(DOMAIN)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("QuantizedMatMulAdd", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cuda(super::quantized_matmul::cuda::with_residual)];
 
 fn product(op: &OpNode) -> Result<&'static OpDef, OpError> {
     let is_block = op.node.int("block_size", 0) > 0;

@@ -11,8 +11,10 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("QuantizedMatMulN", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("QuantizedMatMulN", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(super::quantized_matmul::cuda::cuda)];
 
 /// The attribute `block_size`; `None` for one scale a column.
 fn block_size(op: &OpNode) -> Option<usize> {

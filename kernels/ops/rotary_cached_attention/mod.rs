@@ -13,8 +13,9 @@ use crate::{DOMAIN, Fact, OpDef, OpError, OpNode, ops};
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("RotaryCachedAttention", infer, eval).in_domain(DOMAIN)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("RotaryCachedAttention", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cuda(super::cached_attention::cuda::rotary)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     (1..5).try_for_each(|i| facts::required(inputs, i).map(drop))?;

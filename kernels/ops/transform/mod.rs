@@ -19,11 +19,13 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("Transform", infer_both, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(super::transform_quantize::cuda::values)
         .with_function(both)
         .with_grad(grad::rule),
     OpDef::new("TransformLeft", infer_left, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(super::transform_quantize::cuda::values)
         .with_function(left)
         .with_grad(grad::rule),
     grad::BOTH,

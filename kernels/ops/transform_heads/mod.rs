@@ -8,6 +8,7 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod grad;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod tests;
 pub(super) static OPS: &[OpDef] = &[OpDef::new("TransformHeads", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
     .with_function(function)
     .with_grad(grad::rule)];
 

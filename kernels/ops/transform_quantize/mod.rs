@@ -12,6 +12,7 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +20,12 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("TransformQuantize", infer_both, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
         .with_function(both),
     OpDef::new("TransformLeftQuantize", infer_left, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
         .with_function(left),
 ];
 

@@ -9,13 +9,16 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(in crate::ops) use cpu::kernel;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("WeightOnlyMatMul", infer, eval).in_domain(DOMAIN).with_cpu(cpu::cpu)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("WeightOnlyMatMul", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)];
 
 /// The attribute `block_size`; `None` for one scale a column.
 fn block_size(op: &OpNode) -> Result<Option<usize>, OpError> {

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use planish_ir::{Node, Tensor, ValueId};
+use planish_ir::{DataType, Node, Tensor, ValueId};
 use planish_kernels::DOMAIN;
 
 use super::{LinearSlots, Writer};
 use crate::calibrate::builder::Builder;
 use crate::calibrate::{CalibrateError, ParameterKind};
+use crate::half::{cast_value, is_half};
 use crate::sites::{LinearId, LinearLayer};
 
 /// What the transforms around a layer change in it; the differentiable counterpart of
@@ -58,11 +59,21 @@ impl Writer<'_> {
         data.map_err(|error| CalibrateError::Weight { weight: name(), error })
     }
 
+    /// A weight in f32. One that is stored in 16 bits is cast when the block is compiled, so that
+    /// no more than the blocks at work hold it in 32.
+    fn floats_of(&mut self, weight: ValueId) -> ValueId {
+        let stored = self.graph().value(weight).dtype();
+        match stored.filter(|dtype| is_half(*dtype)) {
+            Some(_) => cast_value(self.builder.graph, weight, DataType::F32),
+            None => weight,
+        }
+    }
+
     /// Lets the layer read its weight (and bias) through folds and quantiser.
     pub(super) fn write_linear(&mut self, id: LinearId) -> Result<(), CalibrateError> {
         let linear = self.block.layout.linear(id).clone();
         let mut slots = LinearSlots::default();
-        let mut weight = linear.weight;
+        let mut weight = self.floats_of(linear.weight);
         if self.options.weights && self.options.bits.quantizes_weights() {
             let shape = [linear.in_features, linear.out_features];
             let start = Tensor::from_vec(&shape, self.weight_of(&linear)?);

@@ -5,6 +5,7 @@ use planish_kernels::infer::Facts;
 
 use super::super::constants::int64s;
 use super::{Parts, attention_node};
+use crate::half::input_behind;
 
 /// Rebuilds attentions over `[batch, sequence, heads · head size]`.
 pub(super) struct Heads<'a> {
@@ -89,7 +90,7 @@ impl Heads<'_> {
                 if node.is("Concat")
                     && node.inputs.len() == 2
                     && along_sequence
-                    && self.graph.is_input(past) =>
+                    && input_behind(self.graph, past).is_some() =>
             {
                 Ok(Cached { new, past: Some(past), present: Some(grouped), n_heads, head_size })
             }

@@ -8,6 +8,7 @@ use planish_kernels::infer::Facts;
 
 use super::shape_of_past::PastSizes;
 use crate::canonicalize::{MaskForm, classify_mask};
+use crate::half::{input_behind, output_behind};
 use crate::pass::{PassContext, PassError};
 
 #[cfg(test)]
@@ -101,8 +102,8 @@ impl Site {
         if node.int("q_num_heads", 0) == 0 || facts.get(past[0]).rank() != Some(4) {
             return Err("its heads are not in the last axis".into());
         }
-        past.iter().try_for_each(|v| check_past(graph, *v, id))?;
-        present.iter().try_for_each(|v| check_present(graph, *v))?;
+        let past = [check_past(graph, past[0], id)?, check_past(graph, past[1], id)?];
+        let present = [check_present(graph, present[0])?, check_present(graph, present[1])?];
         let kv_heads = node.int("kv_num_heads", 0);
         let size =
             |index| Some(facts.get(node.input(index)?).dim(-1)?.as_const()? / kv_heads.max(1));
@@ -129,7 +130,7 @@ impl Site {
         paddings: &mut HashMap<ValueId, ValueId>,
     ) {
         for past in self.past {
-            for (user, _) in graph.users(past).into_iter().filter(|(user, _)| *user != self.node) {
+            for user in shape_readers(graph, past) {
                 sizes.replace_shape(graph, user, self.kv_heads, self.head_size);
             }
         }
@@ -173,31 +174,46 @@ impl Site {
     }
 }
 
-/// A graph input that only this node and `Shape` read.
-fn check_past(graph: &Graph, value: ValueId, attention: NodeId) -> Result<(), String> {
-    let name = &graph.value(value).name;
-    if !graph.is_input(value) {
-        return Err(format!("the past \"{name}\" is no graph input"));
-    }
-    let is_allowed = |(user, index): &(NodeId, usize)| {
-        (*user == attention && PAST.contains(index)) || graph.node(*user).is("Shape")
+/// The `Shape` nodes that read a value or what it is cast to.
+fn shape_readers(graph: &Graph, value: ValueId) -> Vec<NodeId> {
+    let users = graph.users(value).into_iter().map(|(user, _)| user);
+    let readers = |user: NodeId| {
+        let node = graph.node(user);
+        let cast = node.output(0).filter(|_| node.is("Cast"));
+        let behind = cast.map(|cast| shape_readers(graph, cast)).unwrap_or_default();
+        behind.into_iter().chain(node.is("Shape").then_some(user))
     };
-    match graph.users(value).iter().find(|user| !is_allowed(user)) {
+    users.flat_map(readers).collect()
+}
+
+/// The graph input that a past is, or is cast from. Only this node reads it, and `Shape`.
+fn check_past(graph: &Graph, value: ValueId, attention: NodeId) -> Result<ValueId, String> {
+    let name = &graph.value(value).name;
+    let input = input_behind(graph, value);
+    let input = input.ok_or_else(|| format!("the past \"{name}\" is no graph input"))?;
+    let cast = graph.producer(value).map(|(id, _)| id);
+    let reads = |(user, index): &(NodeId, usize)| *user == attention && PAST.contains(index);
+    let is_allowed = |user: &(NodeId, usize)| {
+        reads(user) || graph.node(user.0).is("Shape") || cast == Some(user.0)
+    };
+    let mut users = graph.users(input);
+    users.extend(graph.users(value).into_iter().filter(|user| !reads(user)));
+    match users.iter().find(|user| !is_allowed(user)) {
         Some((user, _)) => Err(format!("{} reads the past too", graph.node(*user).describe())),
-        None => Ok(()),
+        None => Ok(input),
     }
 }
 
-/// A graph output that nobody inside reads.
-fn check_present(graph: &Graph, value: ValueId) -> Result<(), String> {
+/// The graph output that a present is, or is cast to. Nobody inside reads it.
+fn check_present(graph: &Graph, value: ValueId) -> Result<ValueId, String> {
     let name = &graph.value(value).name;
-    if !graph.is_output(value) {
-        return Err(format!("the present \"{name}\" is no graph output"));
-    }
-    match graph.users(value).first() {
-        Some((user, _)) => Err(format!("{} reads the present", graph.node(*user).describe())),
-        None => Ok(()),
-    }
+    output_behind(graph, value).ok_or_else(|| {
+        let users = graph.users(value);
+        match users.first().filter(|_| graph.is_output(value) || users.len() > 1) {
+            Some((user, _)) => format!("{} reads the present", graph.node(*user).describe()),
+            None => format!("the present \"{name}\" is no graph output"),
+        }
+    })
 }
 
 fn find_mask(masks: &mut Masks, node: &Node) -> Result<Mask, String> {

@@ -127,8 +127,9 @@ pub(in crate::engine) fn prepare(runnable: &Runnable) -> Result<Action, OpError>
 
 /// Notes at every step the slots that no later step reads, those in `kept` excepted.
 fn free_after_last_use(steps: &mut [Step], kept: &HashSet<Slot>) {
-    let touched =
-        steps.iter().map(|step| step.inputs.iter().chain(&step.outputs).flatten().copied().collect());
+    let touched = steps
+        .iter()
+        .map(|step| step.inputs.iter().chain(&step.outputs).flatten().copied().collect());
     let frees = last_uses(touched, kept);
     for (step, frees) in steps.iter_mut().zip(frees) {
         step.frees = frees;

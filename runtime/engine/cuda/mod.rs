@@ -19,6 +19,8 @@ use std::sync::Arc;
 use planish_cpu::ThreadPool;
 use planish_cuda::{Element, Gpu, GpuError};
 use planish_ir::Model;
+use planish_passes::PassManager;
+use planish_passes::lower::fuse_for_gpu;
 
 use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
 use compile::Compiler;
@@ -64,7 +66,9 @@ impl Engine for CudaEngine {
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let compiler = Compiler::new(model, &self.pool, &self.gpu, self.element)?;
+        let mut fused = model.clone();
+        fuse_for_gpu(&mut fused, &mut PassManager::new())?;
+        let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
         let plan = Arc::new(compiler.compile(options)?);
         Ok(Box::new(CudaExecutable { plan, gpu: self.gpu.clone(), pool: self.pool.clone() }))
     }

@@ -2,8 +2,8 @@
 
 use planish_cuda::{CapturedGraph, MemoryPool};
 use planish_ir::{DataType, Tensor};
-use planish_kernels::cuda_kernel::Value;
 use planish_kernels::GpuTensor;
+use planish_kernels::cuda_kernel::Value;
 
 use super::plan::{Plan, Slot};
 use super::slots::Slots;

@@ -153,10 +153,7 @@ impl CudaSession {
         if let Work::Shape(range) = &step.work {
             let slot = step.inputs.first().copied().flatten().map(|read| read.slot());
             let shape = slot.and_then(|slot| self.slots.shape(slot));
-            return Ok(vec![Value::Host(shape_of(
-                &shape.ok_or(OpError::MissingInput(0))?,
-                range,
-            ))]);
+            return Ok(vec![Value::Host(shape_of(&shape.ok_or(OpError::MissingInput(0))?, range))]);
         }
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for read in &step.inputs {

@@ -15,8 +15,8 @@ use planish_runtime::engine::cpu::CpuEngine;
 
 use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
 use super::text::{Text, tokens};
-use crate::app::error::AppError;
 use crate::app::device::cpu_engine;
+use crate::app::error::AppError;
 
 /// The stability factor of AffineQuant's gradual mask with quantised activations, and without.
 const STABILITY: (f32, f32) = (0.1, 0.01);

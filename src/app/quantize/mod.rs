@@ -15,9 +15,9 @@ use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
 use planish_runtime::decoder::collect_stats;
 
+use super::device::cpu_engine;
 use super::error::{AppError, check_readable};
 use super::finite::check_weights;
-use super::device::cpu_engine;
 use super::model::read;
 use super::output_folder::OutputFolder;
 use emit::{copy_companions, emit};

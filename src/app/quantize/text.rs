@@ -8,8 +8,8 @@ use planish_runtime::evaluate::join_rows;
 use planish_runtime::text::{TextTokenizer, text_folder};
 
 use super::request::{CalibrationText, QuantizeRequest, Stage};
-use crate::app::error::AppError;
 use crate::app::device::cpu_engine;
+use crate::app::error::AppError;
 
 /// Reads the text file of a request as tokens, before any work is done.
 ///

@@ -19,8 +19,8 @@ use planish_runtime::decoder::Roles;
 use planish_runtime::engine::cpu::CpuEngine;
 use planish_runtime::evaluate::{BenchOptions, Speed, bench};
 
-use super::error::{AppError, check_readable};
 use super::device::{OpenOptions, cpu_engine};
+use super::error::{AppError, check_readable};
 use super::model::{open_model, read};
 use super::quantize::{Stage, read_text};
 use comparison::{Comparison, Pair};
