@@ -6,6 +6,7 @@ mod binary;
 mod cast;
 mod copy;
 mod gather;
+mod grads;
 mod norm;
 mod number;
 mod product;
@@ -30,6 +31,7 @@ pub use gather::{
     GatherSizes, Indices, Reduction, Tuples, gather, gather_elements, gather_nd, one_hot,
     scatter_elements, scatter_nd,
 };
+pub use grads::{NormGrad, Slope, activation_grad, swiglu_grad};
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
@@ -52,6 +54,7 @@ pub static SOURCES: &[&Source] = &[
     &copy::COPY,
     &gather::GATHER,
     &gather::SCATTER,
+    &grads::GRADS,
     &norm::NORM,
     &product::PRODUCT,
     &range::RANGE,

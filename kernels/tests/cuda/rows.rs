@@ -8,6 +8,11 @@ use crate::case::{Case, bools, case, floats, ints, list, narrow, node};
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
     "AddRMSNorm",
+    "GeluGrad",
+    "LayerNormalizationGrad",
+    "RMSNormalizationGrad",
+    "SwiGLUGrad",
+    "SwishGrad",
     "ArgMax",
     "ArgMin",
     "Attention",
@@ -77,6 +82,28 @@ fn normalised_parts_and_weights_may_have_more_axes() {
     over("LayerNormalization").agrees(&[x(), floats(2, &[4, 1]), floats(3, &[1])]);
     case("", "RMSNormalization", 23).agrees(&[x(), floats(2, &[3, 1, 8])]);
     node("LayerNormalization").agrees(&[x(), floats(2, &[4, 8]), floats(3, &[8])]);
+}
+
+#[test]
+fn gradients_of_norms_and_activations() {
+    for shape in ROWS {
+        let n = shape[shape.len() - 1];
+        let inputs = [floats(1, shape), floats(2, shape), floats(3, &[n])];
+        for outputs in [1, 2] {
+            case(DOMAIN, "RMSNormalizationGrad", 1).outputs(outputs).agrees(&inputs);
+        }
+        for outputs in [1, 3] {
+            case(DOMAIN, "LayerNormalizationGrad", 1).outputs(outputs).agrees(&inputs);
+        }
+        let inputs = [floats(1, shape), floats(2, shape), floats(3, shape)];
+        case(DOMAIN, "SwiGLUGrad", 1).outputs(2).agrees(&inputs);
+        for alpha in [1.0f32, 1.7] {
+            case(DOMAIN, "SwishGrad", 1).with("alpha", alpha).agrees(&inputs[..2]);
+        }
+        for form in ["none", "tanh"] {
+            case(DOMAIN, "GeluGrad", 1).with("approximate", form).agrees(&inputs[..2]);
+        }
+    }
 }
 
 #[test]
