@@ -5,6 +5,7 @@
 mod binary;
 mod cast;
 mod copy;
+mod fake_quantize;
 mod gather;
 mod grads;
 mod norm;
@@ -27,6 +28,7 @@ mod tests;
 pub use binary::{Binary, binary};
 pub use cast::cast;
 pub use copy::{PadMode, copy, pad, trilu};
+pub use fake_quantize::{FakeQuantize, FakeQuantizeGrad};
 pub use gather::{
     GatherSizes, Indices, Reduction, Tuples, gather, gather_elements, gather_nd, one_hot,
     scatter_elements, scatter_nd,
@@ -52,6 +54,7 @@ pub static SOURCES: &[&Source] = &[
     &binary::BINARY,
     &cast::CAST,
     &copy::COPY,
+    &fake_quantize::FAKE_QUANTIZE,
     &gather::GATHER,
     &gather::SCATTER,
     &grads::GRADS,
