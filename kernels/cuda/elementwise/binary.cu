@@ -49,7 +49,7 @@ struct Bits {
 };
 
 struct Gated {
-    static __device__ float of(float gate, float up) { return gate / (1.0f + expf(-gate)) * up; }
+    static __device__ float of(float gate, float up) { return gate * sigmoid(gate) * up; }
     static __device__ int64_t of(int64_t, int64_t) { return 0; }
 };
 

@@ -5,7 +5,9 @@
 mod binary;
 mod cast;
 mod copy;
+mod fake_quantize;
 mod gather;
+mod grads;
 mod norm;
 mod number;
 mod product;
@@ -26,10 +28,12 @@ mod tests;
 pub use binary::{Binary, binary};
 pub use cast::cast;
 pub use copy::{PadMode, copy, pad, trilu};
+pub use fake_quantize::{FakeQuantize, FakeQuantizeGrad};
 pub use gather::{
     GatherSizes, Indices, Reduction, Tuples, gather, gather_elements, gather_nd, one_hot,
     scatter_elements, scatter_nd,
 };
+pub use grads::{NormGrad, Slope, activation_grad, swiglu_grad};
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
@@ -50,8 +54,10 @@ pub static SOURCES: &[&Source] = &[
     &binary::BINARY,
     &cast::CAST,
     &copy::COPY,
+    &fake_quantize::FAKE_QUANTIZE,
     &gather::GATHER,
     &gather::SCATTER,
+    &grads::GRADS,
     &norm::NORM,
     &product::PRODUCT,
     &range::RANGE,

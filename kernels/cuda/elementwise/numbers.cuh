@@ -45,6 +45,10 @@ static __device__ int64_t index_at(const void *indices, uint32_t i, int is_wide,
     return index < 0 ? index + size : index;
 }
 
+/// 1 / (1 + e^-x), by the fast exponential and division: to a few units in the last place where the
+/// result is not tiny. 0 where e^-x overflows.
+static __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
 /// Every kernel here begins with this: the next one may be set up, and what the previous one wrote is there.
 static __device__ void begin() {
     let_next_kernel_start();

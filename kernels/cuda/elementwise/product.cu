@@ -26,7 +26,7 @@ static __device__ void write(const Product &p, A *y, uint32_t row, uint32_t colu
     y[(uint64_t)row * p.n + column] = Number<A>::write(sum);
 }
 
-/// One thread for each element: the reference of the one below, and for products with few rows.
+/// One thread for each element: the reference of those below.
 extern "C" __global__ void __launch_bounds__(256) product_plain(const Product p, const Walk<2> walk) {
     begin();
     uint32_t column = blockIdx.x * 32 + threadIdx.x % 32, row = blockIdx.y * 8 + threadIdx.x / 32;
@@ -39,6 +39,31 @@ extern "C" __global__ void __launch_bounds__(256) product_plain(const Product p,
             sum += Number<A>::read(p.a[at[0] + row * p.a_row + k * p.a_column]) *
                    Number<A>::read(p.b[at[1] + k * p.b_row + column * p.b_column]);
         write(p, p.y + (uint64_t)product * p.m * p.n, row, column, sum);
+    }
+}
+
+/// 32 neighbouring elements of a row a block, of 8 parts of k each: for few rows.
+extern "C" __global__ void __launch_bounds__(256) product_columns(const Product p, const Walk<2> walk) {
+    begin();
+    __shared__ Wide parts[8][32];
+    uint32_t lane = threadIdx.x % 32, part = threadIdx.x / 32;
+    uint32_t column = blockIdx.x * 32 + lane, row = blockIdx.y;
+    for (uint32_t product = blockIdx.z; product < p.products; product += gridDim.z) {
+        int64_t at[2];
+        locate(walk, product, at);
+        const A *a = p.a + at[0] + row * p.a_row, *b = p.b + at[1] + column * p.b_column;
+        Wide sum = 0;
+        if (column < p.n)
+#pragma unroll 8
+            for (uint32_t k = part; k < p.k; k += 8)
+                sum += Number<A>::read(a[k * p.a_column]) * Number<A>::read(b[k * p.b_row]);
+        parts[part][lane] = sum;
+        __syncthreads();
+        if (part == 0 && column < p.n) {
+            for (int i = 1; i < 8; i++) sum += parts[i][lane];
+            write(p, p.y + (uint64_t)product * p.m * p.n, row, column, sum);
+        }
+        __syncthreads();
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Product {
 pub enum ProductKernel {
     /// A thread for each element: the reference.
     Plain,
+    /// Parts of k for neighbouring elements of a row.
+    Columns,
     /// A warp for each element.
     Dots,
     /// Tiles in shared memory.
@@ -55,6 +57,7 @@ impl ProductKernel {
     fn shape(self) -> (&'static str, [usize; 2]) {
         match self {
             Self::Plain => ("product_plain", [8, 32]),
+            Self::Columns => ("product_columns", [1, 32]),
             Self::Dots => ("product_dots", [1, 8]),
             Self::Tiled => ("product_tiled", [64, 64]),
         }
@@ -70,7 +73,7 @@ impl Product {
         let is_flat = self.m <= 4;
         let kernel = match self.b.1 {
             [1, _] if is_flat => ProductKernel::Dots,
-            _ if is_flat => ProductKernel::Plain,
+            _ if is_flat => ProductKernel::Columns,
             _ => ProductKernel::Tiled,
         };
         self.run_as(gpu, number, kernel)

@@ -84,17 +84,20 @@ extern "C" __global__ void __launch_bounds__(256)
     if (result < n) reduce_to<32>(op, x, y, result, threadIdx.x % 32, count, kept, reduced);
 }
 
-/// 32 neighbouring results a block, of 8 parts each: where the innermost axis is kept.
-extern "C" __global__ void __launch_bounds__(256)
+/// Parts of a column that are reduced side by side.
+#define PARTS 32
+
+/// 32 neighbouring results a block, of PARTS parts each: where the innermost axis is kept.
+extern "C" __global__ void __launch_bounds__(32 * PARTS)
     reduce_columns(int op, const A *x, A *y, uint32_t n, uint32_t count, const Walk<1> kept, const Walk<1> reduced) {
     begin();
-    __shared__ Wide parts[8][33];
+    __shared__ Wide parts[PARTS][33];
     uint32_t result = blockIdx.x * 32 + threadIdx.x % 32, part = threadIdx.x / 32;
     Wide state = start(op, range().low, range().high);
     if (result < n) {
         int64_t base[1], at[1];
         locate(kept, result, base);
-        for (uint32_t i = part; i < count; i += 8) {
+        for (uint32_t i = part; i < count; i += PARTS) {
             locate(reduced, i, at);
             state = combined(op, state, prepared(op, Number<A>::read(x[base[0] + at[0]])));
         }
@@ -102,6 +105,6 @@ extern "C" __global__ void __launch_bounds__(256)
     parts[part][threadIdx.x % 32] = state;
     __syncthreads();
     if (part != 0 || result >= n) return;
-    for (int i = 1; i < 8; i++) state = combined(op, state, parts[i][threadIdx.x]);
+    for (int i = 1; i < PARTS; i++) state = combined(op, state, parts[i][threadIdx.x]);
     y[result] = Number<A>::write(finished(op, state, count));
 }

@@ -55,12 +55,12 @@ pub fn reduce(
     let args = Args::new().i32(op as i32).ptr(x).ptr(y).i32(count(n)?).i32(count(n_gone)?);
     let args = args.bytes(&kept.to_bytes()).bytes(&gone.to_bytes());
     let is_along_rows = gone.axes().first().is_none_or(|(_, [step])| *step == 1);
-    let (entry, blocks) = match n_gone {
+    let (entry, blocks, threads) = match n_gone {
         // Neighbouring results lie side by side: columns.
-        _ if !is_along_rows && n >= 32 => ("reduce_columns", n.div_ceil(32)),
-        0..=512 => ("reduce_warp", n.div_ceil(8)),
-        _ => ("reduce_block", n),
+        _ if !is_along_rows && n >= 32 => ("reduce_columns", n.div_ceil(32), 1024),
+        0..=512 => ("reduce_warp", n.div_ceil(8), 256),
+        _ => ("reduce_block", n, 256),
     };
     let f = typed(gpu, &REDUCE, entry, number)?;
-    launch_blocks(gpu, &f, blocks, 256, &args)
+    launch_blocks(gpu, &f, blocks, threads, &args)
 }

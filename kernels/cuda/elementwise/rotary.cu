@@ -1,5 +1,7 @@
 // Rotary position embedding (Su et al. 2021, eq. 34): ONNX's and com.microsoft's RotaryEmbedding.
-#include "numbers.cuh"
+#include "walk.cuh"
+
+#define V (16 / (int)sizeof(A))
 
 /// As `Rotary` in rotary.rs. x and y are laid out alike.
 struct Rotary {
@@ -54,4 +56,39 @@ extern "C" __global__ void rotate(const Rotary r, uint32_t n) {
     float x = to_f32(r.x[start + first]), y = to_f32(r.x[start + second]);
     r.y[start + first] = from_f32<A>(cosine * x - sine * y);
     r.y[start + second] = from_f32<A>(sine * x + cosine * y);
+}
+
+/// The same for stretches of 16 bytes of pairs that are halves: size and half are whole stretches, and
+/// everything is aligned to 16 bytes.
+extern "C" __global__ void rotate_vector(const Rotary r, uint32_t n) {
+    begin();
+    uint32_t i = thread_number();
+    if (i >= n) return;
+    uint32_t work = (r.size - r.half) / V;
+    uint32_t token = i / work, unit = (i - token * work) * V;
+    uint32_t head = token % r.heads;
+    uint32_t at = token / r.heads % r.seq, batch = token / r.heads / r.seq;
+    int64_t start = batch * r.batch_step + head * r.head_step + at * r.seq_step + unit;
+    if (unit >= r.half) {
+        store_pack<A, V>(r.y + start + r.half, load_pack<A, V>(r.x + start + r.half));
+        return;
+    }
+    int64_t row = cache_row(r, batch, at);
+    bool is_inside = row >= 0 && row < r.n_rows;
+    Pack<A, V> cosines = {}, sines = {};
+    if (is_inside) {
+        cosines = load_pack<A, V>(r.cosines + row * r.half + unit);
+        sines = load_pack<A, V>(r.sines + row * r.half + unit);
+    }
+    Pack<A, V> first = load_pack<A, V>(r.x + start), second = load_pack<A, V>(r.x + start + r.half);
+#pragma unroll
+    for (int k = 0; k < V; k++) {
+        float cosine = is_inside ? to_f32(cosines.values[k]) : __int_as_float(0x7fffffff);
+        float sine = to_f32(sines.values[k]);
+        float x = to_f32(first.values[k]), y = to_f32(second.values[k]);
+        first.values[k] = from_f32<A>(cosine * x - sine * y);
+        second.values[k] = from_f32<A>(sine * x + cosine * y);
+    }
+    store_pack<A, V>(r.y + start, first);
+    store_pack<A, V>(r.y + start + r.half, second);
 }

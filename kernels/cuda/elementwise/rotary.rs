@@ -88,7 +88,16 @@ impl Rotary {
         }
         let flags = [is_wide, is_first, self.is_interleaved];
         let fields = flags.into_iter().fold(fields, |fields, flag| fields.i32(i32::from(flag)));
-        let f = typed(gpu, &ROTARY, "rotate", number)?;
+        let per = 16 / number.bytes();
+        let is_aligned = [self.x, self.y, self.cosines, self.sines]
+            .iter()
+            .all(|pointer| pointer.0.is_multiple_of(16));
+        let in_stretches = is_aligned
+            && !self.is_interleaved
+            && heads.size.is_multiple_of(per)
+            && self.half.is_multiple_of(per);
+        let (entry, n) = if in_stretches { ("rotate_vector", n / per) } else { ("rotate", n) };
+        let f = typed(gpu, &ROTARY, entry, number)?;
         launch(gpu, &f, n, &Args::new().bytes(&fields.bytes()).i32(count(n)?))
     }
 }

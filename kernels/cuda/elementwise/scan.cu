@@ -46,17 +46,22 @@ static __device__ bool is_above(const Place &a, const Place &b, int largest, int
     return last ? a.place > b.place : a.place < b.place;
 }
 
-/// The uppermost element of a line that is below `limit` (if that is one).
-static __device__ Place uppermost(const A *x, uint64_t start, uint32_t size, uint32_t inner, int largest, int last,
-                                  const Place &limit) {
+static __device__ Place upper(const Place &best, int largest, int last) {
+    return over_lanes<LANES>(
+        best, [=](Place a, Place b) { return is_above(a, b, largest, last) ? a : b; });
+}
+
+/// The uppermost of the elements `first`, `first + stride`… of a line that is below `limit` (if that
+/// is one), of those that the block looks at.
+static __device__ Place uppermost(const A *x, uint64_t start, uint32_t first, uint32_t stride, uint32_t size,
+                                  uint32_t inner, int largest, int last, const Place &limit) {
     Place best = {0, -1};
-    for (uint32_t i = threadIdx.x; i < size; i += LANES) {
+    for (uint32_t i = first; i < size; i += stride) {
         Place own = {Number<A>::read(x[start + (uint64_t)i * inner]), (int)i};
         bool counts = limit.place < 0 || is_above(limit, own, largest, last);
         if (counts && is_above(own, best, largest, last)) best = own;
     }
-    return over_lanes<LANES>(
-        best, [=](Place a, Place b) { return is_above(a, b, largest, last) ? a : b; });
+    return upper(best, largest, last);
 }
 
 /// Where the largest (smallest) element of each line is: y [outer, inner] i64, a block for each.
@@ -65,8 +70,33 @@ extern "C" __global__ void __launch_bounds__(LANES)
     begin();
     uint32_t line = blockIdx.x;
     uint64_t start = (uint64_t)(line / inner) * size * inner + line % inner;
-    Place best = uppermost(x, start, size, inner, largest, last, Place{0, -1});
+    Place best = uppermost(x, start, threadIdx.x, LANES, size, inner, largest, last, Place{0, -1});
     if (threadIdx.x == 0) y[line] = best.place;
+}
+
+/// The same in two steps, for few long lines: first each block (x) of a line (y) finds its best, which
+/// comes into parts [lines, gridDim.x].
+extern "C" __global__ void __launch_bounds__(LANES)
+    arg_parts(const A *x, Place *parts, uint32_t size, uint32_t inner, int largest, int last) {
+    begin();
+    uint32_t line = blockIdx.y;
+    uint64_t start = (uint64_t)(line / inner) * size * inner + line % inner;
+    Place best = uppermost(x, start, blockIdx.x * LANES + threadIdx.x, gridDim.x * LANES, size, inner,
+                           largest, last, Place{0, -1});
+    if (threadIdx.x == 0) parts[line * gridDim.x + blockIdx.x] = best;
+}
+
+/// Then a block for each line finds the best of its parts.
+extern "C" __global__ void __launch_bounds__(LANES)
+    arg_last(const Place *parts, int64_t *y, uint32_t n_parts, int largest, int last) {
+    begin();
+    Place best = {0, -1};
+    for (uint32_t i = threadIdx.x; i < n_parts; i += LANES) {
+        Place own = parts[blockIdx.x * n_parts + i];
+        if (is_above(own, best, largest, last)) best = own;
+    }
+    best = upper(best, largest, last);
+    if (threadIdx.x == 0) y[blockIdx.x] = best.place;
 }
 
 /// The k largest (smallest) elements of each line in order, and where they are: [outer, k, inner].
@@ -79,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(LANES)
     uint64_t out = (uint64_t)(line / inner) * k * inner + line % inner;
     Place best = {0, -1};
     for (uint32_t round = 0; round < k; round++) {
-        best = uppermost(x, start, size, inner, largest, 0, best);
+        best = uppermost(x, start, threadIdx.x, LANES, size, inner, largest, 0, best);
         if (threadIdx.x != 0) continue;
         values[out + (uint64_t)round * inner] = Number<A>::write(best.value);
         places[out + (uint64_t)round * inner] = best.place;

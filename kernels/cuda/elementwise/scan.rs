@@ -1,10 +1,18 @@
 //! Running sums, and where the largest elements are.
 
 use super::number::{ALL, Number, count, launch_blocks, typed};
-use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Source};
+use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Launch, Source};
 
 pub(super) static SCAN: Source =
     Source { name: "scan.cu", text: include_str!("scan.cu"), archs: Archs::All, variants: ALL };
+
+/// From which size on a line is worth several blocks, and up to how many lines.
+const LONG: usize = 8192;
+const MANY: usize = 256;
+/// Elements of a line for one of several blocks.
+const PART: usize = 1024;
+/// Bytes of a place in scan.cu, at most.
+const PLACE: usize = 16;
 
 /// Running sums along the middle axis of `[outer, size, inner]`, each without its own element where
 /// `is_exclusive`, from the end where `is_reverse`.
@@ -52,10 +60,22 @@ pub fn arg(
     if outer * inner == 0 {
         return Ok(());
     }
-    let args = Args::new().ptr(x).ptr(y).i32(count(size)?).i32(count(inner)?);
-    let args = args.i32(i32::from(largest)).i32(i32::from(takes_last));
-    let f = typed(gpu, &SCAN, "arg", number)?;
-    launch_blocks(gpu, &f, outer * inner, 256, &args)
+    let lines = outer * inner;
+    let how = |args: Args| args.i32(i32::from(largest)).i32(i32::from(takes_last));
+    if size < LONG || lines >= MANY {
+        let args = Args::new().ptr(x).ptr(y).i32(count(size)?).i32(count(inner)?);
+        let f = typed(gpu, &SCAN, "arg", number)?;
+        return launch_blocks(gpu, &f, lines, 256, &how(args));
+    }
+    let n_parts = (size / PART).clamp(1, 256);
+    let parts = gpu.alloc(lines * n_parts * PLACE)?;
+    let args = Args::new().ptr(x).ptr(parts.ptr()).i32(count(size)?).i32(count(inner)?);
+    let grid = [n_parts as u32, lines as u32, 1];
+    let launch = Launch { grid, block: [256, 1, 1], shared: 0, overlap: true };
+    gpu.launch(&typed(gpu, &SCAN, "arg_parts", number)?, launch, &how(args))?;
+    let args = Args::new().ptr(parts.ptr()).ptr(y).i32(count(n_parts)?);
+    let f = typed(gpu, &SCAN, "arg_last", number)?;
+    launch_blocks(gpu, &f, lines, 256, &how(args))
 }
 
 /// Greedy sampling: where the largest of each of `rows` rows of `n` elements is, as i64 `[rows]`.

@@ -1,5 +1,10 @@
 // ONNX's Softmax and LogSoftmax over lines of n elements of A, `step` apart.
 #include "lanes.cuh"
+#include "walk.cuh"
+
+#define V (16 / (int)sizeof(A))
+/// Stretches of 16 bytes that a thread keeps in registers.
+#define HELD 4
 
 /// Line `line` of x and y [outer, n, step]; LANES threads for a line.
 template <int LANES>
@@ -19,6 +24,70 @@ static __device__ void softmax_line(const A *x, A *y, uint32_t line, uint32_t la
         float value = to_f32(x[at]) - largest;
         y[at] = from_f32<A>(is_log ? value - log_sum : expf(value) * inverse);
     }
+}
+
+/// A dense row for each THREADS threads, kept in registers: n a multiple of 16 bytes, at most HELD of
+/// them for each thread, x and y aligned to 16 bytes.
+template <int THREADS>
+static __device__ void softmax_row(const A *x, A *y, uint32_t lane, uint32_t n, int is_log) {
+    uint32_t packs = n / V;
+    float values[HELD][V];
+    float largest = -INFINITY_F, sum = 0.0f;
+#pragma unroll
+    for (int c = 0; c < HELD; c++) {
+        if (c * THREADS + lane >= packs) break;
+        Pack<A, V> pack = load_pack<A, V>(x + (c * THREADS + lane) * V);
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            values[c][k] = to_f32(pack.values[k]);
+            largest = Largest()(largest, values[c][k]);
+        }
+    }
+    largest = over_lanes<THREADS>(largest, Largest());
+#pragma unroll
+    for (int c = 0; c < HELD; c++) {
+        if (c * THREADS + lane >= packs) break;
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            values[c][k] -= largest;
+            float power = __expf(values[c][k]);
+            sum += power;
+            if (!is_log) values[c][k] = power;
+        }
+    }
+    sum = over_lanes<THREADS>(sum, Sum());
+    float inverse = 1.0f / sum, log_sum = logf(sum);
+#pragma unroll
+    for (int c = 0; c < HELD; c++) {
+        if (c * THREADS + lane >= packs) break;
+        Pack<A, V> pack;
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            pack.values[k] = from_f32<A>(is_log ? values[c][k] - log_sum : values[c][k] * inverse);
+        store_pack<A, V>(y + (c * THREADS + lane) * V, pack);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    softmax_row_warp(const A *x, A *y, uint32_t lines, uint32_t n, uint32_t step, int is_log) {
+    begin();
+    uint32_t line = blockIdx.x * 8 + threadIdx.x / 32;
+    uint64_t start = (uint64_t)line * n;
+    if (line < lines) softmax_row<32>(x + start, y + start, threadIdx.x % 32, n, is_log);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    softmax_row_block(const A *x, A *y, uint32_t lines, uint32_t n, uint32_t step, int is_log) {
+    begin();
+    uint64_t start = (uint64_t)blockIdx.x * n;
+    softmax_row<256>(x + start, y + start, threadIdx.x, n, is_log);
+}
+
+extern "C" __global__ void __launch_bounds__(1024)
+    softmax_row_wide(const A *x, A *y, uint32_t lines, uint32_t n, uint32_t step, int is_log) {
+    begin();
+    uint64_t start = (uint64_t)blockIdx.x * n;
+    softmax_row<1024>(x + start, y + start, threadIdx.x, n, is_log);
 }
 
 /// A block for each line.

@@ -29,6 +29,20 @@ pub fn softmax(
     }
     let args = Args::new().ptr(x).ptr(y).i32(count(lines)?).i32(count(n)?);
     let args = args.i32(count(step)?).i32(i32::from(is_log));
+    let per = 16 / number.bytes();
+    let is_aligned = [x, y].iter().all(|p| p.0.is_multiple_of(16)) && n.is_multiple_of(per);
+    let in_registers = match n / per {
+        _ if step != 1 || !is_aligned => None,
+        0..=32 => Some(("softmax_row_warp", 8, 256)),
+        33..=128 if lines >= 1024 => Some(("softmax_row_warp", 8, 256)),
+        0..=1024 => Some(("softmax_row_block", 1, 256)),
+        1025..=4096 => Some(("softmax_row_wide", 1, 1024)),
+        _ => None,
+    };
+    if let Some((entry, per_block, threads)) = in_registers {
+        let f = typed(gpu, &SOFTMAX, entry, number)?;
+        return launch_blocks(gpu, &f, lines.div_ceil(per_block), threads, &args);
+    }
     if step >= 32 {
         let f = typed(gpu, &SOFTMAX, "softmax_thread", number)?;
         return launch(gpu, &f, lines, &args);

@@ -153,6 +153,9 @@ fn compare_norms(gpu: &Gpu, rows: usize, n: usize, is_centered: bool) {
     }
 }
 
+const KERNELS: [ProductKernel; 4] =
+    [ProductKernel::Plain, ProductKernel::Columns, ProductKernel::Dots, ProductKernel::Tiled];
+
 #[test]
 fn kernels_of_products_agree() {
     let Some(gpu) = gpu() else { return };
@@ -164,7 +167,7 @@ fn kernels_of_products_agree() {
             .map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum::<f32>() * 0.5)
             .collect();
         for (b, steps) in [(&b_at, [n as i64, 1]), (&turned_at, [1, k as i64])] {
-            for kernel in [ProductKernel::Plain, ProductKernel::Dots, ProductKernel::Tiled] {
+            for kernel in KERNELS {
                 let y = poisoned(&gpu, m * n);
                 let batch = Walk::new(&[]).unwrap();
                 let (a, b) = ((a_at.ptr(), [k as i64, 1]), (b.ptr(), steps));
@@ -194,7 +197,17 @@ fn the_largest_of_a_long_row_is_found() {
 #[test]
 fn softmax_of_every_layout_sums_to_one() {
     let Some(gpu) = gpu() else { return };
-    for sizes in [[5, 7, 1], [3, 2000, 1], [2, 9, 40], [2, 600, 3]] {
+    for sizes in [
+        [5, 7, 1],
+        [3, 2000, 1],
+        [1030, 64, 1],
+        [1100, 256, 1],
+        [2, 9000, 1],
+        [3, 2001, 1],
+        [2, 30_000, 1],
+        [2, 9, 40],
+        [2, 600, 3],
+    ] {
         let [outer, n, step] = sizes;
         let data = random_f32(1, outer * n * step);
         let (x, y) = (gpu.upload(&data).unwrap(), poisoned(&gpu, data.len()));

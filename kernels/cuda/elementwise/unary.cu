@@ -9,8 +9,6 @@ enum { NEG, ABS, SIGN, RELU, NOT, BITWISE_NOT, SQRT, RECIPROCAL, EXP, LOG, ERF, 
        LEAKY_RELU, ELU, SOFTPLUS, ROUND, FLOOR, CEIL, COS, SIN, GELU, GELU_TANH, SWISH,
        IS_NAN, IS_INF };
 
-static __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
-
 /// x * Phi(x). By the complement, which keeps its digits where Phi is small.
 static __device__ float gelu(float x) { return 0.5f * x * erfcf(-0.70710678118654752f * x); }
 

@@ -17,6 +17,7 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod groups;
 #[cfg(test)]
 mod tests;
@@ -27,11 +28,13 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("FakeQuantizeColumns", infer, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
         .with_grad(grad)
         .with_function(function),
     OpDef::new("FakeQuantizeColumnsGrad", infer_grad, eval_grad)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu_grad)
+        .with_cuda(cuda::cuda)
         .with_function(function_grad),
 ];
 

@@ -24,6 +24,7 @@ use crate::op::required;
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -31,11 +32,13 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("FakeQuantizeHeads", infer, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
         .with_grad(grad)
         .with_function(function),
     OpDef::new("FakeQuantizeHeadsGrad", infer_grad, eval_grad)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu_grad)
+        .with_cuda(cuda::cuda)
         .with_function(function_grad),
 ];
 

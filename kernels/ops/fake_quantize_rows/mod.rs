@@ -18,6 +18,7 @@ use crate::op::required;
 use crate::{DOMAIN, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +26,13 @@ pub(super) static OPS: &[OpDef] = &[
     OpDef::new("FakeQuantizeRows", fake_quantize::infer, eval)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu)
+        .with_cuda(cuda::cuda)
         .with_grad(grad)
         .with_function(function),
     OpDef::new("FakeQuantizeRowsGrad", fake_quantize::infer_grad, eval_grad)
         .in_domain(DOMAIN)
         .with_cpu(cpu::cpu_grad)
+        .with_cuda(cuda::cuda)
         .with_function(function_grad),
 ];
 

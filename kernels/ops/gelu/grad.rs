@@ -13,7 +13,10 @@ use crate::ops::support::{Dense, facts, fast, rows};
 use crate::ops::swish::grad::emit as emit_swish;
 use crate::{CpuContext, DOMAIN, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
-pub(super) const OP: OpDef = OpDef::new("GeluGrad", infer, eval).in_domain(DOMAIN).with_cpu(cpu);
+pub(super) const OP: OpDef = OpDef::new("GeluGrad", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu)
+    .with_cuda(super::cuda::grad);
 
 /// The rule of `Gelu`.
 pub(super) fn gelu(

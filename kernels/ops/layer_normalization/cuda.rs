@@ -4,6 +4,7 @@ use planish_ir::Tensor;
 
 use super::EPSILON;
 use crate::ops::support::cuda::{Made, Outputs, kernel};
+use crate::ops::support::cuda_norm_grads;
 use crate::ops::support::cuda_norms::CudaNorm;
 use crate::{CudaContext, CudaInputs, CudaPrepare, OpNode};
 
@@ -22,4 +23,15 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
     let normalised = norm.run(context, inputs.device(0)?)?;
     let outputs = [Some(normalised.y), normalised.mean, normalised.inverse];
     Ok(outputs.into_iter().flatten().take(op.n_outputs()).collect())
+}
+
+pub(super) fn grad(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
+    kernel(
+        op,
+        |op, context, inputs| {
+            let epsilon = op.node.float("epsilon", EPSILON);
+            cuda_norm_grads::run(op, context, inputs, epsilon, true)
+        },
+        &[],
+    )
 }

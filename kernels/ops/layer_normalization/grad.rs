@@ -14,6 +14,7 @@ use crate::{CpuContext, DOMAIN, Fact, GradNode, GradScope, Kernel, OpDef, OpErro
 pub(super) const OP: OpDef = OpDef::new("LayerNormalizationGrad", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu)
+    .with_cuda(super::cuda::grad)
     .with_function(function);
 
 /// The rule of `LayerNormalization`, as long as nothing depends on its statistics.

@@ -4,6 +4,7 @@ use planish_ir::Tensor;
 
 use super::EPSILON;
 use crate::ops::support::cuda::{Made, Outputs, kernel};
+use crate::ops::support::cuda_norm_grads;
 use crate::ops::support::cuda_norms::CudaNorm;
 use crate::{CudaContext, CudaInputs, CudaPrepare, OpNode};
 
@@ -17,4 +18,15 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
     let norm = CudaNorm { wants_statistics: op.n_outputs() > 1, ..norm };
     let normalised = norm.run(context, inputs.device(0)?)?;
     Ok([Some(normalised.y), normalised.inverse].into_iter().flatten().collect())
+}
+
+pub(super) fn grad(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
+    kernel(
+        op,
+        |op, context, inputs| {
+            let epsilon = op.node.float("epsilon", EPSILON);
+            cuda_norm_grads::run(op, context, inputs, epsilon, false)
+        },
+        &[],
+    )
 }

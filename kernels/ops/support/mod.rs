@@ -5,6 +5,8 @@ pub(super) mod body;
 pub(super) mod codes;
 pub(super) mod cuda;
 pub(super) mod cuda_held;
+pub(super) mod cuda_fake_quantize;
+pub(super) mod cuda_norm_grads;
 pub(super) mod cuda_norms;
 pub(super) mod cuda_packed;
 pub(super) mod cuda_products;

@@ -12,8 +12,11 @@ use crate::ops::support::body::Body;
 use crate::ops::support::{Dense, facts, fast, rows};
 use crate::{CpuContext, DOMAIN, Fact, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
-pub(super) const OP: OpDef =
-    OpDef::new("SwiGLUGrad", infer, eval).in_domain(DOMAIN).with_cpu(cpu).with_function(function);
+pub(super) const OP: OpDef = OpDef::new("SwiGLUGrad", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu)
+    .with_cuda(super::cuda::grad)
+    .with_function(function);
 
 /// The rule of `SwiGLU`, for gate and up of one shape.
 pub(super) fn rule(

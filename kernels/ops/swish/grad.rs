@@ -9,8 +9,11 @@ use crate::ops::support::body::Body;
 use crate::ops::support::{fast, rows};
 use crate::{CpuContext, DOMAIN, GradNode, GradScope, Kernel, OpDef, OpError, OpNode};
 
-pub(super) const OP: OpDef =
-    OpDef::new("SwishGrad", infer, eval).in_domain(DOMAIN).with_cpu(cpu).with_function(function);
+pub(super) const OP: OpDef = OpDef::new("SwishGrad", infer, eval)
+    .in_domain(DOMAIN)
+    .with_cpu(cpu)
+    .with_cuda(crate::ops::gelu::cuda::grad)
+    .with_function(function);
 
 /// The rule of `Swish`.
 pub(super) fn rule(

@@ -72,9 +72,9 @@ impl Case {
         self
     }
 
-    /// With a larger error allowed with floats of 16 bits.
-    pub fn within(mut self, f16: f32) -> Self {
-        self.tolerances[1] = f16;
+    /// With another error allowed.
+    pub fn within(mut self, tolerance: f32) -> Self {
+        self.tolerances = [tolerance; 2];
         self
     }
 
@@ -96,6 +96,7 @@ impl Case {
             let actual = self.run(&gpu, op, element, &inputs);
             assert_eq!(actual.len(), expected.len(), "{}", self.node.op_type);
             for (i, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+                let expected = &rounded(expected, element);
                 let what = format!("{} output {i}, {}", self.node.op_type, element.name());
                 assert_close(&what, actual, expected, tolerance);
             }

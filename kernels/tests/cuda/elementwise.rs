@@ -252,12 +252,16 @@ fn casts_between_all_types() {
     let x = [-3.7f32, -1.0, -0.2, 0.0, 0.5, 1.0, 2.9, 100.0, 127.4];
     for from in [F32, I64, I32, I8, Bool] {
         let start = node_cast(Some(Tensor::from_vec(&[9], x.to_vec())), from);
-        for to in [F32, F16, I64, I32, I8, U8, Bool] {
+        for to in [F32, I64, I32, I8, U8, Bool] {
             let case = || node("Cast").with("to", i64::from(to.to_onnx()));
             case().agrees(&[start.clone()]);
             node("CastLike").agrees(&[start.clone(), node_cast(list(&[1]), to)]);
         }
-        node("Cast").with("to", i64::from(BF16.to_onnx())).within(1e-2).agrees(&[start.clone()]);
+        // All floats are kept in the engine's type.
+        for (to, tolerance) in [(F16, 1e-3), (BF16, 1e-2)] {
+            let case = node("Cast").with("to", i64::from(to.to_onnx())).within(tolerance);
+            case.agrees(&[start.clone()]);
+        }
     }
     let odd = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, 1e4];
     for to in [I64, I32, Bool] {

@@ -8,6 +8,17 @@ use crate::case::{Case, bools, case, floats, ints, list, narrow, node};
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
     "AddRMSNorm",
+    "FakeQuantizeColumns",
+    "FakeQuantizeColumnsGrad",
+    "FakeQuantizeHeads",
+    "FakeQuantizeHeadsGrad",
+    "FakeQuantizeRows",
+    "FakeQuantizeRowsGrad",
+    "GeluGrad",
+    "LayerNormalizationGrad",
+    "RMSNormalizationGrad",
+    "SwiGLUGrad",
+    "SwishGrad",
     "ArgMax",
     "ArgMin",
     "Attention",
@@ -77,6 +88,60 @@ fn normalised_parts_and_weights_may_have_more_axes() {
     over("LayerNormalization").agrees(&[x(), floats(2, &[4, 1]), floats(3, &[1])]);
     case("", "RMSNormalization", 23).agrees(&[x(), floats(2, &[3, 1, 8])]);
     node("LayerNormalization").agrees(&[x(), floats(2, &[4, 8]), floats(3, &[8])]);
+}
+
+#[test]
+fn gradients_of_norms_and_activations() {
+    for shape in ROWS {
+        let n = shape[shape.len() - 1];
+        let inputs = [floats(1, shape), floats(2, shape), floats(3, &[n])];
+        for outputs in [1, 2] {
+            case(DOMAIN, "RMSNormalizationGrad", 1).outputs(outputs).agrees(&inputs);
+        }
+        for outputs in [1, 3] {
+            case(DOMAIN, "LayerNormalizationGrad", 1).outputs(outputs).agrees(&inputs);
+        }
+        let inputs = [floats(1, shape), floats(2, shape), floats(3, shape)];
+        case(DOMAIN, "SwiGLUGrad", 1).outputs(2).agrees(&inputs);
+        for alpha in [1.0f32, 1.7] {
+            case(DOMAIN, "SwishGrad", 1).with("alpha", alpha).agrees(&inputs[..2]);
+        }
+        for form in ["none", "tanh"] {
+            case(DOMAIN, "GeluGrad", 1).with("approximate", form).agrees(&inputs[..2]);
+        }
+    }
+}
+
+/// Clips from 0.4 to 0.9, so that some codes are clipped.
+fn clips(seed: u64, shape: &[usize]) -> Option<Tensor> {
+    let unit = floats(seed, shape).unwrap().to_f32_vec().unwrap();
+    Some(Tensor::from_vec(shape, unit.iter().map(|x| 0.65 + 0.25 * x).collect()))
+}
+
+#[test]
+fn quantisers_for_learning_and_their_gradients() {
+    for bits in [2, 4, 8] {
+        for shape in ROWS {
+            let of = |op: &str| case(DOMAIN, op, 1).with("bits", bits);
+            let inputs = [floats(1, shape), clips(2, &[1]), clips(3, &[1])];
+            of("FakeQuantizeRows").agrees(&inputs);
+            let grad = [vec![floats(4, shape)], inputs.to_vec()].concat();
+            of("FakeQuantizeRowsGrad").outputs(3).agrees(&grad);
+            if shape[shape.len() - 1] % 4 == 0 {
+                let of = |op| of(op).with("head_size", shape[shape.len() - 1] as i64 / 4);
+                of("FakeQuantizeHeads").agrees(&inputs);
+                of("FakeQuantizeHeadsGrad").outputs(3).agrees(&grad);
+            }
+        }
+        for (k, n, block) in [(40, 33, 0), (96, 70, 32), (700, 5, 0)] {
+            let of = |op: &str| case(DOMAIN, op, 1).with("bits", bits).with("block_size", block);
+            let shape = if block == 0 { vec![n] } else { vec![k / block as usize, n] };
+            let inputs = [floats(1, &[k, n]), clips(2, &shape), clips(3, &shape)];
+            of("FakeQuantizeColumns").agrees(&inputs);
+            let grad = [vec![floats(4, &[k, n])], inputs.to_vec()].concat();
+            of("FakeQuantizeColumnsGrad").outputs(3).agrees(&grad);
+        }
+    }
 }
 
 #[test]
