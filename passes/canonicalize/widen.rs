@@ -157,7 +157,8 @@ impl Widening<'_> {
         node.outputs[at] = Some(wide);
         self.graph.add_node(node).expect("its outputs are free");
         let dtype = self.facts.get(output).dtype.unwrap_or(DataType::F16);
-        let cast = cast_to(wide, dtype).with_outputs(vec![Some(output)]);
+        let name = format!("{}/cast", self.graph.value(output).name);
+        let cast = cast_to(wide, dtype).with_name(name).with_outputs(vec![Some(output)]);
         self.n_rewrites += 1;
         (wide, self.graph.add_node(cast).expect("the output was just freed"))
     }

@@ -61,13 +61,13 @@ pub enum EmitError {
 /// If a node has no form in that version.
 pub fn lower_for_opset(model: &mut Model, opset: i64) -> Result<usize, EmitError> {
     opset::check_version(model, opset)?;
-    cast_weights(model).map_err(|error| EmitError::Infer(error.to_string()))?;
     let n_lowered = if opset < swish::SWISH_OPSET { swish::lower_swish(model) } else { 0 };
     opset::check_nodes(model, opset)?;
     add_functions(model, opset)?;
     model.set_opset("", opset);
     model.ir_version = model.ir_version.max(IR_VERSION);
     used::remove_unused_imports(model);
+    cast_weights(model).map_err(|error| EmitError::Infer(error.to_string()))?;
     types::declare_results(model)?;
     Ok(n_lowered)
 }

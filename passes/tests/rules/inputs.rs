@@ -54,6 +54,10 @@ fn input(graph: &Graph, id: ValueId, sizes: Sizes) -> Tensor {
     };
     match ty.dtype {
         Some(DataType::F32) => Tensor::from_vec(&shape, random(&value.name, n)),
+        Some(DataType::F16) => {
+            let values = random(&value.name, n).into_iter().map(half::f16::from_f32);
+            Tensor::from_vec(&shape, values.collect())
+        }
         Some(DataType::I64) => {
             Tensor::from_vec(&shape, (0..n).map(|i| integer(i) as i64).collect())
         }

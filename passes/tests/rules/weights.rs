@@ -18,7 +18,8 @@ pub fn random(seed: &str, n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// The text with numbers in the place of every `{random}` after `float[sizes] name =`.
+/// The text with numbers in the place of every `{random}` after `float[sizes] name =` (or
+/// `float16`).
 pub fn fill(text: &str) -> String {
     let mut filled = String::new();
     let mut rest = text;
@@ -33,8 +34,9 @@ pub fn fill(text: &str) -> String {
 
 /// `{0.5, …}` for the declaration at the end of `head`.
 fn data(head: &str) -> String {
-    let start = head.rfind("float[").expect("{random} is for float[…]");
-    let (sizes, name) = head[start + "float[".len()..].split_once(']').expect("a closed bracket");
+    let start = head.rfind("float").expect("{random} is for float[…] and float16[…]");
+    let (_, declared) = head[start..].split_once('[').expect("a bracket");
+    let (sizes, name) = declared.split_once(']').expect("a closed bracket");
     let n: usize = sizes.split(',').map(|size| size.trim().parse::<usize>().unwrap()).product();
     let name = name.trim_end_matches(['=', ' ']).trim();
     let numbers: Vec<String> = random(name, n).iter().map(|x| format!("{x:?}")).collect();
