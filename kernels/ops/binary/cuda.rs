@@ -7,11 +7,15 @@ use crate::cuda_kernel::upload;
 use crate::ops::support::cuda::{Made, Outputs, binary, cast, kernel};
 use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
 
-pub(super) fn cuda(op: &OpNode, prepare: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
+pub(super) fn cuda(
+    op: &OpNode,
+    prepare: &CudaPrepare<'_>,
+    constants: &[Option<Tensor>],
+) -> Made {
     if op.node.op_type != "Mean" {
         return kernel(op, run, &[]);
     }
-    let part = Tensor::scalar(1.0 / op.node.inputs.len().max(1) as f32);
+    let part = Tensor::scalar(1.0 / constants.len().max(1) as f32);
     Ok(Some(Box::new(Mean(upload(prepare.gpu, &part, prepare.element)?))))
 }
 
