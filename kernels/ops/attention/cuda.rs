@@ -38,36 +38,65 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
         Ok((present, layout))
     };
     let ((k, of_k), (v, of_v)) = (kv(1)?, kv(2)?);
-    let of_y = Heads { size: of_v.size, ..of_q };
-    let y = context.tensor(q.dtype(), shape(of_y))?;
-    let scores = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
-    let stage = (op.n_outputs() > 3).then(|| context.tensor(q.dtype(), scores.to_vec()));
-    let stage = stage.transpose()?;
-    let mask = inputs.optional(3).map(|given| mask(context, given, scores)).transpose()?;
-    let lengths = inputs.optional(6).map(|n| cast(context, n, DataType::I64)).transpose()?;
-    if lengths.as_ref().is_some_and(|lengths| lengths.n_elements() != of_q.batch) {
-        return Err(OpError::shape("nonpad_kv_seqlen must have one length a sequence"));
-    }
-    let window = |name| i32::try_from(op.node.int(name, -1)).unwrap_or(-1);
-    Scores {
-        q: (q.ptr(), of_q),
-        k: (k.ptr(), of_k),
-        v: (v.ptr(), of_v),
-        y: (y.ptr(), of_y),
-        stage: match &stage {
-            Some(stage) => Some((stage.ptr(), stage_number(op)?)),
-            None => None,
-        },
-        mask: mask.as_ref().map(|(_, mask)| *mask),
-        lengths: lengths.as_ref().map(GpuTensor::ptr),
+    let attended = Attended {
+        q: (q, of_q),
+        k: (&k, of_k),
+        v: (&v, of_v),
+        mask: inputs.optional(3),
+        lengths: inputs.optional(6),
         n_past: inputs.optional(4).map_or(0, |past| past.shape()[2]),
-        is_causal: op.node.int("is_causal", 0) != 0,
-        windows: [window("left_window_size"), window("right_window_size")],
-        scale: dense::scale(op, of_q.size),
-        softcap: op.node.float("softcap", 0.0),
-    }
-    .run(context.gpu, number(q.dtype())?)?;
+    };
+    let stage = if op.n_outputs() > 3 { Some(stage_number(op)?) } else { None };
+    let (y, stage) = attended.run(op, context, stage)?;
     Ok([Some(y), Some(k), Some(v), stage].into_iter().flatten().take(op.n_outputs()).collect())
+}
+
+/// What attention runs over, keys and values of the past included.
+pub(in crate::ops) struct Attended<'a> {
+    pub q: (&'a GpuTensor, Heads),
+    pub k: (&'a GpuTensor, Heads),
+    pub v: (&'a GpuTensor, Heads),
+    pub mask: Option<&'a GpuTensor>,
+    pub lengths: Option<&'a GpuTensor>,
+    pub n_past: usize,
+}
+
+impl Attended<'_> {
+    /// The result, and the scores at a stage if they are wanted.
+    pub fn run(
+        &self,
+        op: &OpNode,
+        context: &CudaContext,
+        stage: Option<i32>,
+    ) -> Result<(GpuTensor, Option<GpuTensor>), OpError> {
+        let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
+        let of_y = Heads { size: of_v.size, ..of_q };
+        let y = context.tensor(q.dtype(), shape(of_y))?;
+        let scores = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
+        let shown = stage.map(|_| context.tensor(q.dtype(), scores.to_vec())).transpose()?;
+        let mask = self.mask.map(|given| mask(context, given, scores)).transpose()?;
+        let lengths = self.lengths.map(|n| cast(context, n, DataType::I64)).transpose()?;
+        if lengths.as_ref().is_some_and(|lengths| lengths.n_elements() != of_q.batch) {
+            return Err(OpError::shape("nonpad_kv_seqlen must have one length a sequence"));
+        }
+        let window = |name| i32::try_from(op.node.int(name, -1)).unwrap_or(-1);
+        Scores {
+            q: (q.ptr(), of_q),
+            k: (k.ptr(), of_k),
+            v: (v.ptr(), of_v),
+            y: (y.ptr(), of_y),
+            stage: shown.as_ref().map(GpuTensor::ptr).zip(stage),
+            mask: mask.as_ref().map(|(_, mask)| *mask),
+            lengths: lengths.as_ref().map(GpuTensor::ptr),
+            n_past: self.n_past,
+            is_causal: op.node.int("is_causal", 0) != 0,
+            windows: [window("left_window_size"), window("right_window_size")],
+            scale: dense::scale(op, of_q.size),
+            softcap: op.node.float("softcap", 0.0),
+        }
+        .run(context.gpu, number(q.dtype())?)?;
+        Ok((y, shown))
+    }
 }
 
 fn shape(heads: Heads) -> Vec<usize> {
@@ -76,7 +105,7 @@ fn shape(heads: Heads) -> Vec<usize> {
 }
 
 /// Past and new rows of every head, `[b, heads, total, d]`.
-fn present(
+pub(in crate::ops) fn present(
     context: &CudaContext,
     x: &GpuTensor,
     new: Heads,
