@@ -358,8 +358,16 @@ fn attention_keeps_the_past_and_shows_its_scores() {
 fn attention_over_many_keys() {
     let inputs =
         [floats(1, &[1, 3, 300, 32]), floats(2, &[1, 1, 300, 32]), floats(3, &[1, 1, 300, 160])];
-    case("", "Attention", 24).with("is_causal", 1).agrees(&inputs);
-    case("", "Attention", 24).agrees(&inputs);
+    for case in [case("", "Attention", 24), case("", "Attention", 24).with("is_causal", 1)] {
+        case.agrees(&inputs);
+    }
+    // By products of whole matrices: enough queries, heads in both layouts.
+    let flat = [floats(1, &[2, 70, 64]), floats(2, &[2, 90, 32]), floats(3, &[2, 90, 48])];
+    for mode in 0..4 {
+        let case = attention(4, 2).with("is_causal", 1).with("softcap", 3.0f32).outputs(4);
+        let masked = [flat.to_vec(), vec![bools(4, &[2, 1, 70, 90])]].concat();
+        case.with("qk_matmul_output_mode", mode).agrees(&masked);
+    }
 }
 
 #[test]
@@ -389,6 +397,14 @@ fn gradients_of_attention() {
             cube(&inputs[3], kv_heads, 24),
         ];
         case().with("is_causal", 1).agrees(&cubes);
+        let long = |seed, heads: i64, d: i64| floats(seed, &[1, 80, (heads * d) as usize]);
+        let long = [
+            long(1, q_heads, 24),
+            long(2, q_heads, 16),
+            long(3, kv_heads, 16),
+            long(4, kv_heads, 24),
+        ];
+        case().with("is_causal", 1).with("softcap", 0.7f32).agrees(&long);
     }
 }
 
