@@ -54,11 +54,7 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
     let (m, n, k) = (size(gemm.n)?, size(gemm.rows)?, size(gemm.k)?);
-    let kind = match gemm.element {
-        Element::F32 => sys::cudaDataType::CUDA_R_32F,
-        Element::F16 => sys::cudaDataType::CUDA_R_16F,
-        Element::BF16 => sys::cudaDataType::CUDA_R_16BF,
-    };
+    let kind = kind(gemm.element);
     use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
     // Row-major products are column-major ones of the transposed matrices, in the other order.
     let (op, lead) = if gemm.trans_w { (CUBLAS_OP_T, k) } else { (CUBLAS_OP_N, m) };
@@ -91,6 +87,85 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
         )
     }
     .map_err(|error| GpuError::Driver { what: "multiply with cuBLAS", error: error.to_string() })
+}
+
+/// `out = alpha · a · b` for each of several matrices, all row-major; sums in f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Batched {
+    /// Products.
+    pub count: usize,
+    /// Rows of a, columns of a, columns of b.
+    pub sizes: [usize; 3],
+    /// Matrices `[m, k]`, or `[k, m]` where transposed; elements from one to the next, 0 for one of all.
+    pub a: (DevicePtr, bool, i64),
+    /// Matrices `[k, n]`, or `[n, k]` where transposed; elements from one to the next.
+    pub b: (DevicePtr, bool, i64),
+    /// `[count, m, n]`.
+    pub out: DevicePtr,
+    /// Factor on the products.
+    pub alpha: f32,
+    /// How a and b are stored.
+    pub element: Element,
+    /// How the products are stored: as a and b, or f32.
+    pub out_element: Element,
+}
+
+/// Runs several products on the device's stream.
+///
+/// # Errors
+/// If cuBLAS is not installed or refuses.
+pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
+    let Handle(handle, lock) = handle(gpu)?;
+    let size = |n: usize| {
+        i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
+    };
+    let [m, k, n] = batched.sizes;
+    let (m, k, n, count) = (size(m)?, size(k)?, size(n)?, size(batched.count)?);
+    use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+    let op = |transposed: bool| if transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
+    let pointer = |p: DevicePtr| p.0 as *mut c_void;
+    let ((a, a_turned, a_step), (b, b_turned, b_step)) = (batched.a, batched.b);
+    let beta = 0f32;
+    gpu.bind()?;
+    let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // As above, the factors are exchanged. SAFETY: callers keep to the sizes of their buffers.
+    unsafe {
+        result::gemm_strided_batched_ex(
+            *handle,
+            op(b_turned),
+            op(a_turned),
+            n,
+            m,
+            k,
+            (&raw const batched.alpha).cast(),
+            pointer(b),
+            kind(batched.element),
+            if b_turned { k } else { n },
+            b_step,
+            pointer(a),
+            kind(batched.element),
+            if a_turned { m } else { k },
+            a_step,
+            (&raw const beta).cast(),
+            pointer(batched.out),
+            kind(batched.out_element),
+            n,
+            i64::from(m) * i64::from(n),
+            count,
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    }
+    .map_err(|error| GpuError::Driver { what: "multiply with cuBLAS", error: error.to_string() })
+}
+
+/// The type that cuBLAS knows it by.
+fn kind(element: Element) -> sys::cudaDataType {
+    match element {
+        Element::F32 => sys::cudaDataType::CUDA_R_32F,
+        Element::F16 => sys::cudaDataType::CUDA_R_16F,
+        Element::BF16 => sys::cudaDataType::CUDA_R_16BF,
+    }
 }
 
 fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {

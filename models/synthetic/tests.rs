@@ -1,3 +1,5 @@
+//! Tests of generated models.
+
 use std::fs;
 
 use planish_ir::Attribute;

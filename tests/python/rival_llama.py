@@ -1,6 +1,6 @@
 """Speed of a Llama in fp16 in plain PyTorch: the rival of the CUDA engine.
 
-usage: rival_llama.py [--layers 32] [--context 2048] [--repeats 20] [--compile] [--only block,...]
+usage: rival_llama.py [--layers 32] [--context 2048] [--repeats 20] [--compile [MODE]] [--only block,...]
        rival_llama.py --check
 
 Prints medians as JSON: one block and the whole model over a prompt of `context` tokens (the
@@ -10,7 +10,7 @@ rotary tables, a static KV cache, scaled_dot_product_attention with grouped head
 that is fastest here, and every measured piece is one captured CUDA graph, so that launches from
 Python cost nothing. A decoding step attends over exactly `context` keys without any mask, which
 favours it: a server's static cache would need one. `--compile` measures the same once more with
-blocks through torch.compile.
+blocks through torch.compile (MODE `max-autotune-no-cudagraphs` searches for minutes).
 
 `--check` compares a decoding step with a longer prompt, in f32 on a small model on the CPU.
 """
@@ -216,7 +216,7 @@ def run(arguments):
         "eager": measure(model, clock, context, arguments.only, backends),
     }
     if arguments.compile:
-        model.block = torch.compile(block, dynamic=False, mode="max-autotune-no-cudagraphs")
+        model.block = torch.compile(block, dynamic=False, mode=arguments.compile)
         report["compiled"] = measure(model, clock, context, arguments.only, backends)
     report["peak_bytes"] = torch.cuda.max_memory_allocated()
     print(json.dumps(report, indent=1))
@@ -246,7 +246,7 @@ def main():
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", nargs="?", const="default", metavar="MODE")
     parser.add_argument("--only", type=lambda text: text.split(","), default=pieces,
                         help="some of " + ",".join(pieces))
     parser.add_argument("--check", action="store_true")

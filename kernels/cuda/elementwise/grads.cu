@@ -154,3 +154,22 @@ extern "C" __global__ void swiglu_grad_vector(const A *dy, const A *gate, const 
     uint32_t i = thread_number();
     if (i < n) swiglu_grad<V>(dy, gate, up, dgate, dup, i);
 }
+
+/// The gradient of softmax, a block for each row of n: dS = P (dP - sum(P dP)) slope scale, in place of
+/// dP. `capped` holds scores after the soft cap `cap`, whose slope is 1 - (capped / cap)^2; null for 1.
+extern "C" __global__ void __launch_bounds__(LANES)
+    softmax_grad(const A *p, A *dp, const A *capped, uint32_t n, float scale, float cap) {
+    begin();
+    uint64_t start = (uint64_t)blockIdx.x * n;
+    float mean = 0.0f;
+    for (uint32_t i = threadIdx.x; i < n; i += LANES) mean += to_f32(p[start + i]) * to_f32(dp[start + i]);
+    mean = over_lanes<LANES>(mean, Sum());
+    for (uint32_t i = threadIdx.x; i < n; i += LANES) {
+        float value = to_f32(p[start + i]) * (to_f32(dp[start + i]) - mean) * scale;
+        if (capped) {
+            float ratio = to_f32(capped[start + i]) / cap;
+            value *= 1.0f - ratio * ratio;
+        }
+        dp[start + i] = from_f32<A>(value);
+    }
+}

@@ -124,3 +124,27 @@ fn elementwise(
     let args = pointers.iter().fold(args, |args, pointer| args.ptr(*pointer)).i32(count(n)?);
     launch(gpu, &typed(gpu, &GRADS, entry, number)?, n, &args)
 }
+
+/// The gradient of softmax over rows of `n` elements: with probabilities p it turns dp, their
+/// gradients, into those of the scores before they were scaled and, where `capped` (scores after it,
+/// and the cap) is given, capped.
+///
+/// # Errors
+/// If there are too many rows.
+pub fn softmax_grad(
+    gpu: &Gpu,
+    number: Number,
+    (p, dp): (DevicePtr, DevicePtr),
+    capped: Option<(DevicePtr, f32)>,
+    scale: f32,
+    (rows, n): (usize, usize),
+) -> Result<(), GpuError> {
+    float_only("the gradient of softmax", number)?;
+    if rows * n == 0 {
+        return Ok(());
+    }
+    let cap = capped.map_or(1.0, |(_, cap)| cap);
+    let args = Args::new().ptr(p).ptr(dp).optional(capped.map(|(at, _)| at)).i32(count(n)?);
+    let f = typed(gpu, &GRADS, "softmax_grad", number)?;
+    launch_blocks(gpu, &f, rows, 256, &args.f32(scale).f32(cap))
+}

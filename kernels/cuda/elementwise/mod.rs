@@ -8,6 +8,7 @@ mod copy;
 mod fake_quantize;
 mod gather;
 mod grads;
+mod inverse;
 mod norm;
 mod number;
 mod product;
@@ -33,7 +34,8 @@ pub use gather::{
     GatherSizes, Indices, Reduction, Tuples, gather, gather_elements, gather_nd, one_hot,
     scatter_elements, scatter_nd,
 };
-pub use grads::{NormGrad, Slope, activation_grad, swiglu_grad};
+pub use grads::{NormGrad, Slope, activation_grad, softmax_grad, swiglu_grad};
+pub use inverse::inverse;
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
@@ -58,6 +60,7 @@ pub static SOURCES: &[&Source] = &[
     &gather::GATHER,
     &gather::SCATTER,
     &grads::GRADS,
+    &inverse::INVERSE,
     &norm::NORM,
     &product::PRODUCT,
     &range::RANGE,

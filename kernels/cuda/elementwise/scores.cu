@@ -116,3 +116,39 @@ extern "C" __global__ void __launch_bounds__(LANES) attend(const Scores s) {
         stage[j] = from_f32<A>(inverse == 0.0f ? 0.0f : expf(own - largest) * inverse);
     }
 }
+
+/// Products q k (scaled, f32, [b, q_heads, queries, keys]) to weights of A of the same shape: soft
+/// cap, mask, softmax; a block for each query, as above. What is at `stage` is written as well, for stages
+/// below 3. Rows of hidden keys give zeros.
+extern "C" __global__ void __launch_bounds__(256) weigh(const Scores s, const float *products, A *weights) {
+    begin();
+    uint32_t i = blockIdx.x, h = blockIdx.y, b = blockIdx.z;
+    uint64_t start = (((uint64_t)b * s.q_heads + h) * s.queries + i) * s.keys;
+    float largest = -INFINITY_F, total = 0.0f;
+    for (uint32_t j = threadIdx.x; j < s.keys; j += 256) {
+        float product = products[start + j];
+        float capped = s.softcap > 0.0f ? s.softcap * tanhf(product / s.softcap) : product;
+        float biased = capped + bias(s, b, h, i, j);
+        largest = fmaxf(largest, biased);
+        if (s.stage && s.stage_number < 3)
+            s.stage[start + j] = from_f32<A>(s.stage_number == 0   ? product
+                                             : s.stage_number == 1 ? capped
+                                                                   : biased);
+    }
+    largest = over_lanes<256>(largest, Largest());
+    if (largest == -INFINITY_F) {
+        for (uint32_t j = threadIdx.x; j < s.keys; j += 256) weights[start + j] = from_f32<A>(0.0f);
+        return;
+    }
+    for (uint32_t j = threadIdx.x; j < s.keys; j += 256) {
+        float product = products[start + j];
+        float capped = s.softcap > 0.0f ? s.softcap * tanhf(product / s.softcap) : product;
+        total += expf(capped + bias(s, b, h, i, j) - largest);
+    }
+    float inverse = 1.0f / over_lanes<256>(total, Sum());
+    for (uint32_t j = threadIdx.x; j < s.keys; j += 256) {
+        float product = products[start + j];
+        float capped = s.softcap > 0.0f ? s.softcap * tanhf(product / s.softcap) : product;
+        weights[start + j] = from_f32<A>(expf(capped + bias(s, b, h, i, j) - largest) * inverse);
+    }
+}

@@ -110,10 +110,35 @@ impl Scores {
         let f = typed(gpu, &SCORES, "attend", number)?;
         let blocks = [count(q.rows)? as u32, grid(q.heads)?, grid(q.batch)?];
         let launch = Launch { grid: blocks, block: [128, 1, 1], shared: 0, overlap: true };
-        gpu.launch(&f, launch.with_shared(4 * q.size), &Args::new().bytes(&self.to_bytes()?))
+        gpu.launch(&f, launch.with_shared(4 * q.size), &Args::new().bytes(&self.structure()?))
     }
 
-    fn to_bytes(&self) -> Result<Vec<u8>, GpuError> {
+    /// Turns products of queries and keys, scaled and in f32, into weights of type `number`, both
+    /// `[batch, heads, queries, keys]`. Only heads, masks, cap and stage count; q, k, v and y are not
+    /// read.
+    ///
+    /// # Errors
+    /// As [`Scores::run`].
+    pub fn weigh(
+        &self,
+        gpu: &Gpu,
+        number: Number,
+        products: DevicePtr,
+        weights: DevicePtr,
+    ) -> Result<(), GpuError> {
+        float_only("attention", number)?;
+        let (q, k) = (self.q.1, self.k.1);
+        if q.batch * q.heads * q.rows * k.rows == 0 {
+            return Ok(());
+        }
+        let f = typed(gpu, &SCORES, "weigh", number)?;
+        let blocks = [count(q.rows)? as u32, grid(q.heads)?, grid(q.batch)?];
+        let launch = Launch { grid: blocks, block: [256, 1, 1], shared: 0, overlap: true };
+        let args = Args::new().bytes(&self.structure()?).ptr(products).ptr(weights);
+        gpu.launch(&f, launch, &args)
+    }
+
+    fn structure(&self) -> Result<Vec<u8>, GpuError> {
         let (q, k, v) = (self.q.1, self.k.1, self.v.1);
         let pointers = [Some(self.q.0), Some(self.k.0), Some(self.v.0), Some(self.y.0)];
         let others = [self.stage.map(|(at, _)| at), self.mask.map(|mask| mask.at), self.lengths];

@@ -35,8 +35,8 @@ pub fn softmax(
         _ if step != 1 || !is_aligned => None,
         0..=32 => Some(("softmax_row_warp", 8, 256)),
         33..=128 if lines >= 1024 => Some(("softmax_row_warp", 8, 256)),
-        0..=1024 => Some(("softmax_row_block", 1, 256)),
-        1025..=4096 => Some(("softmax_row_wide", 1, 1024)),
+        _ if n / per <= 1024 => Some(("softmax_row_block", 1, 256)),
+        _ if n / per <= 4096 => Some(("softmax_row_wide", 1, 1024)),
         _ => None,
     };
     if let Some((entry, per_block, threads)) = in_registers {

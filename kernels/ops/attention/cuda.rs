@@ -5,8 +5,17 @@ use planish_ir::{DataType, Tensor};
 
 use super::mask::Place;
 use super::{dense, stage_number};
+use crate::ops::matmul::Plan;
 use crate::ops::support::cuda::{Made, Outputs, cast, kernel, number, put, steps};
+use crate::ops::support::cuda_products::{CudaFactor, by_cublas, multiply};
 use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode};
+
+/// From how many queries on products of whole matrices pay.
+const WORTH_PRODUCTS: usize = 64;
+/// How many scores are held at once.
+const MOST_SCORES: usize = 1 << 28;
+/// The last stage of the scores.
+const SOFTMAX: i32 = 3;
 
 pub(super) fn cuda(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
     stage_number(op)?;
@@ -38,36 +47,116 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
         Ok((present, layout))
     };
     let ((k, of_k), (v, of_v)) = (kv(1)?, kv(2)?);
-    let of_y = Heads { size: of_v.size, ..of_q };
-    let y = context.tensor(q.dtype(), shape(of_y))?;
-    let scores = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
-    let stage = (op.n_outputs() > 3).then(|| context.tensor(q.dtype(), scores.to_vec()));
-    let stage = stage.transpose()?;
-    let mask = inputs.optional(3).map(|given| mask(context, given, scores)).transpose()?;
-    let lengths = inputs.optional(6).map(|n| cast(context, n, DataType::I64)).transpose()?;
-    if lengths.as_ref().is_some_and(|lengths| lengths.n_elements() != of_q.batch) {
-        return Err(OpError::shape("nonpad_kv_seqlen must have one length a sequence"));
-    }
-    let window = |name| i32::try_from(op.node.int(name, -1)).unwrap_or(-1);
-    Scores {
-        q: (q.ptr(), of_q),
-        k: (k.ptr(), of_k),
-        v: (v.ptr(), of_v),
-        y: (y.ptr(), of_y),
-        stage: match &stage {
-            Some(stage) => Some((stage.ptr(), stage_number(op)?)),
-            None => None,
-        },
-        mask: mask.as_ref().map(|(_, mask)| *mask),
-        lengths: lengths.as_ref().map(GpuTensor::ptr),
+    let attended = Attended {
+        q: (q, of_q),
+        k: (&k, of_k),
+        v: (&v, of_v),
+        mask: inputs.optional(3),
+        lengths: inputs.optional(6),
         n_past: inputs.optional(4).map_or(0, |past| past.shape()[2]),
-        is_causal: op.node.int("is_causal", 0) != 0,
-        windows: [window("left_window_size"), window("right_window_size")],
-        scale: dense::scale(op, of_q.size),
-        softcap: op.node.float("softcap", 0.0),
-    }
-    .run(context.gpu, number(q.dtype())?)?;
+    };
+    let stage = if op.n_outputs() > 3 { Some(stage_number(op)?) } else { None };
+    let (y, stage) = attended.run(op, context, stage)?;
     Ok([Some(y), Some(k), Some(v), stage].into_iter().flatten().take(op.n_outputs()).collect())
+}
+
+/// What attention runs over, keys and values of the past included.
+pub(in crate::ops) struct Attended<'a> {
+    pub q: (&'a GpuTensor, Heads),
+    pub k: (&'a GpuTensor, Heads),
+    pub v: (&'a GpuTensor, Heads),
+    pub mask: Option<&'a GpuTensor>,
+    pub lengths: Option<&'a GpuTensor>,
+    pub n_past: usize,
+}
+
+impl Attended<'_> {
+    /// The result, and the scores at a stage if they are wanted.
+    pub fn run(
+        &self,
+        op: &OpNode,
+        context: &CudaContext,
+        stage: Option<i32>,
+    ) -> Result<(GpuTensor, Option<GpuTensor>), OpError> {
+        let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
+        let of_y = Heads { size: of_v.size, ..of_q };
+        let y = context.tensor(q.dtype(), shape(of_y))?;
+        let shape = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
+        let shown = stage.map(|_| context.tensor(q.dtype(), shape.to_vec())).transpose()?;
+        let mask = self.mask.map(|given| mask(context, given, shape)).transpose()?;
+        let lengths = self.lengths.map(|n| cast(context, n, DataType::I64)).transpose()?;
+        if lengths.as_ref().is_some_and(|lengths| lengths.n_elements() != of_q.batch) {
+            return Err(OpError::shape("nonpad_kv_seqlen must have one length a sequence"));
+        }
+        let window = |name| i32::try_from(op.node.int(name, -1)).unwrap_or(-1);
+        let scores = Scores {
+            q: (q.ptr(), of_q),
+            k: (k.ptr(), of_k),
+            v: (v.ptr(), of_v),
+            y: (y.ptr(), of_y),
+            stage: shown.as_ref().map(GpuTensor::ptr).zip(stage),
+            mask: mask.as_ref().map(|(_, mask)| *mask),
+            lengths: lengths.as_ref().map(GpuTensor::ptr),
+            n_past: self.n_past,
+            is_causal: op.node.int("is_causal", 0) != 0,
+            windows: [window("left_window_size"), window("right_window_size")],
+            scale: dense::scale(op, of_q.size),
+            softcap: op.node.float("softcap", 0.0),
+        };
+        if !self.by_products(context, &scores, shown.as_ref(), &y)? {
+            scores.run(context.gpu, number(q.dtype())?)?;
+        }
+        Ok((y, shown))
+    }
+
+    /// Attends by products of whole matrices, where these are large and there is memory for all
+    /// scores. The query heads that share a key head count as rows of one matrix.
+    fn by_products(
+        &self,
+        context: &CudaContext,
+        scores: &Scores,
+        shown: Option<&GpuTensor>,
+        y: &GpuTensor,
+    ) -> Result<bool, OpError> {
+        let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
+        let fits = of_k.heads > 0
+            && of_q.heads.is_multiple_of(of_k.heads)
+            && (of_q.batch, of_q.size) == (of_k.batch, of_k.size)
+            && (of_k.batch, of_k.heads, of_k.rows) == (of_v.batch, of_v.heads, of_v.rows);
+        let n = of_q.batch * of_q.heads * of_q.rows * of_k.rows;
+        if !fits || of_q.rows < WORTH_PRODUCTS || n > MOST_SCORES {
+            return Ok(false);
+        }
+        let (batch, keys) = (of_q.batch * of_k.heads, of_k.rows);
+        let shared = of_q.heads / of_k.heads * of_q.rows;
+        let rows = |x: &GpuTensor, layout: Heads, rows: usize| {
+            present(context, x, layout, None)?.reshaped(vec![batch, rows, layout.size])
+        };
+        let (q_rows, k_rows) = (rows(q, of_q, shared)?, rows(k, of_k, keys)?);
+        let products = context.tensor(DataType::F32, vec![batch, shared, keys])?;
+        let plan = Plan::new(&[batch, shared, of_q.size], &[batch, of_q.size, keys])?;
+        let (left, right) = (plain(&q_rows), CudaFactor { transposed: true, ..plain(&k_rows) });
+        if !by_cublas(context, &plan, scores.scale, (left, right), &products)? {
+            return Ok(false);
+        }
+        let weights = match (shown, scores.stage) {
+            (Some(shown), Some((_, SOFTMAX))) => shown.reshaped(vec![batch, shared, keys])?,
+            _ => context.tensor(q.dtype(), vec![batch, shared, keys])?,
+        };
+        scores.weigh(context.gpu, number(q.dtype())?, products.ptr(), weights.ptr())?;
+        let v_rows = rows(v, of_v, keys)?;
+        let plan = Plan::new(&[batch, shared, keys], &[batch, keys, of_v.size])?;
+        let mixed = multiply(context, &plan, 1.0, plain(&weights), plain(&v_rows), None)?;
+        let of_y = Heads { size: of_v.size, ..of_q };
+        let mixed = mixed.reshaped(vec![of_y.batch, of_y.heads, of_y.rows, of_y.size])?;
+        let [of_batch, of_head, of_row] = of_y.steps();
+        put(context, &mixed, y, 0, &[of_batch, of_head, of_row, 1])?;
+        Ok(true)
+    }
+}
+
+fn plain(tensor: &GpuTensor) -> CudaFactor<'_> {
+    CudaFactor { tensor, transposed: false }
 }
 
 fn shape(heads: Heads) -> Vec<usize> {
@@ -76,7 +165,7 @@ fn shape(heads: Heads) -> Vec<usize> {
 }
 
 /// Past and new rows of every head, `[b, heads, total, d]`.
-fn present(
+pub(in crate::ops) fn present(
     context: &CudaContext,
     x: &GpuTensor,
     new: Heads,

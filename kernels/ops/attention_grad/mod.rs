@@ -14,6 +14,7 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 mod function;
 mod plain;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 pub(super) static OPS: &[OpDef] = &[OpDef::new("AttentionGrad", infer, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
     .with_function(function::function)];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {

@@ -9,7 +9,8 @@ use crate::ops::support::quant::Quantiser;
 use crate::{CudaContext, CudaInputs, CudaPrepare, OpError, OpNode};
 
 pub(super) fn cuda(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
-    (Quantiser::read(op)?, block_size(op)?);
+    Quantiser::read(op)?;
+    block_size(op)?;
     kernel(op, run, &[])
 }
 

@@ -9,7 +9,8 @@ use crate::ops::support::quant::Quantiser;
 use crate::{CudaContext, CudaInputs, CudaPrepare, OpNode};
 
 pub(super) fn cuda(op: &OpNode, _: &CudaPrepare<'_>, _: &[Option<Tensor>]) -> Made {
-    (Quantiser::read(op)?, head_size(op)?);
+    Quantiser::read(op)?;
+    head_size(op)?;
     kernel(op, run, &[])
 }
 

@@ -10,11 +10,12 @@ use crate::op::required;
 use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
 pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Inverse", infer, eval).in_domain(MICROSOFT).with_cpu(cpu::cpu).with_grad(grad)];
+    &[OpDef::new("Inverse", infer, eval).in_domain(MICROSOFT).with_cpu(cpu::cpu).with_cuda(cuda::cuda).with_grad(grad)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = facts::required(inputs, 0)?;

@@ -1,6 +1,6 @@
 //! Matrix products on the device: cuBLAS where it takes them and is installed, else our own kernel.
 
-use planish_cuda::cublas::{self, Gemm};
+use planish_cuda::cublas::{self, Batched, Gemm};
 use planish_cuda::elementwise::{Binary, Product, Walk};
 use planish_cuda::{Element, GpuError};
 use planish_ir::DataType;
@@ -41,7 +41,7 @@ pub(in crate::ops) fn multiply(
         return Err(OpError::unsupported(format!("the factors are of types {a} and {b}")));
     }
     let y = context.tensor(a.tensor.dtype(), plan.shape.clone())?;
-    if alpha == 1.0 && by_cublas(context, plan, a, b, &y)? {
+    if by_cublas(context, plan, alpha, (a, b), &y)? {
         return match bias {
             Some(bias) => binary(context, Binary::Add, &y, bias),
             None => Ok(y),
@@ -70,39 +70,60 @@ fn batch(plan: &Plan) -> Result<Walk<2>, GpuError> {
     Walk::new(&axes.collect::<Vec<_>>())
 }
 
-/// Multiplies by cuBLAS if it is one product of floats, large enough, and cuBLAS is there.
-fn by_cublas(
+/// Multiplies by cuBLAS if the factors are floats that lie as it takes them, the product is large
+/// enough, and cuBLAS is there. Products may be f32 where the factors are not.
+pub(in crate::ops) fn by_cublas(
     context: &CudaContext,
     plan: &Plan,
-    a: CudaFactor,
-    b: CudaFactor,
+    alpha: f32,
+    (a, b): (CudaFactor, CudaFactor),
     y: &GpuTensor,
 ) -> Result<bool, OpError> {
-    let element = match y.dtype() {
-        DataType::F32 => Element::F32,
-        DataType::F16 => Element::F16,
-        DataType::BF16 => Element::BF16,
-        _ => return Ok(false),
+    let (Some(element), Some(out_element)) = (element(a.tensor), element(y)) else {
+        return Ok(false);
     };
-    let rows = plan.m * plan.n_products();
-    let is_worth_it = rows * plan.k * plan.n >= WORTH_CUBLAS && plan.has_one_right();
-    if !is_worth_it || a.transposed {
+    let work = plan.n_products() * plan.m * plan.k * plan.n;
+    if work < WORTH_CUBLAS || plan.k == 0 {
         return Ok(false);
     }
-    let gemm = Gemm {
-        rows,
-        k: plan.k,
-        n: plan.n,
-        x: a.tensor.ptr(),
-        w: b.tensor.ptr(),
-        trans_w: b.transposed,
-        out: y.ptr(),
-        element,
-        accumulate: false,
+    let is_one = plan.has_one_right() && !a.transposed;
+    let multiplied = if is_one && alpha == 1.0 && element == out_element {
+        let rows = plan.m * plan.n_products();
+        let (x, w, out) = (a.tensor.ptr(), b.tensor.ptr(), y.ptr());
+        let (k, n, trans_w) = (plan.k, plan.n, b.transposed);
+        let gemm = Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false };
+        cublas::gemm(context.gpu, gemm)
+    } else {
+        let walk = batch(plan)?;
+        let (count, [a_step, b_step]) = match walk.axes() {
+            [] => (1, [0; 2]),
+            [axis] => *axis,
+            _ => return Ok(false),
+        };
+        let batched = Batched {
+            count,
+            sizes: [plan.m, plan.k, plan.n],
+            a: (a.tensor.ptr(), a.transposed, a_step),
+            b: (b.tensor.ptr(), b.transposed, b_step),
+            out: y.ptr(),
+            alpha,
+            element,
+            out_element,
+        };
+        cublas::gemm_batched(context.gpu, &batched)
     };
-    match cublas::gemm(context.gpu, gemm) {
+    match multiplied {
         Ok(()) => Ok(true),
         Err(GpuError::NoLibrary { .. }) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn element(x: &GpuTensor) -> Option<Element> {
+    match x.dtype() {
+        DataType::F32 => Some(Element::F32),
+        DataType::F16 => Some(Element::F16),
+        DataType::BF16 => Some(Element::BF16),
+        _ => None,
     }
 }

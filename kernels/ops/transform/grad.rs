@@ -14,11 +14,13 @@ use crate::{DOMAIN, Fact, GradNode, GradScope, OpDef, OpError, OpNode};
 pub(super) const BOTH: OpDef = OpDef::new("TransformGrad", infer_both, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu)
+    .with_cuda(super::cuda_grad::cuda)
     .with_function(both);
 
 pub(super) const LEFT: OpDef = OpDef::new("TransformLeftGrad", infer_left, eval)
     .in_domain(DOMAIN)
     .with_cpu(cpu)
+    .with_cuda(super::cuda_grad::cuda)
     .with_function(left);
 
 /// The rule of both transforms. Where no factor is learned, the gradient of X is the transform by

@@ -10,6 +10,7 @@ use crate::op::{optional, required};
 use crate::{DOMAIN, Fact, OpDef, OpError, OpNode};
 
 mod cpu;
+mod cuda_grad;
 mod grad;
 mod grad_cpu;
 #[cfg(test)]

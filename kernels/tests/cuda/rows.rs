@@ -8,6 +8,10 @@ use crate::case::{Case, bools, case, floats, ints, list, narrow, node};
 /// What is tested here.
 pub const OPERATORS: &[&str] = &[
     "AddRMSNorm",
+    "AttentionGrad",
+    "Inverse",
+    "TransformGrad",
+    "TransformLeftGrad",
     "FakeQuantizeColumns",
     "FakeQuantizeColumnsGrad",
     "FakeQuantizeHeads",
@@ -354,6 +358,79 @@ fn attention_keeps_the_past_and_shows_its_scores() {
 fn attention_over_many_keys() {
     let inputs =
         [floats(1, &[1, 3, 300, 32]), floats(2, &[1, 1, 300, 32]), floats(3, &[1, 1, 300, 160])];
-    case("", "Attention", 24).with("is_causal", 1).agrees(&inputs);
-    case("", "Attention", 24).agrees(&inputs);
+    for case in [case("", "Attention", 24), case("", "Attention", 24).with("is_causal", 1)] {
+        case.agrees(&inputs);
+    }
+    // By products of whole matrices: enough queries, heads in both layouts.
+    let flat = [floats(1, &[2, 70, 64]), floats(2, &[2, 90, 32]), floats(3, &[2, 90, 48])];
+    for mode in 0..4 {
+        let case = attention(4, 2).with("is_causal", 1).with("softcap", 3.0f32).outputs(4);
+        let masked = [flat.to_vec(), vec![bools(4, &[2, 1, 70, 90])]].concat();
+        case.with("qk_matmul_output_mode", mode).agrees(&masked);
+    }
+}
+
+#[test]
+fn gradients_of_attention() {
+    for (q_heads, kv_heads) in [(4, 2), (3, 3)] {
+        let of = |heads: i64, d: i64| [2, 5, (heads * d) as usize];
+        let (q, k) = (floats(1, &of(q_heads, 16)), floats(2, &of(kv_heads, 16)));
+        let (v, dy) = (floats(3, &of(kv_heads, 24)), floats(4, &of(q_heads, 24)));
+        let inputs = [dy, q, k, v];
+        let case = || {
+            let case = case(DOMAIN, "AttentionGrad", 1).outputs(3);
+            case.with("q_num_heads", q_heads).with("kv_num_heads", kv_heads)
+        };
+        case().agrees(&inputs);
+        case().with("is_causal", 1).with("softcap", 0.7f32).agrees(&inputs);
+        case().with("is_causal", 1).with("left_window_size", 2).agrees(&inputs);
+        let masked = [inputs.to_vec(), vec![floats(5, &[2, 1, 5, 5])]].concat();
+        case().with("scale", 0.4f32).agrees(&masked);
+        let cube = |x: &Option<Tensor>, heads: i64, d: i64| {
+            let x = x.as_ref().unwrap();
+            Some(x.reshaped(vec![2, heads as usize, 5, d as usize]).unwrap())
+        };
+        let cubes = [
+            cube(&inputs[0], q_heads, 24),
+            cube(&inputs[1], q_heads, 16),
+            cube(&inputs[2], kv_heads, 16),
+            cube(&inputs[3], kv_heads, 24),
+        ];
+        case().with("is_causal", 1).agrees(&cubes);
+        let long = |seed, heads: i64, d: i64| floats(seed, &[1, 80, (heads * d) as usize]);
+        let long = [
+            long(1, q_heads, 24),
+            long(2, q_heads, 16),
+            long(3, kv_heads, 16),
+            long(4, kv_heads, 24),
+        ];
+        case().with("is_causal", 1).with("softcap", 0.7f32).agrees(&long);
+    }
+}
+
+#[test]
+fn gradients_of_transforms() {
+    for (rows, n1, n2) in [(7, 4, 6), (40, 32, 64), (3, 9, 1)] {
+        let n = n1 * n2;
+        let (dy, x) = (floats(1, &[1, rows, n]), floats(2, &[1, rows, n]));
+        let (p1, p2) = (floats(3, &[n1, n1]), floats(4, &[n2, n2]));
+        let left = [dy, x, p1];
+        for outputs in [1, 2] {
+            case(DOMAIN, "TransformLeftGrad", 1).outputs(outputs).agrees(&left);
+        }
+        let both = [left.to_vec(), vec![p2]].concat();
+        case(DOMAIN, "TransformGrad", 1).outputs(3).agrees(&both);
+    }
+}
+
+#[test]
+fn matrices_are_inverted() {
+    for shape in [vec![1, 1], vec![3, 5, 5], vec![64, 64], vec![200, 200]] {
+        let n = shape[shape.len() - 1];
+        let x = floats(1, &shape).unwrap();
+        // A diagonal that keeps rounding errors small, its rows exchanged so that pivots move.
+        let at = |i: usize| if i / n % n == (n - 1 - i % n) { 0.5 * n as f32 } else { 0.0 };
+        let values = x.to_f32_vec().unwrap().iter().enumerate().map(|(i, x)| x + at(i)).collect();
+        case(MICROSOFT, "Inverse", 1).agrees(&[Some(Tensor::from_vec(&shape, values))]);
+    }
 }
