@@ -1,7 +1,8 @@
 //! One device.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 
 use cudarc::driver::{result, sys};
 
@@ -56,6 +57,9 @@ pub struct Gpu {
     properties: Properties,
     modules: Mutex<HashMap<String, Arc<Module>>>,
     pool: Mutex<MemoryPool>,
+    /// The thread that has the device to itself, and how many times over.
+    owner: Mutex<Option<(ThreadId, usize)>>,
+    released: Condvar,
     pub(crate) cublas: OnceLock<Result<cublas::Handle, String>>,
 }
 
@@ -120,6 +124,8 @@ impl Gpu {
             properties,
             modules: Mutex::default(),
             pool: Mutex::new(MemoryPool::new()),
+            owner: Mutex::default(),
+            released: Condvar::new(),
             cublas: OnceLock::new(),
         }))
     }
@@ -139,8 +145,28 @@ impl Gpu {
         self.stream
     }
 
-    /// Makes the context current on this thread.
+    /// Calls `work` while all other threads wait with whatever they start on the device: what is
+    /// recorded, and where memory comes from, concerns the whole stream.
+    pub fn exclusively<R>(&self, work: impl FnOnce() -> R) -> R {
+        let me = std::thread::current().id();
+        let mut owner = self.wait_for_others();
+        *owner = Some((me, owner.map_or(1, |(_, depth)| depth + 1)));
+        drop(owner);
+        let _release = Release(self);
+        work()
+    }
+
+    /// Waits until no other thread has the device to itself.
+    fn wait_for_others(&self) -> MutexGuard<'_, Option<(ThreadId, usize)>> {
+        let me = std::thread::current().id();
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_foreign = |owner: &mut Option<(ThreadId, usize)>| owner.is_some_and(|o| o.0 != me);
+        self.released.wait_while(owner, is_foreign).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the context current on this thread, once no other has the device to itself.
     pub(crate) fn bind(&self) -> Result<(), GpuError> {
+        drop(self.wait_for_others());
         // SAFETY: the context lives as long as self.
         unsafe { result::ctx::set_current(self.context) }.doing("use the device")
     }
@@ -195,12 +221,25 @@ impl Gpu {
 
     /// Where [`Gpu::alloc`] takes memory from.
     pub fn pool(&self) -> MemoryPool {
+        drop(self.wait_for_others());
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes memory from another pool from now on; returns the one before.
     pub fn set_pool(&self, pool: MemoryPool) -> MemoryPool {
         std::mem::replace(&mut *self.pool.lock().unwrap_or_else(PoisonError::into_inner), pool)
+    }
+}
+
+/// Gives the device back to other threads, also when the work panics.
+struct Release<'a>(&'a Gpu);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        let mut owner = self.0.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = owner.filter(|(_, depth)| *depth > 1);
+        *owner = left.map(|(thread, depth)| (thread, depth - 1));
+        self.0.released.notify_all();
     }
 }
 

@@ -24,6 +24,13 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<CapturedGraph, E> {
+        self.exclusively(|| self.record(work))
+    }
+
+    fn record<E: From<GpuError>>(
+        &self,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<CapturedGraph, E> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream lives as long as self.

@@ -80,6 +80,32 @@ fn a_kernel_runs_alone_and_in_a_graph() {
 }
 
 #[test]
+fn what_other_threads_start_is_not_recorded() {
+    let Some(gpu) = gpu() else { return };
+    let scale = gpu.function(&SCALE, "scale", &[Element::F32.define()]).unwrap();
+    let x = gpu.upload(&[1f32; 4]).unwrap();
+    let double = || {
+        let args = Args::new().ptr(x.ptr()).ptr(x.ptr()).f32(2.0).i32(4);
+        gpu.launch(&scale, Launch::linear(1, 32), &args)
+    };
+    let started = std::sync::Barrier::new(2);
+    let mut graph = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            started.wait();
+            double().unwrap();
+        });
+        gpu.capture(|| {
+            started.wait();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            double()
+        })
+        .unwrap()
+    });
+    gpu.replay(&mut graph).unwrap();
+    assert_eq!(gpu.download::<f32>(x.ptr(), 4).unwrap(), [4.0; 4]);
+}
+
+#[test]
 fn memory_beyond_the_device_is_an_error_with_both_numbers() {
     let Some(gpu) = gpu() else { return };
     let error = gpu.alloc_exact(1 << 45).unwrap_err();

@@ -212,11 +212,13 @@ impl CudaSession {
 
     fn record(&mut self, key: Key) -> Result<(), EngineError> {
         self.recording = None;
-        let plan = self.plan.clone();
-        let pool = MemoryPool::new();
-        let before = self.gpu.set_pool(pool.clone());
-        let recorded = self.record_in(&plan, key, pool);
-        self.gpu.set_pool(before);
+        let (plan, gpu, pool) = (self.plan.clone(), self.gpu.clone(), MemoryPool::new());
+        let recorded = gpu.exclusively(|| {
+            let before = gpu.set_pool(pool.clone());
+            let recorded = self.record_in(&plan, key, pool);
+            gpu.set_pool(before);
+            recorded
+        });
         self.recording = Some(recorded?);
         Ok(())
     }
