@@ -4,7 +4,8 @@
 //! - `few.cu`: up to 8 columns of activations against packed weights; a block has 16 outputs.
 //! - `many.cu`: up to 64 columns; K is shared by the blocks of a cluster.
 //! - `many_hopper.cu`: the same for codes, by `wgmma`.
-//! - `dense.cu`, `dense_transposed.cu`: up to 8 rows against dense weights.
+//! - `dense_tensor.cu`, `dense_transposed.cu`, `dense.cu`: up to 8 rows against dense weights, of 16
+//!   bits in either order, and all others.
 //!
 //! Sums of integer products are exact; sums of floats are in one order, so results don't change
 //! from run to run.

@@ -136,10 +136,29 @@ pub(super) static DENSE: Source = Source {
     ],
 };
 
-/// Dense 16-bit weights, outputs by inputs.
+/// Dense 16-bit weights, inputs by outputs, on tensor cores.
+pub(super) static DENSE_TENSOR: Source = Source {
+    name: "gemv/dense_tensor.cu",
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("dense_tensor.cuh"),
+        include_str!("dense_tensor.cu")
+    ),
+    archs: Archs::All,
+    variants: &[
+        &[("T", "half_t"), ("IS_HALF", "1"), ("WARPS", "16"), ("UNROLL", "2"), ("TILES", "1")],
+        &[("T", "bf16_t"), ("IS_HALF", "0"), ("WARPS", "16"), ("UNROLL", "2"), ("TILES", "2")],
+    ],
+};
+
+/// Dense 16-bit weights, outputs by inputs, on tensor cores.
 pub(super) static DENSE_TRANSPOSED: Source = Source {
     name: "gemv/dense_transposed.cu",
-    text: concat!(include_str!("stream.cuh"), include_str!("dense_transposed.cu")),
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("dense_tensor.cuh"),
+        include_str!("dense_transposed.cu")
+    ),
     archs: Archs::All,
     variants: &[
         &[("T", "half_t"), ("IS_HALF", "1"), ("WARPS", "8"), ("UNROLL", "2"), ("CHUNK", "4096")],
@@ -156,4 +175,5 @@ pub(super) static READ: Source = Source {
 };
 
 /// Kernels of this area.
-pub static SOURCES: &[&Source] = &[&FEW, &MANY, &MANY_HOPPER, &DENSE, &DENSE_TRANSPOSED, &READ];
+pub static SOURCES: &[&Source] =
+    &[&FEW, &MANY, &MANY_HOPPER, &DENSE, &DENSE_TENSOR, &DENSE_TRANSPOSED, &READ];
