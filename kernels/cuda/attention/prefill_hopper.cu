@@ -4,10 +4,12 @@
 //
 // A tile of work is 128 positions of one query head; a block takes several, one after another: the
 // longest first, and in every second round in the opposite order, so that all blocks have about as
-// much to do. Grid (blocks). While a tile ends, the copies for the next are under way. One warpgroup copies tiles of 128 keys and of 128
-// values, two stages of each; two warpgroups compute, 64 rows each. While the tensor cores add the
-// values of one tile, the scores of the next become weights; and the two take turns, so that one
-// multiplies while the other computes exponentials. Tiles are walked from the diagonal down.
+// much to do. Grid (blocks). While a tile ends, the copies for the next are under way.
+//
+// One warpgroup copies tiles of 128 keys and of 128 values, two stages of each; two warpgroups
+// compute, 64 rows each. While the tensor cores add the values of one tile, the scores of the next
+// become weights; and the two take turns, so that one multiplies while the other computes
+// exponentials. Keys are walked from the diagonal down.
 //
 // Tiles are swizzled as wgmma wants it, columns in blocks of 64. Copies are made by threads and not
 // by the copy engine: they put zeros where there are no more tokens, and need no description made by

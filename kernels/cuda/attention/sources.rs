@@ -43,7 +43,8 @@ pub(super) static PREPARE: Source = source!(
 );
 
 /// Few new positions.
-pub(super) static DECODE: Source = source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh");
+pub(super) static DECODE: Source =
+    source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh", "decode_group.cuh");
 
 /// How many blocks are a cluster.
 pub(super) const CLUSTER: (&str, &str) = ("CLUSTER", "8");
@@ -56,7 +57,8 @@ pub(super) static DECODE_IN_CLUSTERS: Source = source!(
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER],
         &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), CLUSTER],
     ],
-    "mma.cuh"
+    "mma.cuh",
+    "decode_group.cuh"
 );
 
 /// Many new positions.
