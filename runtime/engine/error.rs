@@ -60,9 +60,6 @@ pub enum EngineError {
     /// A wanted output that nothing wrote.
     #[error("the output \"{0}\" was not computed")]
     NoOutput(String),
-    /// A pass that prepares the graph for an engine failed.
-    #[error(transparent)]
-    Pass(#[from] planish_passes::pass::PassError),
     /// A graph that can't be ordered.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -14,6 +14,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use planish_cpu::ThreadPool;
@@ -66,11 +67,23 @@ impl Engine for CudaEngine {
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let mut fused = model.clone();
-        fuse_for_gpu(&mut fused, &mut PassManager::new())?;
+        let fused = fused(model);
         let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
         let plan = Arc::new(compiler.compile(options)?);
         Ok(Box::new(CudaExecutable { plan, gpu: self.gpu.clone(), pool: self.pool.clone() }))
+    }
+}
+
+/// The graph with neighbours fused; as it is where its declared types contradict each other, which
+/// the engine overlooks and passes do not.
+fn fused(model: &Model) -> Cow<'_, Model> {
+    let mut fused = model.clone();
+    match fuse_for_gpu(&mut fused, &mut PassManager::new()) {
+        Ok(()) => Cow::Owned(fused),
+        Err(error) => {
+            tracing::debug!("nothing is fused for the GPU: {error}");
+            Cow::Borrowed(model)
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
-use planish_ir::{Graph, Node, ValueId};
+use planish_ir::{DataType, Graph, Node, Tensor, ValueId};
 use planish_kernels::infer::Facts;
 
 use crate::engine::front::Runnable;
 
-/// A constant from this size on is read where the device's memory is, a table of embeddings for
-/// instance; what is computed from smaller ones and positions costs nothing on the host.
+/// A constant from this size on is read where the device's memory is; what is computed from smaller
+/// ones and positions costs nothing on the host.
 const LARGE: usize = 8 << 20;
 
 /// Where a node runs.
@@ -58,7 +58,7 @@ impl Places {
         let is_large = runnable.constants.iter().flatten().any(|t| t.bytes().len() >= LARGE);
         if is_shape(node) && reads(&self.on_device) {
             Place::Sizes
-        } else if reads(&self.on_device) || is_large {
+        } else if reads(&self.on_device) || is_large || looks_up(runnable) {
             Place::Device
         } else if reads(&self.from_sizes) {
             Place::Sizes
@@ -71,6 +71,17 @@ impl Places {
     pub fn is_early(&self, value: ValueId) -> bool {
         !self.on_device.contains(&value) && !self.from_sizes.contains(&value)
     }
+}
+
+/// Whether rows of a table are looked up: what begins with embeddings belongs to the device, while
+/// angles that are computed from positions keep all their digits on the host.
+fn looks_up(runnable: &Runnable) -> bool {
+    let table = runnable.constants.first().and_then(Option::as_ref);
+    let is_table = |t: &Tensor| {
+        let is_index = matches!(t.dtype(), DataType::I64 | DataType::I32 | DataType::Bool);
+        t.shape().len() > 1 && !is_index
+    };
+    runnable.node.op_type.starts_with("Gather") && table.is_some_and(is_table)
 }
 
 /// `Shape`, which never reads its input.
