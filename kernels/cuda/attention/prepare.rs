@@ -119,6 +119,9 @@ impl KvCache {
                 rotation.dim, shape.head_dim
             )));
         }
+        if !(rotation.cos.0 | rotation.sin.0).is_multiple_of(16) {
+            return Err(GpuError::unsupported("angles must start at a multiple of 16 bytes"));
+        }
         if ![Element::F32, shape.element].contains(&rotation.element) {
             return Err(GpuError::unsupported("angles must be f32 or of the engine's type"));
         }
