@@ -138,10 +138,16 @@ pub enum OpError {
     },
     /// The device failed.
     #[error(transparent)]
-    Gpu(#[from] planish_cuda::GpuError),
+    Gpu(Box<planish_cuda::GpuError>),
     /// A tensor that can't be read as needed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+}
+
+impl From<planish_cuda::GpuError> for OpError {
+    fn from(error: planish_cuda::GpuError) -> Self {
+        Self::Gpu(Box::new(error))
+    }
 }
 
 impl OpError {

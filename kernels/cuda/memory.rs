@@ -150,7 +150,7 @@ impl Gpu {
             allocate()
         });
         match pointer {
-            Ok(pointer) => Ok(Allocation { pointer: DevicePtr(pointer as u64), size }),
+            Ok(pointer) => Ok(Allocation { pointer: DevicePtr(pointer), size }),
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 let free = self.memory().map_or(0, |(free, _)| free);
                 Err(GpuError::Memory { needed: size, free })

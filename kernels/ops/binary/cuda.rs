@@ -7,11 +7,7 @@ use crate::cuda_kernel::upload;
 use crate::ops::support::cuda::{Made, Outputs, binary, cast, kernel};
 use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
 
-pub(super) fn cuda(
-    op: &OpNode,
-    prepare: &CudaPrepare<'_>,
-    constants: &[Option<Tensor>],
-) -> Made {
+pub(super) fn cuda(op: &OpNode, prepare: &CudaPrepare<'_>, constants: &[Option<Tensor>]) -> Made {
     if op.node.op_type != "Mean" {
         return kernel(op, run, &[]);
     }

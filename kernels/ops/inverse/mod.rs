@@ -14,8 +14,11 @@ mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] =
-    &[OpDef::new("Inverse", infer, eval).in_domain(MICROSOFT).with_cpu(cpu::cpu).with_cuda(cuda::cuda).with_grad(grad)];
+pub(super) static OPS: &[OpDef] = &[OpDef::new("Inverse", infer, eval)
+    .in_domain(MICROSOFT)
+    .with_cpu(cpu::cpu)
+    .with_cuda(cuda::cuda)
+    .with_grad(grad)];
 
 fn infer(_: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let x = facts::required(inputs, 0)?;
