@@ -174,7 +174,7 @@ fn functions_of_one_operand() {
     ];
     for x in &signed {
         for op in plain {
-            node(op).agrees(&[x.clone()]);
+            node(op).agrees(std::slice::from_ref(x));
         }
         let positive = x.as_ref().unwrap();
         let values = positive.to_f32_vec().unwrap().iter().map(|x| x.abs() + 0.1).collect();
@@ -254,13 +254,13 @@ fn casts_between_all_types() {
         let start = node_cast(Some(Tensor::from_vec(&[9], x.to_vec())), from);
         for to in [F32, I64, I32, I8, U8, Bool] {
             let case = || node("Cast").with("to", i64::from(to.to_onnx()));
-            case().agrees(&[start.clone()]);
+            case().agrees(std::slice::from_ref(&start));
             node("CastLike").agrees(&[start.clone(), node_cast(list(&[1]), to)]);
         }
         // All floats are kept in the engine's type.
         for (to, tolerance) in [(F16, 1e-3), (BF16, 1e-2)] {
             let case = node("Cast").with("to", i64::from(to.to_onnx())).within(tolerance);
-            case.agrees(&[start.clone()]);
+            case.agrees(std::slice::from_ref(&start));
         }
     }
     let odd = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, 1e4];
