@@ -123,7 +123,7 @@ pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -
     }
 }
 
-/// Bytes after a column in shared memory: as in `multiply.cuh`.
+/// Bytes after a column in shared memory: as in `operands.cuh`.
 fn padding(product: &Packed<'_>) -> usize {
     16 * product.column_bytes()
 }
