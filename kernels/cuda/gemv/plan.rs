@@ -123,7 +123,7 @@ pub(super) fn plan(properties: &Properties, product: &Packed<'_>, rows: usize) -
     }
 }
 
-/// Bytes after a column in shared memory: as in `multiply.cuh`.
+/// Bytes after a column in shared memory: as in `operands.cuh`.
 fn padding(product: &Packed<'_>) -> usize {
     16 * product.column_bytes()
 }
@@ -160,9 +160,12 @@ fn unroll(share: usize) -> usize {
     (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
 }
 
+/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products.
+const USE_WGMMA: bool = true;
+
 /// The constants of `many_hopper.cu`, if it takes the product.
 fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
-    if !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
+    if !USE_WGMMA || !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
         return None;
     }
     let columns = columns.next_power_of_two().max(16);

@@ -64,7 +64,13 @@ macro_rules! dense {
 /// Up to 8 columns against packed weights.
 pub(super) static FEW: Source = Source {
     name: "gemv/few.cu",
-    text: concat!(include_str!("stream.cuh"), include_str!("multiply.cuh"), include_str!("few.cu")),
+    text: concat!(
+        include_str!("stream.cuh"),
+        include_str!("operands.cuh"),
+        include_str!("columns.cuh"),
+        include_str!("sums.cuh"),
+        include_str!("few.cu")
+    ),
     archs: Archs::All,
     variants: &[
         few!["half_t", "0", "4", "0"],
@@ -86,7 +92,9 @@ pub(super) static MANY: Source = Source {
     name: "gemv/many.cu",
     text: concat!(
         include_str!("stream.cuh"),
-        include_str!("multiply.cuh"),
+        include_str!("operands.cuh"),
+        include_str!("columns.cuh"),
+        include_str!("sums.cuh"),
         include_str!("cluster.cuh"),
         include_str!("many.cu")
     ),
@@ -107,7 +115,9 @@ pub(super) static MANY_HOPPER: Source = Source {
     name: "gemv/many_hopper.cu",
     text: concat!(
         include_str!("stream.cuh"),
-        include_str!("multiply.cuh"),
+        include_str!("operands.cuh"),
+        include_str!("columns.cuh"),
+        include_str!("sums.cuh"),
         include_str!("cluster.cuh"),
         include_str!("wgmma.cuh"),
         include_str!("many_hopper.cu")
