@@ -101,15 +101,15 @@ impl Recipe {
                 windows: 192,
                 length: 512,
                 batch: 4,
-                steps: 100,
+                steps: 75,
                 rates: BLOCK_RATES,
                 input: BlockInput::FullPrecision,
             },
-            end_to_end: EndToEndRecipe { batch: 4, steps: 24, rates: LAST_RATES },
+            end_to_end: EndToEndRecipe { batch: 4, steps: 44, rates: LAST_RATES },
         }
     }
 
-    /// About five times [`Recipe::fast`] for the blocks, and ten times in the last stage.
+    /// About seven times [`Recipe::fast`] for the blocks, and eleven times in the last stage.
     pub fn balanced() -> Self {
         let mut recipe = Self::fast();
         (recipe.blocks.windows, recipe.blocks.steps) = (536, 500);

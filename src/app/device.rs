@@ -101,7 +101,9 @@ pub(super) fn engine(options: &OpenOptions) -> Result<Box<dyn Engine>, AppError>
         Device::Cpu => Ok(Box::new(cpu(options))),
         Device::Cuda(i) => match cuda(i) {
             Ok(engine) => Ok(Box::new(engine)),
-            Err(error) => Err(AppError::Input(error.to_string())),
+            Err(error) => Err(AppError::Input(format!(
+                "cannot use CUDA: {error}; use --device cpu or --device auto"
+            ))),
         },
         Device::Auto => match cuda(0) {
             Ok(engine) => {
@@ -124,7 +126,8 @@ pub(super) fn cpu_engine(options: &OpenOptions) -> Result<CpuEngine, AppError> {
     match options.device {
         Device::Auto | Device::Cpu => Ok(cpu(options)),
         Device::Cuda(_) => Err(AppError::Input(
-            "calibration and reports run on the CPU; use --device cpu or --device auto".into(),
+            "calibration and reports do not run on CUDA yet; use --device cpu or --device auto"
+                .into(),
         )),
     }
 }

@@ -160,8 +160,9 @@ fn unroll(share: usize) -> usize {
     (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
 }
 
-/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products.
-const USE_WGMMA: bool = true;
+/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products, and is faster
+/// for narrow weights (`benches/gpu.md`).
+const USE_WGMMA: bool = false;
 
 /// The constants of `many_hopper.cu`, if it takes the product.
 fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
