@@ -1,5 +1,7 @@
 //! Tests of the device layer, and that every kernel compiles.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::testing::{gpu, random_codes, random_f32};
 use crate::{Archs, Args, GpuError, Launch, PackedWeights, Source, WeightOrder, cublas};
 use crate::{Element, compile, nvrtc_is_present, sources};
@@ -12,19 +14,39 @@ fn every_kernel_compiles_for_every_architecture() {
         eprintln!("skipped: NVRTC is not installed");
         return;
     }
-    let mut n = 0;
-    for source in sources().chain([&crate::weights::PACK]) {
-        for arch in source.archs.names() {
-            for variant in source.variants {
-                let defines: Vec<String> =
-                    variant.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
-                let cubin = compile(source, arch, &defines).unwrap_or_else(|e| panic!("{e}"));
-                assert!(cubin.starts_with(b"\x7fELF"));
-                n += 1;
+    let all: Vec<_> = sources().chain([&crate::weights::PACK]).flat_map(variants).collect();
+    assert!(all.len() >= 100, "only {} are there", all.len());
+    let next = AtomicUsize::new(0);
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let work = || {
+            while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let cubin = compile(one.source, one.arch, &one.defines);
+                assert!(cubin.unwrap_or_else(|e| panic!("{e}")).starts_with(b"\x7fELF"));
             }
-        }
-    }
-    assert!(n >= 10, "only {n} were compiled");
+        };
+        (0..n_threads).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+}
+
+/// A source with its definitions, for an architecture.
+struct Variant {
+    source: &'static Source,
+    arch: &'static str,
+    defines: Vec<String>,
+}
+
+fn variants(source: &'static Source) -> Vec<Variant> {
+    let defines = source.variants.iter().map(|variant| {
+        variant.iter().map(|(name, value)| format!("-D{name}={value}")).collect::<Vec<_>>()
+    });
+    let for_arch = |defines: Vec<String>| {
+        let archs = source.archs.names().iter();
+        archs.map(move |arch| Variant { source, arch, defines: defines.clone() })
+    };
+    defines.flat_map(for_arch).collect()
 }
 
 static BROKEN: Source = Source {

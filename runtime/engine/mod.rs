@@ -20,6 +20,12 @@ pub trait Engine: Send + Sync {
     /// Short name for messages: `cpu`, `cuda`.
     fn name(&self) -> &'static str;
 
+    /// Positions of a prompt that are best run at once: enough to be fast, and no more, as they
+    /// take memory.
+    fn best_chunk(&self) -> usize {
+        512
+    }
+
     /// Makes a graph ready to run: order, memory, kernels with packed weights.
     ///
     /// The result holds on to the bytes of the constants that it runs on as they are, and to

@@ -31,7 +31,8 @@ pub fn open_model(path: &Path, options: &OpenOptions) -> Result<Box<dyn Language
     let engine = engine(options)?;
     let (model, file) = read(path)?;
     check_weights(&model, &file)?;
-    let decoder_options = DecoderOptions { batch: options.batch, ..DecoderOptions::default() };
+    let (batch, chunk) = (options.batch, engine.best_chunk());
+    let decoder_options = DecoderOptions { batch, chunk, ..DecoderOptions::default() };
     let decoder = Decoder::new(model, &*engine, decoder_options)
         .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))?;
     for (op, count) in &decoder.summary().fallbacks {

@@ -62,6 +62,10 @@ impl Engine for CudaEngine {
         "cuda"
     }
 
+    fn best_chunk(&self) -> usize {
+        2048
+    }
+
     fn compile(
         &self,
         model: &Model,

@@ -48,10 +48,10 @@ impl Planish {
         Ok(Self { path: path.context("cargo has built no binary")?, threads })
     }
 
-    /// `planish WORDS…`.
+    /// `planish WORDS…`, on the CPU also where there is a GPU: that is what is measured and shown.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(words);
+        command.args(words).args(["--device", "cpu"]);
         if let Some(threads) = self.threads {
             command.arg("--threads").arg(threads.to_string());
         }
