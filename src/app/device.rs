@@ -111,7 +111,11 @@ pub(super) fn engine(options: &OpenOptions) -> Result<Box<dyn Engine>, AppError>
                 Ok(Box::new(engine))
             }
             Err(error) => {
-                tracing::info!("running on the CPU: {error}");
+                // Whoever has a GPU wants to know why it is not used.
+                match planish_cuda::count() {
+                    0 => tracing::info!("running on the CPU: {error}"),
+                    _ => tracing::warn!("running on the CPU: {error}"),
+                }
                 Ok(Box::new(cpu(options)))
             }
         },
