@@ -109,19 +109,19 @@ impl CudaSession {
         let mut watches = Vec::new();
         for step in &plan.steps {
             let watch = plan.profile.then(|| Stopwatch::new(&self.gpu)).transpose();
-            let watch = watch.map_err(|error| of_engine(error.into()))?;
+            let watch = watch.map_err(of_gpu)?;
             if let Some(watch) = &watch {
-                watch.start(&self.gpu).map_err(|error| of_engine(error.into()))?;
+                watch.start(&self.gpu).map_err(of_gpu)?;
             }
             let n = self.run_step(step, recording)?;
             appended = appended.max(n);
             if let Some(watch) = watch {
-                watch.stop(&self.gpu).map_err(|error| of_engine(error.into()))?;
+                watch.stop(&self.gpu).map_err(of_gpu)?;
                 watches.push(watch);
             }
         }
         for (time, watch) in self.times.iter_mut().zip(&watches) {
-            let micros = watch.microseconds().map_err(|error| of_engine(error.into()))?;
+            let micros = watch.microseconds().map_err(of_gpu)?;
             *time = (time.0 + 1, time.1 + (micros * 1e3) as u64);
         }
         if !recording {
@@ -241,7 +241,7 @@ impl CudaSession {
         });
         let graph = graph.map_err(|error| match error {
             Recorded::Engine(error) => error,
-            Recorded::Gpu(error) => of_engine(error.into()),
+            Recorded::Gpu(error) => of_gpu(error),
         })?;
         let outputs = plan.output_slots.iter().map(|slot| self.slots.value(*slot)).collect();
         let capacity = self.capacity().unwrap_or(usize::MAX);
@@ -256,7 +256,7 @@ impl CudaSession {
         for (slot, to) in &recording.uploads {
             self.slots.copy_to(*slot, to).map_err(of_engine)?;
         }
-        self.gpu.replay(&mut recording.graph).map_err(|error| of_engine(error.into()))?;
+        self.gpu.replay(&mut recording.graph).map_err(of_gpu)?;
         self.n_past += recording.appended;
         for (slot, value) in plan.output_slots.iter().zip(&recording.outputs) {
             if let Some(value @ Value::Device(_)) = value {
@@ -357,6 +357,10 @@ impl From<planish_cuda::GpuError> for Recorded {
     fn from(error: planish_cuda::GpuError) -> Self {
         Self::Gpu(error)
     }
+}
+
+fn of_gpu(error: planish_cuda::GpuError) -> EngineError {
+    of_engine(error.into())
 }
 
 /// An error that no node is to blame for.
