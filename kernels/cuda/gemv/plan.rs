@@ -160,8 +160,8 @@ fn unroll(share: usize) -> usize {
     (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
 }
 
-/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products, and is faster
-/// for narrow weights (`benches/gpu.md`).
+/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products. Off, as its
+/// results were not checked on a device yet.
 const USE_WGMMA: bool = false;
 
 /// The constants of `many_hopper.cu`, if it takes the product.
