@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cache_branch;
 mod constants;
 mod cse;
 mod linear;
@@ -20,18 +21,27 @@ mod widen;
 
 use planish_ir::Model;
 
+use crate::inline::{inline_branches, inline_functions};
 use crate::pass::{Pass, PassError, PassManager};
 
 pub use mask::{MaskForm, classify_mask};
 pub use opset::CANONICAL_OPSET;
+pub(crate) use opset::upgrade_opset as raise_opset;
+
+/// The pass from which on the model is of [`CANONICAL_OPSET`].
+const RAISING: &str = "upgrade_opset";
 
 /// The canonicalising passes, in order.
 pub fn passes() -> Vec<Pass> {
     vec![
-        // First, so that every later rule sees constants in one form…
+        // First, so that no rule need look into functions and branches…
+        Pass { name: "inline_functions", run: inline_functions },
+        Pass { name: "settle_cache_branch", run: cache_branch::settle_cache_branch },
+        Pass { name: "inline_branches", run: inline_branches },
+        // …and every one sees constants in one form…
         Pass { name: "inline_constants", run: constants::inline_constants },
         // …and axes as inputs, whatever the version of the operator set.
-        Pass { name: "upgrade_opset", run: opset::upgrade_opset },
+        Pass { name: RAISING, run: opset::upgrade_opset },
         // Then everything is computed in f32, so that rules see one type and casts that go.
         Pass { name: "widen_floats", run: widen::widen_floats },
         // Sizes that follow from the weights become constants; what they make trivial goes.
@@ -66,7 +76,8 @@ pub fn passes() -> Vec<Pass> {
 /// If shapes contradict each other, or a pass broke the graph.
 pub fn canonicalize(model: &mut Model, manager: &mut PassManager) -> Result<(), PassError> {
     let mut first = passes();
-    let rest = first.split_off(2);
+    let raised = first.iter().position(|pass| pass.name == RAISING).map_or(0, |at| at + 1);
+    let rest = first.split_off(raised);
     manager.run(model, &first)?;
     // From here on, operators of the canonical version are written.
     if model.opset("") < Some(opset::CANONICAL_OPSET) {

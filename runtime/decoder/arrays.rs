@@ -71,7 +71,7 @@ impl Makers {
         if let Some(cache) = self.empty.get(&input.name) {
             return (self.extent.past == 0).then(|| cache.clone());
         }
-        let made = [&self.names.mask, &self.names.positions].map(Option::as_ref);
+        let made = [&self.names.mask, &self.names.positions, &self.names.switch].map(Option::as_ref);
         let feed = made.contains(&Some(&input.name)).then(|| Feed::of(input, &self.names).ok());
         Some(feed??.make(&[], self.extent))
     }
