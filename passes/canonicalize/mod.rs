@@ -13,6 +13,7 @@ mod mask;
 mod no_ops;
 mod norm;
 mod opset;
+mod projection;
 mod reshape;
 mod rotary;
 mod split;
@@ -59,6 +60,8 @@ pub fn passes() -> Vec<Pass> {
         // Rotary embeddings before attention, which reads through them to its 3-D inputs.
         Pass { name: "lift_rotary_embeddings", run: rotary::lift_rotary_embeddings },
         Pass { name: "lift_attention", run: attention::lift_attention },
+        // Only now is it seen what queries, keys and values are made of.
+        Pass { name: "lift_projections", run: projection::lift_projections },
         // The masks that attention now reads directly can be told apart by what they compute.
         Pass { name: "lift_masks", run: mask::lift_masks },
         // What is left of the head splitting and merging cancels.
