@@ -16,6 +16,7 @@ mod opset;
 mod projection;
 mod reshape;
 mod rotary;
+mod sizes;
 mod split;
 mod tied;
 mod widen;
@@ -49,6 +50,7 @@ pub fn passes() -> Vec<Pass> {
         Pass { name: "fold_constants", run: constants::fold_constants },
         Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },
         Pass { name: "merge_duplicates", run: cse::merge_duplicates },
+        Pass { name: "lift_sizes", run: sizes::lift_sizes },
         // A table stored for the head alone gives the embedding back before linears are sought.
         Pass { name: "share_tied_weights", run: tied::share_tied_weights },
         // Norms, activations and linears have nothing inside that another rule needs.
