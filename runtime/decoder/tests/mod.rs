@@ -1,6 +1,7 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
 mod cuda;
+mod forms;
 mod learned;
 
 use std::path::{Path, PathBuf};
