@@ -23,6 +23,11 @@ impl Recipe {
         Self { method, bits, group_size: None }
     }
 
+    /// Whether the group size divides the channels of every layer: experts have 24.
+    pub fn suits(self, arch: &str) -> bool {
+        self.group_size.is_none() || !["mixtral", "olmoe", "qwen2moe"].contains(&arch)
+    }
+
     /// A name for a folder.
     pub fn name(self) -> String {
         format!("{:?}-{}", self.method, self.bits).to_lowercase()

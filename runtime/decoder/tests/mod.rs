@@ -1,6 +1,7 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
 mod cuda;
+mod eight_bits;
 mod forms;
 mod learned;
 
