@@ -65,7 +65,7 @@ impl Recipe {
     /// Quantises the model in the folder `model` into the folder `output`.
     pub fn quantize(self, model: &Path, output: &Path) {
         let result = quantize(&self.request(model, output), &mut |_| ());
-        result.unwrap_or_else(|error| panic!("{self:?} of {}: {error}", model.display()));
+        result.unwrap_or_else(|error| panic!("{self:?} of {}: {error:?}", model.display()));
     }
 }
 
