@@ -66,6 +66,10 @@ impl Engine for CudaEngine {
         2048
     }
 
+    fn chooses_tokens(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         model: &Model,

@@ -69,7 +69,7 @@ impl CudaSession {
         self.plan.inputs.iter().zip(inputs).try_for_each(|(info, tensor)| info.check(tensor))
     }
 
-    fn run_all(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    fn run_all(&mut self, wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let plan = self.plan.clone();
         for step in &plan.prefix {
             self.run_step(step, false)?;
@@ -78,16 +78,16 @@ impl CudaSession {
         let key = Key::new(&plan, &self.slots);
         let may_record = plan.recordable && !plan.profile && key.is_short();
         if may_record && self.holds_recording(&key) {
-            return self.replay();
+            return self.replay(wanted);
         }
         let comes_again = self.last.as_ref() == Some(&key);
         self.last = Some(key.clone());
         if may_record && comes_again && self.has_room(&key) {
             self.record(key)?;
-            return self.replay();
+            return self.replay(wanted);
         }
         self.run_device_steps(false)?;
-        self.take_outputs()
+        self.take_outputs(wanted)
     }
 
     /// Writes the number of positions in the caches to the device.
@@ -248,7 +248,7 @@ impl CudaSession {
         Ok(Recording { key, graph, uploads, outputs, appended, capacity, _pool: pool })
     }
 
-    fn replay(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    fn replay(&mut self, wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let plan = self.plan.clone();
         let Some(recording) = &mut self.recording else {
             return Err(EngineError::NoOutput("a recording".into()));
@@ -263,13 +263,16 @@ impl CudaSession {
                 self.slots.set(*slot, value.clone());
             }
         }
-        self.take_outputs()
+        self.take_outputs(wanted)
     }
 
-    fn take_outputs(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    fn take_outputs(&mut self, wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let plan = self.plan.clone();
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (slot, info) in plan.output_slots.iter().zip(&plan.outputs) {
+        let mut outputs = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            let output = plan.output_slots.get(*index).zip(plan.outputs.get(*index));
+            let (slot, info) =
+                output.ok_or_else(|| EngineError::NoOutput(format!("output {index}")))?;
             let tensor = self.slots.host(*slot).map_err(of_engine)?;
             let tensor = tensor.ok_or_else(|| EngineError::NoOutput(info.name.clone()))?;
             outputs.push(as_declared(tensor, info)?);
@@ -296,12 +299,21 @@ impl CudaSession {
 
 impl Session for CudaSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        let all: Vec<usize> = (0..self.plan.outputs.len()).collect();
+        self.run_for(inputs, &all)
+    }
+
+    fn run_for(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
         self.check_inputs(inputs)?;
         let plan = self.plan.clone();
         for (slot, tensor) in plan.input_slots.iter().zip(inputs) {
             self.slots.set(*slot, Value::Host(tensor.clone()));
         }
-        let result = self.run_all();
+        let result = self.run_all(outputs);
         self.clear();
         result
     }
