@@ -4,10 +4,18 @@ use std::ffi::c_void;
 
 use cudarc::cublas::{result, sys};
 
-use crate::{DevicePtr, Element, Gpu, GpuError};
+use crate::{DeviceBuffer, DevicePtr, Element, Gpu, GpuError};
 
 /// cuBLAS, ready to use.
-pub(crate) struct Handle(sys::cublasHandle_t, std::sync::Mutex<()>);
+pub(crate) struct Handle {
+    handle: sys::cublasHandle_t,
+    lock: std::sync::Mutex<()>,
+    /// Its own, so that recording a product allocates nothing.
+    _workspace: DeviceBuffer,
+}
+
+/// What NVIDIA recommends for Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
 
 // SAFETY: used under its lock.
 unsafe impl Send for Handle {}
@@ -17,7 +25,7 @@ unsafe impl Sync for Handle {}
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: made by `create_handle`, and destroyed here alone.
-        let _ = unsafe { result::destroy_handle(self.0) };
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
@@ -42,6 +50,8 @@ pub struct Gemm {
     pub element: Element,
     /// Adds to what `out` holds.
     pub accumulate: bool,
+    /// Factors of f32 may be rounded to TF32, 10 bits of mantissa, for the tensor cores.
+    pub tf32: bool,
 }
 
 /// Runs a product on the device's stream.
@@ -49,7 +59,7 @@ pub struct Gemm {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
-    let Handle(handle, lock) = handle(gpu)?;
+    let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -82,7 +92,7 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
             pointer(gemm.out),
             kind,
             m,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            compute(gemm.element, gemm.tf32),
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     }
@@ -108,6 +118,8 @@ pub struct Batched {
     pub element: Element,
     /// How the products are stored: as a and b, or f32.
     pub out_element: Element,
+    /// As [`Gemm::tf32`].
+    pub tf32: bool,
 }
 
 /// Runs several products on the device's stream.
@@ -115,7 +127,7 @@ pub struct Batched {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
-    let Handle(handle, lock) = handle(gpu)?;
+    let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -152,7 +164,7 @@ pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
             n,
             i64::from(m) * i64::from(n),
             count,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            compute(batched.element, batched.tf32),
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     }
@@ -168,6 +180,14 @@ fn kind(element: Element) -> sys::cudaDataType {
     }
 }
 
+/// What sums and factors are computed in.
+fn compute(element: Element, tf32: bool) -> sys::cublasComputeType_t {
+    match element {
+        Element::F32 if tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+        _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+    }
+}
+
 fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
     let handle = gpu.cublas.get_or_init(|| {
         // SAFETY: looks for the library only.
@@ -176,9 +196,16 @@ fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
         }
         gpu.bind().map_err(|error| error.to_string())?;
         let handle = result::create_handle().map_err(|error| error.to_string())?;
-        let handle = Handle(handle, std::sync::Mutex::new(()));
+        let workspace = gpu.alloc_exact(WORKSPACE_BYTES).map_err(|error| error.to_string())?;
+        let at = workspace.ptr().0 as *mut c_void;
+        let lock = std::sync::Mutex::new(());
+        let handle = Handle { handle, lock, _workspace: workspace };
         // SAFETY: the stream lives as long as the handle. cuBLAS' streams are the driver's.
-        unsafe { result::set_stream(handle.0, gpu.stream().cast()) }
+        unsafe { result::set_stream(handle.handle, gpu.stream().cast()) }
+            .map_err(|error| error.to_string())?;
+        // SAFETY: the workspace has this size, and lives as long as the handle.
+        unsafe { sys::cublasSetWorkspace_v2(handle.handle, at, WORKSPACE_BYTES) }
+            .result()
             .map_err(|error| error.to_string())?;
         Ok(handle)
     });

@@ -203,12 +203,13 @@ impl Gpu {
     ) -> Result<Function, GpuError> {
         let options: Vec<String> = defines.iter().map(|(k, v)| format!("-D{k}={v}")).collect();
         let key = format!("{} {}", source.name, options.join(" "));
+        // Before the lock: who has the device to itself may want it.
+        self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let module = match modules.get(&key) {
             Some(module) => module.clone(),
             None => {
                 let image = cache::cubin(source, &self.properties.arch(), &options)?;
-                self.bind()?;
                 let module = Arc::new(Module::load(&image)?);
                 modules.insert(key, module.clone());
                 module

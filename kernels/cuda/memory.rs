@@ -86,6 +86,11 @@ impl DeviceBuffer {
         self.len
     }
 
+    /// Whether it goes back to the pool.
+    pub fn is_from(&self, pool: &MemoryPool) -> bool {
+        self.home.as_ref().is_some_and(|home| Arc::ptr_eq(&home.free, &pool.free))
+    }
+
     /// It has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use planish_cpu::ThreadPool;
 use planish_passes::calibrate::BlockModel;
 
 use super::CalibrationError;
@@ -16,8 +15,6 @@ use crate::engine::Engine;
 pub struct Worker {
     /// What runs the block's graphs.
     pub engine: Box<dyn Engine>,
-    /// Threads for everything else.
-    pub pool: ThreadPool,
 }
 
 /// What one block came to.
@@ -86,8 +83,7 @@ impl Calibration<'_> {
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress(step);
         };
-        let machine = (worker.engine.as_ref(), &worker.pool);
-        let losses = self.learn(machine, &mut pupil, &lesson, &mut report)?;
+        let losses = self.learn(worker.engine.as_ref(), &mut pupil, &lesson, &mut report)?;
         Ok((pupil, losses))
     }
 }

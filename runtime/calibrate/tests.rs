@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use planish_cpu::ThreadPool;
 use planish_ir::Model;
 use planish_passes::PassManager;
 use planish_passes::calibrate::{LearnedBlock, StudentOptions};
@@ -13,8 +12,11 @@ use planish_passes::transform::{Matrix, SiteMatrix, inverse};
 
 use super::*;
 use crate::decoder::{Decoder, DecoderOptions, Roles, collect_hessians};
+use crate::engine::Engine;
 use crate::engine::cpu::CpuEngine;
 use crate::{LanguageModel, Logits};
+
+mod cuda;
 
 /// A canonical model with a text.
 struct Bench {
@@ -42,10 +44,19 @@ impl Bench {
         recipe: &Recipe,
         more: More<'_>,
     ) -> Result<Done, CalibrationError> {
-        let (engine, pool) = (CpuEngine::new(2), ThreadPool::new(2));
+        self.run_on(&CpuEngine::new(2), options, recipe, more)
+    }
+
+    /// Calibrates on an engine.
+    fn run_on(
+        &self,
+        engine: &dyn Engine,
+        options: &StudentOptions,
+        recipe: &Recipe,
+        more: More<'_>,
+    ) -> Result<Done, CalibrationError> {
         let calibration = Calibration {
-            engine: &engine,
-            pool: &pool,
+            engine,
             model: &self.model,
             layout: &self.layout,
             options,
@@ -225,7 +236,7 @@ fn the_seed_decides_what_is_learned() {
 #[test]
 fn blocks_learn_side_by_side_what_they_learn_in_order() {
     let bench = Bench::new("llama-optimum");
-    let new = |_| Worker { engine: Box::new(CpuEngine::new(2)), pool: ThreadPool::new(2) };
+    let new = |_| Worker { engine: Box::new(CpuEngine::new(2)) };
     let workers: Vec<Worker> = (0..2).map(new).collect();
     let run = |workers| {
         let more = More { workers, ..More::default() };

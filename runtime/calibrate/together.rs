@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use planish_ir::Tensor;
 use planish_passes::calibrate::cut_tail;
 
 use super::CalibrationError;
 use super::end_to_end::{Corpus, EndToEnd};
 use super::pipeline::{Calibration, CalibrationProgress, Pupil, Report};
+use crate::engine::Value;
 
 impl Calibration<'_> {
     /// The last stage, if the recipe has it.
@@ -15,7 +15,7 @@ impl Calibration<'_> {
         &self,
         pupils: &mut [Pupil],
         corpus: &Corpus<'_>,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
         progress: &mut Report<'_>,
     ) -> Result<Vec<f32>, CalibrationError> {
         let recipe = self.recipe.end_to_end;
@@ -29,7 +29,7 @@ impl Calibration<'_> {
             return Ok(losses);
         }
         let tail = cut_tail(self.model, self.layout)?;
-        let mut whole = EndToEnd::new(self.engine, self.pool, recipe, pupils, &tail, outside)?;
+        let mut whole = EndToEnd::new(self.engine, recipe, pupils, &tail, outside)?;
         let losses = whole.learn(pupils, corpus, &mut |step, loss| {
             let (block, n_steps) = (n_blocks, recipe.steps);
             progress(CalibrationProgress { block, n_blocks, step, n_steps, loss });
@@ -50,8 +50,8 @@ impl Calibration<'_> {
         let Some(store) = self.store else { return Ok(None) };
         let Some(first) = store.load(&name(0))? else { return Ok(None) };
         for (block, pupil) in pupils.iter_mut().enumerate() {
-            let finished = store.load(&name(block))?;
-            if !finished.is_some_and(|f| pupil.learner.restore(&f.values)) {
+            let Some(finished) = store.load(&name(block))? else { return Ok(None) };
+            if !pupil.learner.restore(&*self.engine.device(), &finished.values)? {
                 return Ok(None);
             }
         }

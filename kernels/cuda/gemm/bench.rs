@@ -182,6 +182,7 @@ fn cublas_us(gpu: &Gpu, (rows, k, n): Size) -> Result<f64, GpuError> {
         out: out.ptr(),
         element: Element::F16,
         accumulate: false,
+        tf32: false,
     };
     timer::median_us(gpu, REPEATS, || cublas::gemm(gpu, product))
 }

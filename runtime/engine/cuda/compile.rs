@@ -67,6 +67,9 @@ impl<'a> Compiler<'a> {
             }
         }
         let input_slots = inputs.iter().map(|v| self.front.slot(*v)).collect();
+        let is_resident = |v: &&ValueId| options.resident.contains(&self.front.graph.value(**v).name);
+        let resident: Vec<ValueId> = inputs.iter().filter(is_resident).copied().collect();
+        let resident = resident.into_iter().map(|v| self.front.slot(v)).collect();
         let mut output_slots = Vec::new();
         for value in &outputs {
             output_slots.push(self.host_slot(*value));
@@ -78,6 +81,7 @@ impl<'a> Compiler<'a> {
         self.free_after_last_use(&output_slots, &carried_slots);
         Ok(Plan {
             element: self.element,
+            precision: options.precision,
             recordable: self.fallbacks.is_empty() && carried.is_empty(),
             summary: self.summary(),
             inputs: inputs.iter().map(|v| self.front.io_info(*v)).collect(),
@@ -90,6 +94,7 @@ impl<'a> Compiler<'a> {
             uploads: self.uploads.into_iter().collect(),
             parameters: self.parameters.into_iter().collect(),
             input_slots,
+            resident,
             output_slots,
             carried: carried_slots,
             profile: options.profile,
