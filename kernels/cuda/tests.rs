@@ -182,7 +182,18 @@ fn cublas_multiplies_row_major_matrices() {
     for (w_at, trans_w) in [(&w_at, false), (&t_at, true)] {
         let (x, w, out) = (x_at.ptr(), w_at.ptr(), out.ptr());
         let element = Element::F32;
-        let gemm = cublas::Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false, tf32: false };
+        let gemm = cublas::Gemm {
+            rows,
+            k,
+            n,
+            x,
+            w,
+            trans_w,
+            out,
+            element,
+            accumulate: false,
+            tf32: false,
+        };
         cublas::gemm(&gpu, gemm).unwrap();
         let got: Vec<f32> = gpu.download(out, rows * n).unwrap();
         for (i, value) in got.iter().enumerate() {

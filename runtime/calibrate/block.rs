@@ -83,8 +83,7 @@ pub fn learn_block(
 /// The gradual masks of a student when `progress` of its learning is done.
 pub fn masks(student: &Student, progress: f32) -> HashMap<String, Value> {
     let Some(stability) = student.gradual else { return HashMap::new() };
-    let value = |n: usize| {
-        Value::Host(Tensor::from_vec(&[n, n], GradualMask::at(n, stability, progress)))
-    };
+    let value =
+        |n: usize| Value::Host(Tensor::from_vec(&[n, n], GradualMask::at(n, stability, progress)));
     student.masks.iter().map(|mask| (mask.name.clone(), value(mask.n))).collect()
 }

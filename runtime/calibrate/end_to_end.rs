@@ -11,8 +11,8 @@ use planish_ir::Model;
 use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{BlockModel, Divergence, Objective, Target};
 
-use super::batches::Batches;
 use super::CalibrationError;
+use super::batches::Batches;
 use super::block::masks;
 use super::losses::Losses;
 use super::pipeline::Pupil;

@@ -114,7 +114,8 @@ impl Calibration<'_> {
         let divergences = self.learn_together(&mut pupils, &corpus, &outside, progress)?;
         tracing::info!("learned together: {:.2?}", start.elapsed());
         for (index, pupil) in pupils.iter().enumerate() {
-            let learned = LearnedBlock::new(&pupil.student, &pupil.learner.tensors(&*self.engine.device())?)?;
+            let learned =
+                LearnedBlock::new(&pupil.student, &pupil.learner.tensors(&*self.engine.device())?)?;
             let hessians = match self.hessians {
                 true => self.hessians_of(pupil, &mut first, &outside)?,
                 false => Hessians::default(),

@@ -99,9 +99,8 @@ mod tests {
     fn batches_gather_windows() {
         let device = CpuEngine::new(1).device();
         let mut states = States::new(2, 1);
-        let value = |n: usize, data: &[f32]| {
-            Value::Host(Tensor::from_vec(&[n, 2, 1], data.to_vec()))
-        };
+        let value =
+            |n: usize, data: &[f32]| Value::Host(Tensor::from_vec(&[n, 2, 1], data.to_vec()));
         states.push(&*device, &value(3, &[1., 2., 3., 4., 5., -6.])).unwrap();
         assert_eq!(states.n_windows(), 3);
         let of = |states: &States, windows: &[usize]| {

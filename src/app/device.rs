@@ -109,9 +109,7 @@ fn cuda(options: &OpenOptions, element: Element) -> Result<Option<CudaEngine>, A
     match options.device {
         Device::Cpu => Ok(None),
         Device::Cuda(i) => open(i).map(Some).map_err(|error| {
-            AppError::Input(format!(
-                "cannot use CUDA: {error}; use --device cpu or --device auto"
-            ))
+            AppError::Input(format!("cannot use CUDA: {error}; use --device cpu or --device auto"))
         }),
         Device::Auto => match open(0) {
             Ok(engine) => {

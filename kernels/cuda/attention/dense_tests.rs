@@ -94,22 +94,25 @@ fn dense_attention_and_its_gradients_are_those_of_loops() {
             scale,
         };
         assert!(attention.fits());
-        let wanted = expected(
-            data.each_ref().map(Vec::as_slice),
-            (of_q, of_k),
-            is_causal,
-            f64::from(scale),
-        );
+        let wanted =
+            expected(data.each_ref().map(Vec::as_slice), (of_q, of_k), is_causal, f64::from(scale));
         let out = |n: usize| gpu.upload(&vec![f32::NAN; n]).unwrap();
         let [y, dq, dk, dv] = wanted.each_ref().map(|x| out(x.len()));
         attention.forward(&gpu, y.ptr()).unwrap();
-        let gradients =
-            DenseGradients { dy: dy.ptr(), dq: dq.ptr(), dk: dk.ptr(), dv: dv.ptr() };
+        let gradients = DenseGradients { dy: dy.ptr(), dq: dq.ptr(), dk: dk.ptr(), dv: dv.ptr() };
         attention.backward(&gpu, &gradients).unwrap();
-        for (what, at, wanted) in
-            [("y", y, &wanted[0]), ("dq", dq, &wanted[1]), ("dk", dk, &wanted[2]), ("dv", dv, &wanted[3])]
-        {
-            check(&gpu, &at, wanted, &format!("{what} of {of_q:?}, {keys} keys, causal {is_causal}"));
+        for (what, at, wanted) in [
+            ("y", y, &wanted[0]),
+            ("dq", dq, &wanted[1]),
+            ("dk", dk, &wanted[2]),
+            ("dv", dv, &wanted[3]),
+        ] {
+            check(
+                &gpu,
+                &at,
+                wanted,
+                &format!("{what} of {of_q:?}, {keys} keys, causal {is_causal}"),
+            );
         }
     }
 }

@@ -9,10 +9,10 @@ mod attend;
 mod bench;
 mod cache;
 mod dense;
-mod prepare;
-mod sources;
 #[cfg(test)]
 mod dense_tests;
+mod prepare;
+mod sources;
 #[cfg(test)]
 mod tests;
 

@@ -252,7 +252,8 @@ fn moved(constants: AdamWConstants, value: &mut [f32], gradients: &[&[f32]], rat
         for (i, g) in gradient.iter().enumerate() {
             m[i] = beta_1 * m[i] + (1.0 - beta_1) * g;
             v[i] = beta_2 * v[i] + (1.0 - beta_2) * g * g;
-            value[i] -= rate / (1.0 - beta_1.powi(step)) * m[i] / (v[i].sqrt() * correction + epsilon);
+            value[i] -=
+                rate / (1.0 - beta_1.powi(step)) * m[i] / (v[i].sqrt() * correction + epsilon);
         }
     }
 }

@@ -221,7 +221,18 @@ fn cublas_us(gpu: &Gpu, rows: usize, k: usize, n: usize) -> Result<f64, GpuError
         let us = graph_us(gpu, weights.len(), |i| {
             let (x, w, out) = (x.ptr(), weights[i].ptr(), out.ptr());
             let element = Element::F16;
-            let gemm = cublas::Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false, tf32: false };
+            let gemm = cublas::Gemm {
+                rows,
+                k,
+                n,
+                x,
+                w,
+                trans_w,
+                out,
+                element,
+                accumulate: false,
+                tf32: false,
+            };
             cublas::gemm(gpu, gemm)
         })?;
         best = best.min(us);

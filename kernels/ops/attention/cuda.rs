@@ -9,9 +9,7 @@ use super::{dense, stage_number};
 use crate::ops::matmul::Plan;
 use crate::ops::support::cuda::{Made, Outputs, cast, kernel, number, put, steps};
 use crate::ops::support::cuda_products::{CudaFactor, by_cublas, multiply};
-use crate::{
-    CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode, ProductPrecision,
-};
+use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode, ProductPrecision};
 
 /// From how many queries on products of whole matrices pay.
 const WORTH_PRODUCTS: usize = 64;
@@ -120,9 +118,8 @@ impl Attended<'_> {
     /// whole sequences of some length with no mask but the causal one.
     pub fn dense(&self, op: &OpNode, context: &CudaContext) -> Option<DenseAttention> {
         let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
-        let has_window = ["left_window_size", "right_window_size"]
-            .iter()
-            .any(|name| op.node.int(name, -1) >= 0);
+        let has_window =
+            ["left_window_size", "right_window_size"].iter().any(|name| op.node.int(name, -1) >= 0);
         let is_plain = self.mask.is_none()
             && self.lengths.is_none()
             && self.n_past == 0

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use planish_cpu::ThreadPool;
 use planish_ir::Model;
 
-use super::{CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
+use super::{
+    CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session,
+};
 use compile::Compiler;
 use device::HostMemory;
 use plan::Plan;

@@ -8,8 +8,8 @@ use planish_ir::Tensor;
 use planish_kernels::CpuContext;
 use planish_kernels::buffers::BufferPool;
 
-use super::plan::{Plan, Step};
 use super::device::host;
+use super::plan::{Plan, Step};
 use crate::engine::{EngineError, Profile, Session, Value};
 
 /// The changing part of a plan.

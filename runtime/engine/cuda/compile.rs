@@ -67,7 +67,8 @@ impl<'a> Compiler<'a> {
             }
         }
         let input_slots = inputs.iter().map(|v| self.front.slot(*v)).collect();
-        let is_resident = |v: &&ValueId| options.resident.contains(&self.front.graph.value(**v).name);
+        let is_resident =
+            |v: &&ValueId| options.resident.contains(&self.front.graph.value(**v).name);
         let resident: Vec<ValueId> = inputs.iter().filter(is_resident).copied().collect();
         let resident = resident.into_iter().map(|v| self.front.slot(v)).collect();
         let mut output_slots = Vec::new();

@@ -28,7 +28,11 @@ impl Key {
     pub fn new(plan: &Plan, slots: &Slots) -> Self {
         Self {
             uploads: plan.uploads.iter().map(|s| slots.kind(*s)).collect(),
-            resident: plan.resident.iter().map(|s| slots.on_device(*s).map(GpuTensor::ptr)).collect(),
+            resident: plan
+                .resident
+                .iter()
+                .map(|s| slots.on_device(*s).map(GpuTensor::ptr))
+                .collect(),
             parameters: plan.parameters.iter().map(|s| slots.on_host(*s).cloned()).collect(),
         }
     }

@@ -45,12 +45,7 @@ struct Mark {
 }
 
 impl CudaSession {
-    pub fn new(
-        plan: Arc<Plan>,
-        gpu: Arc<Gpu>,
-        pool: Arc<ThreadPool>,
-        shared: MemoryPool,
-    ) -> Self {
+    pub fn new(plan: Arc<Plan>, gpu: Arc<Gpu>, pool: Arc<ThreadPool>, shared: MemoryPool) -> Self {
         let times = if plan.profile { vec![(0, 0); plan.steps.len()] } else { Vec::new() };
         Self {
             slots: Slots::new(&plan, gpu.clone()),
@@ -69,7 +64,10 @@ impl CudaSession {
         }
     }
 
-    fn set_inputs(&mut self, inputs: impl ExactSizeIterator<Item = Value>) -> Result<(), EngineError> {
+    fn set_inputs(
+        &mut self,
+        inputs: impl ExactSizeIterator<Item = Value>,
+    ) -> Result<(), EngineError> {
         let plan = self.plan.clone();
         let (expected, got) = (plan.inputs.len(), inputs.len());
         if expected != got {
@@ -135,7 +133,8 @@ impl CudaSession {
                 watch.start(&self.gpu).map_err(of_gpu)?;
             }
             if let Some((own, between)) = recording {
-                let makes_output = step.outputs.iter().flatten().any(|s| plan.output_slots.contains(s));
+                let makes_output =
+                    step.outputs.iter().flatten().any(|s| plan.output_slots.contains(s));
                 self.gpu.set_pool(if makes_output { own } else { between }.clone());
             }
             let n = self.run_step(step, recording.is_some())?;
