@@ -296,3 +296,37 @@ fn adamw_moves_every_tensor_that_has_a_finite_gradient() {
         assert_near(&floats(&gpu, value, sizes[i]), &expected, 1e-4);
     }
 }
+
+#[test]
+fn kronecker_products_and_their_gradients_are_those_of_loops() {
+    let Some(gpu) = gpu() else { return };
+    for (n1, n2, has_right) in [(3, 5, true), (9, 64, false), (24, 24, true), (2, 40, true)] {
+        let n = n1 * n2;
+        let (left, right, dy) =
+            (random_f32(1, n1 * n1), random_f32(2, n2 * n2), random_f32(3, n * n));
+        let [left_at, right_at, dy_at] = [&left, &right, &dy].map(|data| gpu.upload(data).unwrap());
+        let right_at = has_right.then(|| right_at.ptr());
+        let of_right = |j: usize, l: usize| match has_right {
+            true => right[j * n2 + l],
+            false => f32::from(u8::from(j == l)),
+        };
+        let (mut product, mut of_p1, mut of_p2) =
+            (vec![0f32; n * n], vec![0f32; n1 * n1], vec![0f32; n2 * n2]);
+        for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            let (i, j, k, l) = (row / n2, row % n2, column / n2, column % n2);
+            let at = row * n + column;
+            product[at] = left[i * n1 + k] * of_right(j, l);
+            of_p1[i * n1 + k] += dy[at] * of_right(j, l);
+            of_p2[j * n2 + l] += dy[at] * left[i * n1 + k];
+        }
+        let factors = Kronecker { left: Some(left_at.ptr()), right: right_at, n1, n2 };
+        let (y, dp1, dp2) =
+            (poisoned(&gpu, n * n), poisoned(&gpu, n1 * n1), poisoned(&gpu, n2 * n2));
+        factors.product(&gpu, y.ptr()).unwrap();
+        factors.left_gradient(&gpu, dy_at.ptr(), dp1.ptr()).unwrap();
+        factors.right_gradient(&gpu, dy_at.ptr(), dp2.ptr()).unwrap();
+        assert_eq!(floats(&gpu, &y, n * n), product);
+        assert_near(&floats(&gpu, &dp1, n1 * n1), &of_p1, 1e-4);
+        assert_near(&floats(&gpu, &dp2, n2 * n2), &of_p2, 1e-4);
+    }
+}

@@ -7,10 +7,10 @@ use crate::engine::cuda::CudaEngine;
 
 /// Losses of the GPU must follow those of the CPU: closely at first, and later as far as codes that
 /// fell to the other side let them.
-fn check_losses(what: &str, gpu: &[f32], cpu: &[f32]) {
+fn check_losses(what: &str, gpu: &[f32], cpu: &[f32], of_first: f32) {
     assert_eq!(gpu.len(), cpu.len(), "{what}");
     for (step, (a, b)) in gpu.iter().zip(cpu).enumerate() {
-        let tolerance = if step == 0 { 2e-3 } else { 0.05 };
+        let tolerance = if step == 0 { of_first } else { 0.05 };
         assert!((a - b).abs() <= tolerance * b.abs(), "{what}, step {step}: {gpu:?} {cpu:?}");
     }
 }
@@ -31,12 +31,29 @@ fn blocks_and_the_whole_model_learn_on_cuda_as_on_the_cpu() {
             let cpu = bench.run(options, &recipe, More::default()).unwrap().outcome;
             let gpu = bench.run_on(&engine, options, &recipe, More::default()).unwrap().outcome;
             for (block, (gpu, cpu)) in gpu.losses.iter().zip(&cpu.losses).enumerate() {
-                check_losses(&format!("{name} {options:?}, block {block}"), gpu, cpu);
+                check_losses(&format!("{name} {options:?}, block {block}"), gpu, cpu, 2e-3);
             }
             let what = format!("{name} {options:?}, all blocks");
-            check_losses(&what, &gpu.divergences, &cpu.divergences);
+            check_losses(&what, &gpu.divergences, &cpu.divergences, 2e-2);
         }
     }
+}
+
+/// Of windows that are long enough for the kernels that learning has of its own.
+#[test]
+fn long_windows_are_learned_as_on_the_cpu() {
+    let Some(engine) = engine() else { return };
+    let mut bench = Bench::new("llama-optimum");
+    bench.ids = (0..8 * 128).map(|i| bench.ids[i * 7 % bench.ids.len()]).collect();
+    let mut recipe = tiny(12, 8);
+    (recipe.blocks.windows, recipe.blocks.length, recipe.blocks.batch) = (8, 128, 4);
+    let options = flat("w4a4kv4");
+    let cpu = bench.run(&options, &recipe, More::default()).unwrap().outcome;
+    let gpu = bench.run_on(&engine, &options, &recipe, More::default()).unwrap().outcome;
+    for (block, (gpu, cpu)) in gpu.losses.iter().zip(&cpu.losses).enumerate() {
+        check_losses(&format!("block {block}"), gpu, cpu, 1e-2);
+    }
+    check_losses("all blocks", &gpu.divergences, &cpu.divergences, 1e-2);
 }
 
 #[test]
@@ -54,7 +71,9 @@ fn blocks_learn_side_by_side_on_one_gpu_what_they_learn_in_order() {
     };
     let (in_order, side_by_side) = (run(&[]), run(&workers));
     let losses = in_order.outcome.losses.iter().zip(&side_by_side.outcome.losses);
-    losses.enumerate().for_each(|(block, (a, b))| check_losses(&format!("block {block}"), a, b));
+    losses
+        .enumerate()
+        .for_each(|(block, (a, b))| check_losses(&format!("block {block}"), a, b, 1e-5));
     assert_eq!(in_order.hessians.len(), side_by_side.hessians.len());
 }
 
@@ -76,6 +95,6 @@ fn a_run_on_cuda_goes_on_where_it_was_stopped() {
     }
     let resumed = run();
     assert_eq!(resumed.losses[0], whole.losses[0]);
-    check_losses("block 1", &resumed.losses[1], &whole.losses[1]);
-    check_losses("all blocks", &resumed.divergences, &whole.divergences);
+    check_losses("block 1", &resumed.losses[1], &whole.losses[1], 1e-5);
+    check_losses("all blocks", &resumed.divergences, &whole.divergences, 1e-5);
 }

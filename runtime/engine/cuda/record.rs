@@ -62,6 +62,8 @@ pub(super) struct Recording {
     pub appended: usize,
     /// Positions that the caches had room for: the grids reach so far.
     pub capacity: usize,
+    /// What the graph copies from host memory.
+    pub _copied: Vec<Vec<u8>>,
     /// Where its own memory comes from; no one else may use it while the recording lives.
     pub _pool: MemoryPool,
 }

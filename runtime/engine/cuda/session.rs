@@ -270,19 +270,30 @@ impl CudaSession {
         }
         let mut appended = 0;
         let gpu = self.gpu.clone();
+        self.slots.begin_recording();
         let graph = gpu.capture(|| {
             let pools = Some((&own, between));
             appended = self.run_device_steps(pools).map_err(Recorded::Engine)?;
             self.gpu.set_pool(own.clone());
             self.keep_outputs(plan, &own).map_err(Recorded::Engine)
         });
+        let copied = self.slots.end_recording();
         let graph = graph.map_err(|error| match error {
             Recorded::Engine(error) => error,
             Recorded::Gpu(error) => of_gpu(error),
         })?;
         let outputs = plan.output_slots.iter().map(|slot| self.slots.value(*slot)).collect();
         let capacity = self.capacity().unwrap_or(usize::MAX);
-        Ok(Recording { key, graph, uploads, outputs, appended, capacity, _pool: own })
+        Ok(Recording {
+            key,
+            graph,
+            uploads,
+            outputs,
+            appended,
+            capacity,
+            _copied: copied,
+            _pool: own,
+        })
     }
 
     /// Copies outputs that are views of memory that others will use.

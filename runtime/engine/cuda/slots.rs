@@ -22,6 +22,8 @@ pub(super) struct Slots {
     gpu: Arc<Gpu>,
     element: Element,
     places: Vec<Place>,
+    /// While a run is recorded, what it copies from host memory: replays read it again.
+    copied: Option<Vec<Vec<u8>>>,
 }
 
 impl Slots {
@@ -33,7 +35,7 @@ impl Slots {
         for (slot, tensor) in &plan.device_constants {
             places[*slot as usize].device = Some(tensor.clone());
         }
-        Self { gpu, element: plan.element, places }
+        Self { gpu, element: plan.element, places, copied: None }
     }
 
     pub fn set(&mut self, slot: Slot, value: Value) {
@@ -91,6 +93,9 @@ impl Slots {
             let buffer = self.gpu.alloc(bytes.len())?;
             self.gpu.write(buffer.ptr(), &bytes)?;
             place.device = Some(GpuTensor::new(dtype, tensor.shape().to_vec(), buffer)?);
+            if let Some(copied) = &mut self.copied {
+                copied.push(bytes);
+            }
         }
         Ok(place.device.clone())
     }
@@ -98,6 +103,16 @@ impl Slots {
     /// The tensor on the device, if it is there.
     pub fn on_device(&self, slot: Slot) -> Option<&GpuTensor> {
         self.places[slot as usize].device.as_ref()
+    }
+
+    /// From now on what is copied from host memory is kept.
+    pub fn begin_recording(&mut self) {
+        self.copied = Some(Vec::new());
+    }
+
+    /// What was copied since; must live as long as the recording.
+    pub fn end_recording(&mut self) -> Vec<Vec<u8>> {
+        self.copied.take().unwrap_or_default()
     }
 
     /// Type and shape of a value.
