@@ -154,6 +154,7 @@ pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learne
         let workers = (0..n_workers).map(worker).collect();
         return Ok(Learners { engine: Box::new(cpu(options)), workers });
     };
+    cuda.gpu().keep_memory();
     let worker = |_| {
         let engine = CudaEngine::on(cuda.gpu().clone(), Element::F32, n_threads);
         Worker { engine: Box::new(engine) }

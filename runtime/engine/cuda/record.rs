@@ -65,7 +65,16 @@ pub(super) struct Recording {
     /// What the graph copies from host memory.
     pub _copied: Vec<Vec<u8>>,
     /// Where its own memory comes from; no one else may use it while the recording lives.
-    pub _pool: MemoryPool,
+    pub pool: MemoryPool,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.uploads.clear();
+        self.outputs.clear();
+        // What is started from now on runs after the last replay.
+        self.pool.give_back();
+    }
 }
 
 /// Where a value goes before each replay.

@@ -96,7 +96,7 @@ impl CudaSession {
         let comes_again = self.last.as_ref() == Some(&key);
         self.last = Some(key.clone());
         if may_record && comes_again && self.has_room(&key) {
-            let own = MemoryPool::new();
+            let own = if of_values { self.gpu.pool().child() } else { MemoryPool::new() };
             let between = if of_values { self.shared.clone() } else { own.clone() };
             self.record(key, own, between)?;
             return self.replay();
@@ -292,7 +292,7 @@ impl CudaSession {
             appended,
             capacity,
             _copied: copied,
-            _pool: own,
+            pool: own,
         })
     }
 
