@@ -29,7 +29,7 @@ impl Drop for Handle {
     }
 }
 
-/// `out = x · w`, all row-major and of one element type, sums in f32.
+/// `out = alpha · x · w`, all row-major and of one element type, sums in f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm {
     /// Rows of x.
@@ -38,8 +38,10 @@ pub struct Gemm {
     pub k: usize,
     /// Columns of the result.
     pub n: usize,
-    /// `[rows, k]`.
+    /// `[rows, k]`, or `[k, rows]` where `trans_x`.
     pub x: DevicePtr,
+    /// The rows are stored transposed.
+    pub trans_x: bool,
     /// `[k, n]`, or `[n, k]` where `trans_w`.
     pub w: DevicePtr,
     /// The weight is stored transposed.
@@ -48,6 +50,8 @@ pub struct Gemm {
     pub out: DevicePtr,
     /// How all three are stored.
     pub element: Element,
+    /// Factor on the product.
+    pub alpha: f32,
     /// Adds to what `out` holds.
     pub accumulate: bool,
     /// Factors of f32 may be rounded to TF32, 10 bits of mantissa, for the tensor cores.
@@ -68,7 +72,8 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
     use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
     // Row-major products are column-major ones of the transposed matrices, in the other order.
     let (op, lead) = if gemm.trans_w { (CUBLAS_OP_T, k) } else { (CUBLAS_OP_N, m) };
-    let (one, beta) = (1f32, f32::from(u8::from(gemm.accumulate)));
+    let (x_op, x_lead) = if gemm.trans_x { (CUBLAS_OP_T, n) } else { (CUBLAS_OP_N, k) };
+    let (alpha, beta) = (gemm.alpha, f32::from(u8::from(gemm.accumulate)));
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
     gpu.bind()?;
     let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -77,17 +82,17 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
         result::gemm_ex(
             *handle,
             op,
-            CUBLAS_OP_N,
+            x_op,
             m,
             n,
             k,
-            (&raw const one).cast(),
+            (&raw const alpha).cast(),
             pointer(gemm.w),
             kind,
             lead,
             pointer(gemm.x),
             kind,
-            k,
+            x_lead,
             (&raw const beta).cast(),
             pointer(gemm.out),
             kind,

@@ -41,7 +41,7 @@ impl Calibration<'_> {
         lower(&mut model, NO_CACHE, &mut PassManager::new()).map_err(CalibrateError::from)?;
         let mut targets = inputs.empty_like();
         let all = inputs.n_windows();
-        self.run_block(block, &model, inputs, outside, all, &mut |outputs| {
+        self.run_block(self.engine, (block, &model), inputs, outside, all, &mut |outputs| {
             targets.push(&*self.engine.device(), &outputs[0])
         })?;
         tracing::info!("a block's targets: {:.2?}", start.elapsed());
@@ -51,6 +51,7 @@ impl Calibration<'_> {
     /// Ranges and moments of what the block reads, on some of the windows.
     pub(super) fn observe(
         &self,
+        engine: &dyn Engine,
         block: &BlockModel,
         inputs: &States,
         outside: &HashMap<String, Value>,
@@ -59,8 +60,8 @@ impl Calibration<'_> {
         let mut statistics = Statistics::default();
         let length = self.recipe.blocks.length.max(1);
         let some = STATISTICS_TOKENS.div_ceil(length).min(inputs.n_windows());
-        let device = self.engine.device();
-        self.run_block(block, &observed.model, inputs, outside, some, &mut |outputs| {
+        let device = engine.device();
+        self.run_block(engine, (block, &observed.model), inputs, outside, some, &mut |outputs| {
             let outputs = downloaded(&*device, outputs)?;
             observed.update(&mut statistics, &outputs).map_err(|error| CalibrationError::Value {
                 value: "an activation".into(),
@@ -73,8 +74,8 @@ impl Calibration<'_> {
     /// Runs a full-precision form of a block on the first windows, batch by batch.
     pub(super) fn run_block(
         &self,
-        block: &BlockModel,
-        model: &Model,
+        engine: &dyn Engine,
+        (block, model): (&BlockModel, &Model),
         inputs: &States,
         outside: &HashMap<String, Value>,
         n_windows: usize,
@@ -91,8 +92,8 @@ impl Calibration<'_> {
             parameters: Vec::new(),
             buffers: pool_of_steps(),
         };
-        let mut runner = Runner::new(self.engine, model, options)?;
-        let device = &*self.engine.device();
+        let mut runner = Runner::new(engine, model, options)?;
+        let device = &*engine.device();
         let input = &block.model.graph.value(block.input).name;
         let batch = self.recipe.blocks.batch;
         for first in (0..n_windows).step_by(batch) {
@@ -106,6 +107,7 @@ impl Calibration<'_> {
     /// A block with its parameters at their start.
     pub(super) fn pupil(
         &self,
+        engine: &dyn Engine,
         index: usize,
         block: &BlockModel,
         inputs: &States,
@@ -113,12 +115,12 @@ impl Calibration<'_> {
     ) -> Result<Pupil, CalibrationError> {
         let start = Instant::now();
         let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
-        initial.statistics = self.observe(block, inputs, outside)?;
+        initial.statistics = self.observe(engine, block, inputs, outside)?;
         tracing::info!("block {index} observed: {:.2?}", start.elapsed());
         let student = Student::new(block, self.options, &mut initial)?;
-        let mut learner = Learner::new(&*self.engine.device(), &student.parameters)?;
+        let mut learner = Learner::new(&*engine.device(), &student.parameters)?;
         tracing::info!("block {index} at its start: {:.2?}", start.elapsed());
-        start_weight_clips(self.engine, &student, &mut learner, self.options)?;
+        start_weight_clips(engine, &student, &mut learner, self.options)?;
         tracing::info!("block {index} prepared: {:.2?}", start.elapsed());
         Ok(Pupil { student, learner })
     }

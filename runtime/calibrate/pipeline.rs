@@ -139,7 +139,7 @@ impl Calibration<'_> {
         let mut own = quantized.then(|| teacher.clone());
         for (index, block) in blocks.iter().enumerate() {
             let targets = self.teach(block, &teacher, outside)?;
-            let mut pupil = self.pupil(index, block, &teacher, outside)?;
+            let mut pupil = self.pupil(self.engine, index, block, &teacher, outside)?;
             let inputs = own.as_ref().unwrap_or(&teacher);
             let lesson = self.lesson(index, inputs, &targets, outside);
             losses.push(self.learn(self.engine, &mut pupil, &lesson, progress)?);

@@ -220,6 +220,19 @@ fn the_loss_of_each_block_falls_and_then_the_divergence() {
 }
 
 #[test]
+fn the_last_stage_takes_batches_of_any_size() {
+    for name in ["llama-optimum", "gpt2-optimum"] {
+        let bench = Bench::new(name);
+        for batch in [1, 4] {
+            let mut recipe = tiny(2, 2);
+            recipe.end_to_end.batch = batch;
+            let done = bench.run(&flat("w4a4kv4"), &recipe, More::default()).unwrap();
+            assert_eq!(done.outcome.divergences.len(), 2);
+        }
+    }
+}
+
+#[test]
 fn the_seed_decides_what_is_learned() {
     let bench = Bench::new("llama-optimum");
     let run =

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use planish_ir::{Tensor, TensorError};
 use planish_passes::calibrate::cut_tail;
 
 use super::CalibrationError;
@@ -29,7 +30,8 @@ impl Calibration<'_> {
             return Ok(losses);
         }
         let tail = cut_tail(self.model, self.layout)?;
-        let mut whole = EndToEnd::new(self.engine, recipe, pupils, &tail, outside)?;
+        let outside = self.outside_for(recipe.batch, outside)?;
+        let mut whole = EndToEnd::new(self.engine, recipe, pupils, &tail, &outside)?;
         let losses = whole.learn(pupils, corpus, &mut |step, loss| {
             let (block, n_steps) = (n_blocks, recipe.steps);
             progress(CalibrationProgress { block, n_blocks, step, n_steps, loss });
@@ -39,6 +41,37 @@ impl Calibration<'_> {
             self.save(&name(block), pupil, &losses)?;
         }
         Ok(losses)
+    }
+
+    /// What blocks read from outside, for batches of another size: what was captured is the same for
+    /// every window.
+    fn outside_for(
+        &self,
+        batch: usize,
+        outside: &HashMap<String, Value>,
+    ) -> Result<HashMap<String, Value>, CalibrationError> {
+        let (device, captured) = (self.engine.device(), self.recipe.blocks.batch);
+        let resized = |(name, value): (&String, &Value)| {
+            let mut shape = value.shape().to_vec();
+            let by_window = shape.len() > 1 && shape[0] == captured && captured != batch;
+            if !by_window {
+                return Ok((name.clone(), value.clone()));
+            }
+            let tensor = device.download(value)?;
+            let bytes = tensor.bytes();
+            let one = bytes.slice(..bytes.len() / captured);
+            shape[0] = batch;
+            let failed = |error: TensorError| CalibrationError::Value {
+                value: name.clone(),
+                problem: error.to_string(),
+            };
+            let all = Tensor::new(tensor.dtype(), shape, one.repeat(batch).into());
+            let all = all.map_err(failed)?;
+            let is_float = all.dtype().is_float();
+            let value = if is_float { device.upload(&all)? } else { Value::Host(all) };
+            Ok((name.clone(), value))
+        };
+        outside.iter().map(resized).collect()
     }
 
     /// Takes over what the last stage learned before; nothing if it was not finished.

@@ -136,9 +136,9 @@ pub(super) struct Learners {
     pub workers: Vec<Worker>,
 }
 
-/// Blocks that learn side by side on a GPU at least: while the host prepares one, the device has
+/// Blocks that learn side by side on a GPU at least: while the host prepares some, the device has
 /// another to learn.
-const GPU_WORKERS: usize = 2;
+const GPU_WORKERS: usize = 3;
 
 /// Engines for learning up to `n_workers` blocks at once. On a GPU all share it, and floats are f32.
 ///

@@ -230,6 +230,8 @@ fn cublas_us(gpu: &Gpu, rows: usize, k: usize, n: usize) -> Result<f64, GpuError
                 trans_w,
                 out,
                 element,
+                trans_x: false,
+                alpha: 1.0,
                 accumulate: false,
                 tf32: false,
             };

@@ -29,6 +29,8 @@ pub(super) struct Compiler<'a> {
     parameters: BTreeSet<Slot>,
     fallbacks: BTreeMap<String, usize>,
     kernel_bytes: usize,
+    /// The profile tells nodes of different shapes apart.
+    shows_shapes: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -52,6 +54,7 @@ impl<'a> Compiler<'a> {
             parameters: BTreeSet::new(),
             fallbacks: BTreeMap::new(),
             kernel_bytes: 0,
+            shows_shapes: tracing::enabled!(tracing::Level::TRACE),
         })
     }
 
@@ -154,8 +157,19 @@ impl<'a> Compiler<'a> {
         }
         let wanted = self.front.wanted_outputs(node);
         let outputs = wanted.into_iter().map(|output| output.map(|v| self.front.slot(v))).collect();
-        let (op, node) = (op_name(node), node.describe());
+        let op = if self.shows_shapes { self.with_shapes(node) } else { op_name(node) };
+        let node = node.describe();
         Ok(Step { work, op, node, inputs, outputs, frees: Vec::new() })
+    }
+
+    /// The operator with the shapes of its inputs, for the profile.
+    fn with_shapes(&self, node: &Node) -> String {
+        let shape = |value: &ValueId| match self.front.facts.get(*value).shape {
+            Some(shape) => format!(" {shape:?}"),
+            None => " ?".to_owned(),
+        };
+        let shapes: String = node.inputs.iter().flatten().map(shape).collect();
+        op_name(node) + &shapes
     }
 
     /// Notes what a later step reads of the values that are ready before the device starts.
