@@ -1,6 +1,7 @@
 //! One device.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
@@ -56,6 +57,7 @@ pub struct Gpu {
     properties: Properties,
     modules: Mutex<HashMap<String, Arc<Module>>>,
     pool: Mutex<MemoryPool>,
+    keeps_memory: AtomicBool,
     /// The thread that has the device to itself, and how many times over.
     owner: Mutex<Option<(ThreadId, usize)>>,
     released: Condvar,
@@ -122,6 +124,7 @@ impl Gpu {
             properties,
             modules: Mutex::default(),
             pool: Mutex::new(MemoryPool::new()),
+            keeps_memory: AtomicBool::new(false),
             owner: Mutex::default(),
             released: Condvar::new(),
             cublas: OnceLock::new(),
@@ -201,12 +204,13 @@ impl Gpu {
     ) -> Result<Function, GpuError> {
         let options: Vec<String> = defines.iter().map(|(k, v)| format!("-D{k}={v}")).collect();
         let key = format!("{} {}", source.name, options.join(" "));
+        // Before the lock: who has the device to itself may want it.
+        self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let module = match modules.get(&key) {
             Some(module) => module.clone(),
             None => {
                 let image = cache::cubin(source, &self.properties.arch(), &options)?;
-                self.bind()?;
                 let module = Arc::new(Module::load(&image)?);
                 modules.insert(key, module.clone());
                 module
@@ -221,6 +225,16 @@ impl Gpu {
     pub fn pool(&self) -> MemoryPool {
         drop(self.wait_for_others());
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on all memory comes from pools and goes back there: for who makes and drops many graphs,
+    /// since giving memory to the driver waits until the device has nothing to do.
+    pub fn keep_memory(&self) {
+        self.keeps_memory.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.keeps_memory.load(Ordering::Relaxed)
     }
 
     /// Takes memory from another pool from now on; returns the one before.

@@ -3,22 +3,30 @@ pub mod cpu;
 pub mod cuda;
 
 mod constants;
+pub(crate) mod device;
 mod error;
 pub(crate) mod facts;
 mod front;
 mod profile;
 
+use std::sync::Arc;
+
 use planish_ir::{DataType, Dim, Model, Tensor};
 use planish_kernels::ProductPrecision;
 use planish_kernels::buffers::BufferPool;
 
+pub use device::{Device, Moved, Optimizer};
 pub use error::EngineError;
+pub use planish_kernels::cuda_kernel::Value;
 pub use profile::{OpTime, Profile};
 
 /// Compiles graphs for one kind of device.
 pub trait Engine: Send + Sync {
     /// Short name for messages: `cpu`, `cuda`.
     fn name(&self) -> &'static str;
+
+    /// Where it keeps tensors between runs.
+    fn device(&self) -> Arc<dyn Device>;
 
     /// Positions of a prompt that are best run at once: enough to be fast, and no more, as they
     /// take memory.
@@ -54,6 +62,9 @@ pub struct CompileOptions {
     /// Inputs that are fed from outputs of the run before, as (input, output): the tensors stay
     /// with the session, on the device.
     pub carried: Vec<(String, String)>,
+    /// Inputs of [`Session::run_values`] that are in the same memory in every run: fixed ones, and
+    /// those that change in place. Values of other inputs are copied, if need be.
+    pub resident: Vec<String>,
     /// Whether sessions measure the time that every node takes.
     pub profile: bool,
     /// What large f32 matrix products are computed in.
@@ -133,6 +144,14 @@ pub trait Session: Send {
         outputs.iter().map(output).collect()
     }
 
+    /// Runs the graph once on values where the engine keeps them; the outputs are there too. They
+    /// hold until the next run of this session: who wants them longer makes a copy. The engine may
+    /// record the run and replay it when it comes again with the same shapes.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, EngineError>;
+
     /// Empties the caches, and gives the carried inputs the values `carried`, in the order of
     /// [`CompileOptions::carried`].
     fn reset(&mut self, carried: &[Tensor]);
@@ -156,11 +175,30 @@ impl IoInfo {
     /// # Errors
     /// [`EngineError::Input`], naming the input.
     pub fn check(&self, tensor: &Tensor) -> Result<(), EngineError> {
-        let fits_type = self.dtype.is_none_or(|dtype| dtype == tensor.dtype());
+        self.check_kind(tensor.dtype(), tensor.shape())
+    }
+
+    /// As [`IoInfo::check`]. On a device, floats may be of another type than in the graph.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`], naming the input.
+    pub fn check_value(&self, value: &Value) -> Result<(), EngineError> {
+        match value {
+            Value::Host(tensor) => self.check(tensor),
+            Value::Device(tensor) => {
+                let floats = tensor.dtype().is_float();
+                let declared = self.dtype.filter(|dtype| floats && dtype.is_float());
+                self.check_kind(declared.unwrap_or(tensor.dtype()), tensor.shape())
+            }
+        }
+    }
+
+    fn check_kind(&self, dtype: DataType, sizes: &[usize]) -> Result<(), EngineError> {
+        let fits_type = self.dtype.is_none_or(|declared| declared == dtype);
         let fits_shape = self.shape.as_ref().is_none_or(|shape| {
             let fits =
                 |(dim, size): (&Dim, &usize)| dim.as_const().is_none_or(|d| d == *size as i64);
-            shape.len() == tensor.shape().len() && shape.iter().zip(tensor.shape()).all(fits)
+            shape.len() == sizes.len() && shape.iter().zip(sizes).all(fits)
         });
         if fits_type && fits_shape {
             return Ok(());
@@ -168,7 +206,7 @@ impl IoInfo {
         Err(EngineError::Input {
             name: self.name.clone(),
             expected: self.describe(),
-            got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
+            got: format!("{dtype} {sizes:?}"),
         })
     }
 

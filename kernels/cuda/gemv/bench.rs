@@ -308,7 +308,20 @@ fn cublas_us(gpu: &Gpu, rows: usize, k: usize, n: usize) -> Result<f64, GpuError
         let us = graph_us(gpu, weights.len(), |i| {
             let (x, w, out) = (x.ptr(), weights[i].ptr(), out.ptr());
             let element = Element::F16;
-            let gemm = cublas::Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false };
+            let gemm = cublas::Gemm {
+                rows,
+                k,
+                n,
+                x,
+                w,
+                trans_w,
+                out,
+                element,
+                trans_x: false,
+                alpha: 1.0,
+                accumulate: false,
+                tf32: false,
+            };
             cublas::gemm(gpu, gemm)
         })?;
         best = best.min(us);

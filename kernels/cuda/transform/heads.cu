@@ -8,10 +8,11 @@ extern "C" __global__ void transform_heads(const T *x, const FACTOR_T *p, T *y, 
     extern __shared__ float shared[];
     float *matrix = shared, *vector = shared + (in_shared ? d * d : 0) + threadIdx.y * d;
     int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    let_next_kernel_start();
+    // Where P is learned, the kernel before this one may be what writes it.
+    wait_for_previous_kernel();
     if (in_shared)
         for (int i = thread; i < d * d; i += blockDim.x * blockDim.y) matrix[i] = to_f32(p[i]);
-    let_next_kernel_start();
-    wait_for_previous_kernel();
     int column = threadIdx.x;
     int64_t step = (int64_t)gridDim.x * blockDim.y;
     for (int64_t first = (int64_t)blockIdx.x * blockDim.y; first < n_heads; first += step) {
