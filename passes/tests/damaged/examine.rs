@@ -21,8 +21,6 @@ pub enum Reached {
     Nothing,
     /// It could be read, but shapes contradict each other.
     Model,
-    /// Its shapes are known.
-    Shapes,
     /// It has a canonical form.
     Canonical,
 }
@@ -35,12 +33,11 @@ pub fn examine(bytes: Bytes, folder: &Path) -> Reached {
     let Ok(model) = read_model_bytes(bytes, Some(folder)) else { return Reached::Nothing };
     let options = PrintOptions { max_elements: 8, value_info: true, types: true };
     drop(print(&model.graph, &options));
-    if infer(&model).is_err() {
-        return Reached::Model;
-    }
+    // Real exports declare wrong types too, which canonicalisation gets over.
+    drop(infer(&model));
     let mut canonical = model;
     if !sound(canonicalize(&mut canonical, &mut verifying())) {
-        return Reached::Shapes;
+        return Reached::Model;
     }
     drop(Layout::new(&canonical));
     emit(canonical.clone());

@@ -16,8 +16,6 @@ use std::path::Path;
 use bytes::Bytes;
 use examine::{Reached, examine};
 use mutate::{Random, mutate};
-use planish_kernels::infer::infer;
-use planish_onnx::read_model_bytes;
 use prost::Message;
 
 /// Changed models made of each seed.
@@ -33,18 +31,15 @@ fn folder() -> tempfile::TempDir {
 fn seeds_have_a_canonical_form() {
     let folder = folder();
     for (name, model) in seeds::seeds() {
-        let bytes = Bytes::from(model.encode_to_vec());
-        let inferred =
-            read_model_bytes(bytes.clone(), Some(folder.path())).map(|m| infer(&m).err());
-        let reached = examine(bytes, folder.path());
-        assert_eq!(reached, Reached::Canonical, "{name}: {inferred:?}");
+        let reached = examine(model.encode_to_vec().into(), folder.path());
+        assert_eq!(reached, Reached::Canonical, "{name}");
     }
 }
 
 #[test]
 fn changed_models_are_refused_or_another_model() {
     let folder = folder();
-    let mut counts = [0; 4];
+    let mut counts = [0; 3];
     for (i, (_, seed)) in seeds::seeds().into_iter().enumerate() {
         for j in 0..N_MUTANTS {
             let mut model = seed.clone();
@@ -54,7 +49,7 @@ fn changed_models_are_refused_or_another_model() {
         }
     }
     // Each step has something to refuse, and something to go on with.
-    assert!(counts.iter().all(|n| *n > 50), "{counts:?}");
+    assert!(counts.iter().all(|n| *n > 100), "{counts:?}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Builder {
     pub graph: Graph,
     pub random: Random,
     facts: Facts,
+    /// The input with the positions of the tokens, `[B, S]`.
+    pub positions: ValueId,
     /// Floats that the next piece may read.
     pub pool: Vec<ValueId>,
 }
@@ -37,10 +39,15 @@ pub fn random_model(seed: u64, n_pieces: usize) -> Model {
 
 impl Builder {
     fn new(seed: u64) -> Self {
-        let graph = Graph::new("random");
-        let (random, facts) = (Random::new(seed), Facts::default());
-        let mut builder = Self { graph, random, facts, pool: Vec::new() };
         let (b, s, t) = (Dim::symbol("B"), Dim::symbol("S"), Dim::symbol("T"));
+        let mut graph = Graph::new("random");
+        let ty = ValueType::tensor(DataType::I64, vec![b.clone(), s.clone()]);
+        let positions = graph.new_value("position_ids", ty.clone());
+        graph.inputs.push(positions);
+        let mut facts = Facts::default();
+        facts.set(positions, planish_kernels::Fact::of_type(&ty));
+        let (random, pool) = (Random::new(seed), Vec::new());
+        let mut builder = Self { graph, random, facts, positions, pool };
         let channels = Dim::from(CHANNELS);
         for (name, length) in [("x", &s), ("y", &s), ("z", &t)] {
             let shape = vec![b.clone(), length.clone(), channels.clone()];

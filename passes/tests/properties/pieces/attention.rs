@@ -1,12 +1,14 @@
 //! Attention written out, and rotary embeddings.
 
-use planish_ir::{Tensor, ValueId};
+use planish_ir::{Dim, Tensor, ValueId};
 
 use super::shapes::{merge, split};
 use crate::builder::Builder;
 
 const HEADS: usize = 2;
 const HEAD_SIZE: usize = 4;
+/// Rows of the tables of angles.
+const N_POSITIONS: usize = 16;
 
 fn projected(b: &mut Builder, x: ValueId, k: usize) -> ValueId {
     let weight = b.weight("projection", &[k, HEADS * HEAD_SIZE], 1.0 / (k as f64).sqrt());
@@ -35,13 +37,18 @@ pub fn attention(b: &mut Builder, x: ValueId) -> Option<ValueId> {
     Some(merge(b, heads))
 }
 
-/// x · cos + rotate_half(x) · sin, with the same angles at every position.
+/// x · cos + rotate_half(x) · sin, with angles by position or the same at every position.
 fn rotate(b: &mut Builder, x: ValueId) -> ValueId {
-    let angles: Vec<f32> = (0..HEAD_SIZE).map(|i| 0.3 + (i % (HEAD_SIZE / 2)) as f32).collect();
-    let table = |f: fn(f32) -> f32| {
-        Tensor::from_vec(&[HEAD_SIZE], angles.iter().map(|a| f(*a)).collect::<Vec<f32>>())
+    let shape = b.shape(x);
+    let has_positions = shape[0] == Dim::symbol("B") && shape[2] == Dim::symbol("S");
+    let [cos, sin] = if has_positions {
+        by_position(b)
+    } else {
+        let angles: Vec<f32> = (0..HEAD_SIZE).map(|i| angle(0, i % (HEAD_SIZE / 2))).collect();
+        let angles = Tensor::from_vec(&[HEAD_SIZE], angles);
+        let angles = b.constant("angles", angles);
+        ["Cos", "Sin"].map(|op| b.op(op, &[angles]))
     };
-    let (cos, sin) = (b.constant("cos", table(f32::cos)), b.constant("sin", table(f32::sin)));
     let half = HEAD_SIZE as i64 / 2;
     let (zero, middle, end, axis) =
         (b.ints(&[0]), b.ints(&[half]), b.ints(&[i64::MAX]), b.ints(&[3]));
@@ -51,6 +58,24 @@ fn rotate(b: &mut Builder, x: ValueId) -> ValueId {
     let turned = b.node("Concat", &[negated, first], |node| node.with("axis", -1i64));
     let (along, across) = (b.op("Mul", &[x, cos]), b.op("Mul", &[turned, sin]));
     b.op("Add", &[along, across])
+}
+
+fn angle(position: usize, channel: usize) -> f32 {
+    (1 + position) as f32 * (0.3 + channel as f32)
+}
+
+/// Cosines and sines of angles that the positions choose, `[B, 1, S, size]`.
+fn by_position(b: &mut Builder) -> [ValueId; 2] {
+    let half = HEAD_SIZE / 2;
+    let angles = (0..N_POSITIONS * half).map(|i| angle(i / half, i % half)).collect::<Vec<f32>>();
+    let table = b.constant("angles", Tensor::from_vec(&[N_POSITIONS, half], angles));
+    let half = b.op("Gather", &[table, b.positions]);
+    let whole = b.node("Concat", &[half, half], |node| node.with("axis", -1i64));
+    let axes = b.ints(&[1]);
+    ["Cos", "Sin"].map(|op| {
+        let rows = b.op(op, &[whole]);
+        b.op("Unsqueeze", &[rows, axes])
+    })
 }
 
 /// A rotary embedding alone.
