@@ -136,8 +136,11 @@ impl Builder {
         self.constant(name, Tensor::from_vec(shape, data))
     }
 
-    /// A number: of rank 0, or of one element.
+    /// A number: of rank 0, or of one element, or from a node.
     pub fn number(&mut self, x: f32) -> ValueId {
+        if self.below(3) == 0 {
+            return self.node("Constant", &[], |node| node.with("value_float", x));
+        }
         let shape: &[usize] = if self.below(2) == 0 { &[] } else { &[1] };
         self.constant("number", Tensor::from_vec(shape, vec![x]))
     }

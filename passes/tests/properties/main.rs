@@ -1,6 +1,6 @@
 //! Random graphs keep what they compute through every pass, by the operators' reference forms.
 //!
-//! A failure names the seed and the pass; `SEED=n` runs that graph alone.
+//! A failure names the seed and the pass; `SEED=n` runs that graph alone, `GRAPHS=n` the first n.
 
 mod builder;
 mod compare;
@@ -25,12 +25,18 @@ use planish_passes::quantize::{Method, QuantizeError, QuantizeOptions, quantize}
 use planish_passes::{Pass, PassManager, canonicalize as canonical, lower};
 
 /// Graphs for each test.
-const N_GRAPHS: u64 = 400;
+const N_GRAPHS: u64 = 300;
+
+/// The number in a variable of the environment.
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|n| n.parse().unwrap())
+}
 
 /// Calls `check` with random models, what they compute, and what to call them.
 fn for_each(check: impl Fn(Model, &Results, &str)) {
-    let given = std::env::var("SEED").ok().map(|seed| seed.parse().unwrap());
-    let seeds = given.map_or(0..N_GRAPHS, |seed: u64| seed..seed + 1);
+    let given = variable("SEED");
+    let n = variable("GRAPHS").unwrap_or(N_GRAPHS);
+    let seeds = given.map_or(0..n, |seed| seed..seed + 1);
     let mut n_telling = 0;
     for seed in seeds.clone() {
         let model = random_model(seed, 4 + (seed % 24) as usize);
@@ -40,7 +46,7 @@ fn for_each(check: impl Fn(Model, &Results, &str)) {
             check(model, &results, &format!("seed {seed}"));
         }
     }
-    assert!(given.is_some() || n_telling * 10 > N_GRAPHS * 9, "{n_telling} of {N_GRAPHS} graphs");
+    assert!(given.is_some() || n_telling * 10 > n * 9, "{n_telling} of {n} graphs");
 }
 
 /// Rewrites by the names of passes.
@@ -68,7 +74,7 @@ fn step_by_step(
 fn assert_rewritten(counts: &Counts, passes: &[&str]) {
     let counts = counts.borrow();
     let idle = passes.iter().filter(|name| counts[**name] == 0).collect::<Vec<_>>();
-    let is_one = std::env::var_os("SEED").is_some();
+    let is_one = variable("SEED").is_some();
     assert!(is_one || idle.is_empty(), "{idle:?} had nothing to do: {counts:?}");
     println!("{counts:?}");
 }
@@ -115,6 +121,29 @@ fn lowering_keeps_what_random_graphs_compute() {
 }
 
 #[test]
+fn lowering_keeps_what_quantised_random_graphs_compute() {
+    let counts = Counts::default();
+    for_each(|mut model, _, what| {
+        canonical(&mut model, what);
+        for bits in ["w8a8kv16", "w4a16kv16"] {
+            let options =
+                QuantizeOptions { bits: bits.parse().unwrap(), ..QuantizeOptions::default() };
+            let mut model = model.clone();
+            match quantize(&mut model, &options, None, &mut |_| ()) {
+                Ok(_) => {}
+                Err(QuantizeError::NoLinears(_)) => continue,
+                Err(error) => panic!("{what}, {bits}: {error}"),
+            }
+            let what = format!("{what}, {bits}");
+            let results = Results::of(&model).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let options = LowerOptions { cache: false, no_padding: false };
+            step_by_step(&mut model, lower::passes(options), &counts, &results, &what);
+        }
+    });
+    assert_rewritten(&counts, &["fuse_norm_quantize", "fuse_shared_codes", "lower_weight_only"]);
+}
+
+#[test]
 fn transforms_keep_what_random_graphs_compute() {
     let n_transformed = Cell::new(0);
     for_each(|mut model, results, what| {
@@ -133,7 +162,7 @@ fn transforms_keep_what_random_graphs_compute() {
             results.assert_of(&transformed, &format!("{what}, {method:?}"));
         }
     });
-    let few = std::env::var_os("SEED").is_none() && n_transformed.get() < 100;
+    let few = variable("SEED").is_none() && n_transformed.get() < 100;
     assert!(!few, "only {} graphs have linear layers", n_transformed.get());
 }
 

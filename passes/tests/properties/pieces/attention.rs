@@ -16,7 +16,22 @@ fn projected(b: &mut Builder, x: ValueId, k: usize) -> ValueId {
     split(b, product, HEADS, HEAD_SIZE)
 }
 
-/// Attention of two heads over the value itself, scaled here or there, not causal.
+/// What is added to scores so that queries see no later key, `[S, S]`, from the shape of `x`.
+fn causal_mask(b: &mut Builder, x: ValueId) -> ValueId {
+    let shape = b.op("Shape", &[x]);
+    let [index, zero, one] = [1i64, 0, 1].map(|i| b.constant("index", Tensor::scalar(i)));
+    let length = b.node("Gather", &[shape, index], |node| node.with("axis", 0i64));
+    let positions = b.op("Range", &[zero, length, one]);
+    let (first, second) = (b.ints(&[0]), b.ints(&[1]));
+    let keys = b.op("Unsqueeze", &[positions, first]);
+    let queries = b.op("Unsqueeze", &[positions, second]);
+    let is_seen = b.op("LessOrEqual", &[keys, queries]);
+    let low = b.pick(&[f32::NEG_INFINITY, f32::MIN, -1e9]);
+    let (seen, hidden) = (b.number(0.0), b.number(low));
+    b.op("Where", &[is_seen, seen, hidden])
+}
+
+/// Attention of two heads over the value itself, scaled here or there, causal or not.
 pub fn attention(b: &mut Builder, x: ValueId) -> Option<ValueId> {
     let k = b.channels(x).filter(|_| b.rank(x) == 3)?;
     let [mut q, mut k, v] = [0; 3].map(|_| projected(b, x, k));
@@ -31,6 +46,10 @@ pub fn attention(b: &mut Builder, x: ValueId) -> Option<ValueId> {
     let mut scores = b.op("MatMul", &[q, transposed]);
     if !scaled_before {
         scores = b.op("Mul", &[scores, scale]);
+    }
+    if b.below(2) == 0 {
+        let mask = causal_mask(b, x);
+        scores = b.op("Add", &[scores, mask]);
     }
     let weights = b.node("Softmax", &[scores], |node| node.with("axis", -1i64));
     let heads = b.op("MatMul", &[weights, v]);
