@@ -4,6 +4,7 @@ use planish_ir::{Graph, Node, NodeId, ValueId, ValueType};
 use planish_kernels::infer::Facts;
 
 use super::super::constants::int64s;
+use super::decomposed::unscaled;
 use super::{Parts, attention_node};
 use crate::half::input_behind;
 
@@ -44,11 +45,12 @@ impl Heads<'_> {
             // Without a cache of its own, the operator lets query 0 see key 0 only.
             return Err("it is causal from the first key on, which is in its cache".into());
         }
+        let mut scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
         let q3 = self.side_by_side(parts.q)?;
+        let q3 = unscaled(self.graph, q3, &mut scale);
         let k3 = self.side_by_side(k.new)?;
         let v3 = self.side_by_side(v.new)?;
         let inputs = [Some(q3), Some(k3), Some(v3), parts.mask, k.past, v.past];
-        let scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
         let mut node =
             attention_node(inputs, q_heads, k.n_heads, scale, parts.softcap, parts.is_causal);
         node.name = self.graph.node(id).name.clone();
@@ -56,6 +58,9 @@ impl Heads<'_> {
         let y = self.graph.new_value(&format!("{hint}/side_by_side"), ValueType::Unknown);
         let mut outputs = vec![Some(y)];
         if let (Some(_), Some(k_present), Some(v_present)) = (k.past, k.present, v.present) {
+            for cached in [&k, &v] {
+                self.size_by_parts(cached);
+            }
             self.detach(k_present);
             self.detach(v_present);
             outputs.extend([Some(k_present), Some(v_present)]);
@@ -199,6 +204,44 @@ impl Heads<'_> {
             self.graph.add_op("heads", Node::new("Reshape", vec![Some(value), Some(target)]));
         let node = Node::new("Transpose", vec![Some(split)]).with("perm", vec![0, 2, 1, 3]);
         self.graph.add_op("heads", node)
+    }
+
+    /// Lets nodes that read the size of the present read those of the past and of what is new: the
+    /// mask may depend on it, and the attention that writes the present depends on the mask.
+    fn size_by_parts(&mut self, cached: &Cached) {
+        let (Some(past), Some(present)) = (cached.past, cached.present) else { return };
+        for (user, _) in self.graph.users(present) {
+            let node = self.graph.node(user).clone();
+            let Some(shape) = node.output(0).filter(|_| node.is("Shape")) else { continue };
+            let axis = |name: &str, default: i64| {
+                let axis = node.int(name, default);
+                (if axis < 0 { axis + 4 } else { axis }).clamp(0, 4)
+            };
+            let (start, end) = (axis("start", 0), axis("end", 4));
+            let grows: Vec<i64> = (start..end).map(|axis| i64::from(axis == 2)).collect();
+            let grows = self.graph.add_constant("grows", int64s(&grows));
+            let before = Node::new("Shape", vec![Some(past)]).with("start", start).with("end", end);
+            let before = self.graph.add_op("past_size", before);
+            let (source, at) = self.source_of_size(cached.new);
+            let new = Node::new("Shape", vec![Some(source)]).with("start", at).with("end", at + 1);
+            let new = self.graph.add_op("new_size", new);
+            let new = self.graph.add_op("new_size", Node::new("Mul", vec![Some(new), Some(grows)]));
+            let sum = Node::new("Add", vec![Some(before), Some(new)]);
+            let sum = self.graph.add_op("present_size", sum);
+            self.graph.replace_value(shape, sum);
+        }
+    }
+
+    /// A value and an axis of it with as many positions as keys that are new: a graph input where
+    /// there is one, as these need not be computed.
+    fn source_of_size(&self, new: ValueId) -> (ValueId, i64) {
+        let size = self.facts.get(new).dim(2).cloned();
+        let inputs = self.graph.inputs.iter().flat_map(|input| {
+            let shape = self.facts.shape(*input).unwrap_or_default().iter().enumerate();
+            shape.map(|(axis, dim)| (*input, axis as i64, dim))
+        });
+        let mut fitting = inputs.filter(|(.., dim)| Some(*dim) == size.as_ref());
+        fitting.next().map_or((new, 2), |(input, axis, _)| (input, axis))
     }
 
     /// Frees a value from the node that writes it, so that another can.

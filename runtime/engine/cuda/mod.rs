@@ -21,6 +21,7 @@ use planish_cpu::ThreadPool;
 use planish_cuda::{Element, Gpu, GpuError};
 use planish_ir::Model;
 use planish_passes::PassManager;
+use planish_passes::inline::runnable;
 use planish_passes::lower::fuse_for_gpu;
 
 use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
@@ -71,7 +72,8 @@ impl Engine for CudaEngine {
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let fused = fused(model);
+        let model = runnable(model)?;
+        let fused = fused(&model);
         let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
         let plan = Arc::new(compiler.compile(options)?);
         Ok(Box::new(CudaExecutable { plan, gpu: self.gpu.clone(), pool: self.pool.clone() }))
