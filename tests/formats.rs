@@ -174,7 +174,8 @@ fn genai_continues_tiny_models_as_we_do() {
 }
 
 /// Texts whose continuations a 4-bit model is sure of.
-const PROMPTS: [&str; 3] = ["1, 2, 3, 4, 5, 6, 7, 8,", "Monday, Tuesday, Wednesday,", "a b c d e f g"];
+const PROMPTS: [&str; 3] =
+    ["1, 2, 3, 4, 5, 6, 7, 8,", "Monday, Tuesday, Wednesday,", "a b c d e f g"];
 
 #[test]
 fn genai_continues_a_real_model_as_we_do() {

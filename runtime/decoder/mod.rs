@@ -84,6 +84,10 @@ pub struct Decoder {
     options: DecoderOptions,
     vocab: usize,
     max_positions: Option<usize>,
+    /// Whether the graph is fed differently with and without a past.
+    switches: bool,
+    /// Tokens of each sequence before, where the graph has no cache and computes all anew.
+    history: Option<Vec<Vec<u32>>>,
     n_past: usize,
     reports: Vec<PassReport>,
 }
@@ -136,6 +140,7 @@ impl Decoder {
         let executable = engine.compile(&model, &compile_options)?;
         drop(model);
         let feeds = executable.inputs().iter().map(|input| Feed::of(input, &names));
+        let history = roles.caches.is_empty().then(|| vec![Vec::new(); options.batch]);
         let mut decoder = Self {
             feeds: feeds.collect::<Result<_, _>>()?,
             session: executable.session(),
@@ -146,6 +151,8 @@ impl Decoder {
             options,
             vocab: roles.vocab,
             max_positions: roles.max_positions,
+            switches: roles.switch.is_some(),
+            history,
             n_past: 0,
             reports: manager.reports().to_vec(),
         };
@@ -166,6 +173,11 @@ impl Decoder {
     /// Where the time went, if [`DecoderOptions::profile`] was set.
     pub fn profile(&self) -> Option<Profile> {
         self.session.profile()
+    }
+
+    /// Whether every run computes all positions anew, because the graph has no KV cache.
+    pub fn recomputes(&self) -> bool {
+        self.history.is_some()
     }
 
     /// Positions that the graph has table rows for, where it has tables.
@@ -217,7 +229,16 @@ impl Decoder {
         mut take: impl FnMut([Tensor; N], usize, usize) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         let (batch, length) = (self.options.batch, self.length(ids));
-        let chunk = self.options.chunk.max(1);
+        if self.history.is_some() {
+            let values = self.run_anew(ids, length, want, &outputs)?;
+            return values.try_into().map_or(Ok(()), |values| take(values, 0, length));
+        }
+        let chunk = match (self.switches, self.n_past) {
+            (false, _) => self.options.chunk.max(1),
+            // A graph without a past takes the prompt as a whole, one with a past single tokens.
+            (true, 0) => length,
+            (true, _) => 1,
+        };
         for start in (0..length).step_by(chunk) {
             let end = length.min(start + chunk);
             let is_wanted = want == Logits::All || end == length;
@@ -229,6 +250,27 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+
+    /// Runs the graph on all tokens so far and the `length` new ones of each sequence.
+    fn run_anew(
+        &mut self,
+        ids: &[u32],
+        length: usize,
+        want: Logits,
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let n_past = self.n_past;
+        let sequences = self.history.iter_mut().flatten().zip(ids.chunks(length.max(1)));
+        for (sequence, new) in sequences {
+            sequence.truncate(n_past);
+            sequence.extend_from_slice(new);
+        }
+        let all: Vec<u32> = self.history.iter().flatten().flatten().copied().collect();
+        self.n_past = 0;
+        let values = self.run(&all, n_past + length, want, outputs);
+        self.n_past = n_past + length;
+        values
     }
 
     /// Runs the graph once, `length` positions of each sequence.
@@ -312,6 +354,7 @@ impl FeedNames {
             tokens: name_of(graph, roles.tokens),
             mask: roles.mask.map(|v| name_of(graph, v)),
             positions: roles.positions.map(|v| name_of(graph, v)),
+            switch: roles.switch.map(|v| name_of(graph, v)),
         }
     }
 }
