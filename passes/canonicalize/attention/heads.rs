@@ -136,31 +136,59 @@ impl Heads<'_> {
                 let hint = self.graph.value(value).name.clone();
                 return Ok(self.graph.add_op(&format!("{hint}/side_by_side"), rotary));
             }
+        }
+        let last = self.heads_last(value);
+        self.merged(value, last)
+    }
+
+    /// `[batch, sequence, heads, size]` for `[batch, heads, sequence, size]`. Norms of single
+    /// heads are moved to the other side of a transpose.
+    fn heads_last(&mut self, value: ValueId) -> ValueId {
+        if let Some(node) = self.graph.producer_node(value).cloned()
+            && let Some(x) = node.input(0)
+        {
             if node.is("Transpose") && node.ints("perm") == Some(&[0, 2, 1, 3]) {
-                return self.merged(node.input(0).ok_or("an input is absent")?);
+                return x;
+            }
+            if self.is_head_norm(&node) {
+                let x = self.heads_last(x);
+                let mut norm = node.with("axis", -1);
+                norm.inputs[0] = Some(x);
+                norm.outputs.clear();
+                let hint = self.graph.value(value).name.clone();
+                return self.graph.add_op(&format!("{hint}/heads_last"), norm);
             }
         }
         let hint = self.graph.value(value).name.clone();
         let turned = Node::new("Transpose", vec![Some(value)]).with("perm", vec![0, 2, 1, 3]);
-        let turned = self.graph.add_op(&hint, turned);
-        Ok(self.add_merge(&hint, turned))
+        self.graph.add_op(&hint, turned)
     }
 
-    /// `[batch, sequence, heads · size]` for `[batch, sequence, heads, size]`.
-    fn merged(&mut self, value: ValueId) -> Result<ValueId, String> {
+    /// A norm over the last of four axes, the same for all heads.
+    fn is_head_norm(&self, node: &Node) -> bool {
+        let mut parameters = node.inputs.iter().skip(1).flatten();
+        (node.is("RMSNormalization") || node.is("LayerNormalization"))
+            && matches!(node.int("axis", -1), -1 | 3)
+            && node.outputs.iter().skip(1).flatten().next().is_none()
+            && parameters.all(|v| self.facts.get(*v).rank() == Some(1))
+    }
+
+    /// `[batch, sequence, heads · size]` for `last`, which is `value` `[batch, heads, sequence,
+    /// size]` with the heads behind the sequence.
+    fn merged(&mut self, value: ValueId, last: ValueId) -> Result<ValueId, String> {
         let shape = self.facts.shape(value).ok_or("unknown shape")?;
-        let [batch, sequence, heads, size] = shape else {
+        let [batch, heads, sequence, size] = shape else {
             return Err(format!("\"{}\" has shape {shape:?}", self.graph.value(value).name));
         };
         let wanted = [batch.clone(), sequence.clone(), heads.mul(size)];
-        if let Some(node) = self.graph.producer_node(value).filter(|n| n.is("Reshape")) {
+        if let Some(node) = self.graph.producer_node(last).filter(|n| n.is("Reshape")) {
             let source = node.input(0).ok_or("an input is absent")?;
             if self.facts.shape(source) == Some(&wanted) {
                 return Ok(source);
             }
         }
-        let hint = self.graph.value(value).name.clone();
-        Ok(self.add_merge(&hint, value))
+        let hint = self.graph.value(last).name.clone();
+        Ok(self.add_merge(&hint, last))
     }
 
     fn add_merge(&mut self, hint: &str, value: ValueId) -> ValueId {

@@ -49,7 +49,7 @@ macro_rules! families {
 
 families! {
     activations, attention, grouped_query, inlining, linears, masks, no_ops, norms, projections,
-    rotary, splits, tied_weights, widening,
+    rotary, splits, tied_weights, transforms, widening,
 }
 
 #[test]
