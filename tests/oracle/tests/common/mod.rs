@@ -72,3 +72,18 @@ pub fn assert_refused(name: &str, reason: &str, result: &Result<Logits, String>)
         Err(words) => assert!(words.contains(reason), "{name}: tract says: {words}"),
     }
 }
+
+/// Whether tract is known to run a model, or to refuse it for a listed reason. Of others it must
+/// give the right logits where it runs them: it takes few of the operators that pick experts, and
+/// few of the ways in which tables of positions and biases are computed.
+pub fn must_run(model: &TinyModel) -> bool {
+    ["llama", "qwen2", "phi3", "gemma2", "gpt2"].contains(&model.arch.as_str())
+}
+
+/// As [`assert_close`], where there are logits.
+pub fn assert_close_if_run(model: &TinyModel, expected: &Expected, actual: Result<Logits, String>) {
+    match actual {
+        Ok(actual) => assert_close(&model.name, &expected.logits, &actual),
+        Err(reason) => println!("{}: tract says: {reason}", model.name),
+    }
+}
