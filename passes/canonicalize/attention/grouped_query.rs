@@ -1,6 +1,8 @@
 //! ONNX Runtime's `GroupQueryAttention`.
 
-use planish_ir::{DataType, Graph, Model, Node, NodeId, ValueId, ValueType};
+use std::collections::BTreeMap;
+
+use planish_ir::{DataType, Graph, Model, Node, NodeId, Tensor, ValueId, ValueType};
 use planish_kernels::MICROSOFT;
 use planish_kernels::infer::Facts;
 
@@ -32,7 +34,8 @@ pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize
 #[derive(Default)]
 struct Shared {
     positions: Option<ValueId>,
-    mask: Option<ValueId>,
+    /// Masks by their windows.
+    masks: BTreeMap<Option<i64>, ValueId>,
 }
 
 fn lift_one(
@@ -71,14 +74,18 @@ fn lift_one(
         q = rotary(graph, q, node.clone().with("num_heads", q_heads));
         k = rotary(graph, k, node.with("num_heads", kv_heads));
     }
-    let mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
+    let window = Some(node.int("local_window_size", -1)).filter(|window| *window > 0);
+    let mask = *shared.masks.entry(window).or_insert_with(|| match window {
+        Some(window) => windowed_mask(graph, ids, attention_mask, past_key, window),
+        None => padding_mask(graph, ids, attention_mask),
+    });
     let scale = match node.float("scale", 0.0) {
         0.0 => 1.0 / (head_size as f32).sqrt(),
         scale => scale,
     };
     let inputs = [Some(q), Some(k), Some(v), Some(mask), Some(past_key), Some(past_value)];
     let softcap = node.float("softcap", 0.0);
-    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, true)
+    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, window.is_none())
         .with_name(node.name.clone())
         .with_outputs(node.outputs.iter().take(3).copied().collect());
     graph.replace_node(id, lifted).map_err(|error| error.to_string())?;
@@ -87,8 +94,8 @@ fn lift_one(
 
 /// Forms that the canonical operator has no word for.
 fn check(node: &Node) -> Result<(), String> {
-    if node.int("local_window_size", -1) > 0 {
-        return Err("it has a sliding window".into());
+    if node.int("sliding_window_cache", 0) != 0 {
+        return Err("its cache holds no more than its sliding window".into());
     }
     if node.int("smooth_softmax", 0) != 0 || node.input(10).is_some() || node.input(11).is_some() {
         return Err("it has a bias, a sink or a smooth softmax".into());
@@ -149,6 +156,42 @@ fn rotary(graph: &mut Graph, x: ValueId, mut node: Node) -> ValueId {
     node.inputs[0] = Some(x);
     let hint = format!("{}/rotated", graph.value(x).name);
     graph.add_op(&hint, node)
+}
+
+/// `[batch, 1, sequence, total]`: which keys are tokens, and among the last `window` up to the
+/// query's own.
+fn windowed_mask(
+    graph: &mut Graph,
+    ids: ValueId,
+    attention_mask: ValueId,
+    past: ValueId,
+    window: i64,
+) -> ValueId {
+    let length = |graph: &mut Graph, value, axis: i64| {
+        let node = Node::new("Shape", vec![Some(value)]).with("start", axis).with("end", axis + 1);
+        let length = graph.add_op("size", node);
+        graph.add_op("length", Node::new("Squeeze", vec![Some(length)]))
+    };
+    let (n_past, n_new) = (length(graph, past, 2), length(graph, ids, 1));
+    let total = length(graph, attention_mask, 1);
+    let end = graph.add_op("end", Node::new("Add", vec![Some(n_past), Some(n_new)]));
+    let [zero, one] = [0i64, 1].map(|n| graph.add_constant("number", Tensor::scalar(n)));
+    let range = |graph: &mut Graph, from, to, axes: &[i64]| {
+        let numbers = Node::new("Range", vec![Some(from), Some(to), Some(one)]);
+        let numbers = graph.add_op("indices", numbers);
+        let axes = graph.add_constant("axes", int64s(axes));
+        graph.add_op("indices", Node::new("Unsqueeze", vec![Some(numbers), Some(axes)]))
+    };
+    let queries = range(graph, n_past, end, &[0, 1, 3]);
+    let keys = range(graph, zero, total, &[0, 1, 2]);
+    let window = graph.add_constant("window", Tensor::scalar(window));
+    let mut pair = |op: &str, a, b| graph.add_op("keep", Node::new(op, vec![Some(a), Some(b)]));
+    let before = pair("Sub", queries, window);
+    let causal = pair("LessOrEqual", keys, queries);
+    let near = pair("Greater", keys, before);
+    let seen = pair("And", causal, near);
+    let tokens = padding_mask(graph, ids, attention_mask);
+    graph.add_op("windowed_mask", Node::new("And", vec![Some(tokens), Some(seen)]))
 }
 
 /// `[batch, 1, sequence, total]`: which keys are tokens and not padding.

@@ -2,6 +2,7 @@
 
 mod cuda;
 mod learned;
+mod padding;
 
 use std::path::{Path, PathBuf};
 
