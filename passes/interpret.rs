@@ -67,9 +67,12 @@ impl<'a> Interpreter<'a> {
         let view = OpNode { node, opset: (self.opset)(&node.domain) };
         let outputs =
             op.evaluate(&view, &inputs).map_err(|error| format!("{}: {error}", node.describe()))?;
-        for (value, tensor) in node.outputs.iter().zip(outputs) {
+        let mut outputs = outputs.into_iter();
+        for value in &node.outputs {
+            let tensor = outputs.next();
             if let Some(value) = value {
-                self.known.insert(*value, tensor);
+                let none = || format!("{} has more outputs than its operator", node.describe());
+                self.known.insert(*value, tensor.ok_or_else(none)?);
             }
         }
         Ok(())

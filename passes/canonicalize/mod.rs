@@ -14,11 +14,13 @@ mod no_ops;
 mod norm;
 mod opset;
 mod projection;
+mod quantized;
 mod reshape;
 mod rotary;
 mod sizes;
 mod split;
 mod tied;
+mod transform;
 mod widen;
 
 use planish_ir::Model;
@@ -44,6 +46,8 @@ pub fn passes() -> Vec<Pass> {
         Pass { name: "inline_constants", run: constants::inline_constants },
         // …and axes as inputs, whatever the version of the operator set.
         Pass { name: RAISING, run: opset::upgrade_opset },
+        // Codes in the layouts of ONNX Runtime, which shape inference does not know all of.
+        Pass { name: "lift_quantized", run: quantized::lift_quantized },
         // Then everything is computed in f32, so that rules see one type and casts that go.
         Pass { name: "widen_floats", run: widen::widen_floats },
         // Sizes that follow from the weights become constants; what they make trivial goes.
@@ -66,6 +70,8 @@ pub fn passes() -> Vec<Pass> {
         Pass { name: "lift_projections", run: projection::lift_projections },
         // The masks that attention now reads directly can be told apart by what they compute.
         Pass { name: "lift_masks", run: mask::lift_masks },
+        // What was written as products comes back as one operator.
+        Pass { name: "lift_transforms", run: transform::lift_transforms },
         // What is left of the head splitting and merging cancels.
         Pass { name: "cancel_reshapes", run: reshape::cancel_reshapes },
         Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },

@@ -78,7 +78,8 @@ impl Makers {
         if self.unread.contains(&input.name) {
             return Some(Feed::of(input, &self.names).ok()?.make(&[], self.extent));
         }
-        let made = [&self.names.mask, &self.names.positions, &self.names.switch].map(Option::as_ref);
+        let made =
+            [&self.names.mask, &self.names.positions, &self.names.switch].map(Option::as_ref);
         let feed = made.contains(&Some(&input.name)).then(|| Feed::of(input, &self.names).ok());
         Some(feed??.make(&[], self.extent))
     }

@@ -74,9 +74,8 @@ impl Body {
             slots[*slot] = Some(tensor.clone());
         }
         for step in &self.steps {
-            let results = step
-                .run(session, &slots)
-                .map_err(|error| within(&step.node.describe(), error))?;
+            let results =
+                step.run(session, &slots).map_err(|error| within(&step.node.describe(), error))?;
             for (slot, tensor) in step.outputs.iter().zip(results) {
                 if let Some(slot) = slot {
                     slots[*slot] = Some(tensor);
@@ -96,11 +95,7 @@ impl Body {
 }
 
 impl Step {
-    fn run(
-        &self,
-        session: &mut Session,
-        slots: &[Option<Tensor>],
-    ) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, session: &mut Session, slots: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
         let view = OpNode { node: &self.node, opset: self.opset };
         let read = |slot: &Option<usize>| slot.and_then(|slot| slots[slot].as_ref());
         match (&self.form, session) {

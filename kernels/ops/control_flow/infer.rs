@@ -2,8 +2,8 @@
 
 use planish_ir::{Dim, Graph, Node};
 
-use crate::infer::{infer_given, is_unknown};
 use crate::Fact;
+use crate::infer::{infer_given, is_unknown};
 
 /// Facts of the outputs of `graph`, given those of its inputs. Nothing is known where they
 /// contradict each other: the graph may be a branch that is never taken.

@@ -73,9 +73,8 @@ pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> 
         length.get_or_insert(removed);
         slices.push(Fact::new(fact.dtype, Some(shape)));
     }
-    let run = |states: &[Fact]| {
-        inner::outputs(body, op.opset, &[states, &slices, captured].concat())
-    };
+    let run =
+        |states: &[Fact]| inner::outputs(body, op.opset, &[states, &slices, captured].concat());
     let n = plan.n_carried;
     let states = inner::carried(op.node, first, run);
     let stacked = run(&states).split_off(n).into_iter().zip(&plan.outputs).enumerate();

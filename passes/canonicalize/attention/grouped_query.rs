@@ -34,8 +34,9 @@ pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize
 #[derive(Default)]
 struct Shared {
     positions: Option<ValueId>,
-    /// Masks by their windows.
-    masks: BTreeMap<Option<i64>, ValueId>,
+    mask: Option<ValueId>,
+    /// Masks of sliding windows, by their width.
+    windows: BTreeMap<i64, ValueId>,
 }
 
 fn lift_one(
@@ -74,18 +75,19 @@ fn lift_one(
         q = rotary(graph, q, node.clone().with("num_heads", q_heads));
         k = rotary(graph, k, node.with("num_heads", kv_heads));
     }
-    let window = Some(node.int("local_window_size", -1)).filter(|window| *window > 0);
-    let mask = *shared.masks.entry(window).or_insert_with(|| match window {
-        Some(window) => windowed_mask(graph, ids, attention_mask, past_key, window),
-        None => padding_mask(graph, ids, attention_mask),
-    });
+    let mut mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
+    let window = node.int("local_window_size", -1);
+    if window > 0 {
+        let make = || window_mask(graph, mask, ids, attention_mask, window);
+        mask = *shared.windows.entry(window).or_insert_with(make);
+    }
     let scale = match node.float("scale", 0.0) {
         0.0 => 1.0 / (head_size as f32).sqrt(),
         scale => scale,
     };
     let inputs = [Some(q), Some(k), Some(v), Some(mask), Some(past_key), Some(past_value)];
     let softcap = node.float("softcap", 0.0);
-    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, window.is_none())
+    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, window <= 0)
         .with_name(node.name.clone())
         .with_outputs(node.outputs.iter().take(3).copied().collect());
     graph.replace_node(id, lifted).map_err(|error| error.to_string())?;
@@ -158,42 +160,6 @@ fn rotary(graph: &mut Graph, x: ValueId, mut node: Node) -> ValueId {
     graph.add_op(&hint, node)
 }
 
-/// `[batch, 1, sequence, total]`: which keys are tokens, and among the last `window` up to the
-/// query's own.
-fn windowed_mask(
-    graph: &mut Graph,
-    ids: ValueId,
-    attention_mask: ValueId,
-    past: ValueId,
-    window: i64,
-) -> ValueId {
-    let length = |graph: &mut Graph, value, axis: i64| {
-        let node = Node::new("Shape", vec![Some(value)]).with("start", axis).with("end", axis + 1);
-        let length = graph.add_op("size", node);
-        graph.add_op("length", Node::new("Squeeze", vec![Some(length)]))
-    };
-    let (n_past, n_new) = (length(graph, past, 2), length(graph, ids, 1));
-    let total = length(graph, attention_mask, 1);
-    let end = graph.add_op("end", Node::new("Add", vec![Some(n_past), Some(n_new)]));
-    let [zero, one] = [0i64, 1].map(|n| graph.add_constant("number", Tensor::scalar(n)));
-    let range = |graph: &mut Graph, from, to, axes: &[i64]| {
-        let numbers = Node::new("Range", vec![Some(from), Some(to), Some(one)]);
-        let numbers = graph.add_op("indices", numbers);
-        let axes = graph.add_constant("axes", int64s(axes));
-        graph.add_op("indices", Node::new("Unsqueeze", vec![Some(numbers), Some(axes)]))
-    };
-    let queries = range(graph, n_past, end, &[0, 1, 3]);
-    let keys = range(graph, zero, total, &[0, 1, 2]);
-    let window = graph.add_constant("window", Tensor::scalar(window));
-    let mut pair = |op: &str, a, b| graph.add_op("keep", Node::new(op, vec![Some(a), Some(b)]));
-    let before = pair("Sub", queries, window);
-    let causal = pair("LessOrEqual", keys, queries);
-    let near = pair("Greater", keys, before);
-    let seen = pair("And", causal, near);
-    let tokens = padding_mask(graph, ids, attention_mask);
-    graph.add_op("windowed_mask", Node::new("And", vec![Some(tokens), Some(seen)]))
-}
-
 /// `[batch, 1, sequence, total]`: which keys are tokens and not padding.
 pub(in super::super) fn padding_mask(
     graph: &mut Graph,
@@ -216,4 +182,36 @@ pub(in super::super) fn padding_mask(
     let keep = graph.add_op("keep", Node::new("Unsqueeze", vec![Some(keep), Some(axes)]));
     graph.value_mut(keep).ty = ValueType::Unknown;
     graph.add_op("padding_mask", Node::new("Expand", vec![Some(keep), Some(shape)]))
+}
+
+/// `[batch, 1, sequence, total]`: which keys are tokens, none after the query, and among the last
+/// `window` up to it, itself included.
+fn window_mask(
+    graph: &mut Graph,
+    padding: ValueId,
+    ids: ValueId,
+    attention_mask: ValueId,
+    window: i64,
+) -> ValueId {
+    let op = |graph: &mut Graph, name: &str, op_type: &str, inputs: &[ValueId]| {
+        graph.add_op(name, Node::new(op_type, inputs.iter().copied().map(Some).collect()))
+    };
+    let width = |graph: &mut Graph, value| {
+        let node = Node::new("Shape", vec![Some(value)]).with("start", 1i64).with("end", 2i64);
+        let size = graph.add_op("width", node);
+        op(graph, "width", "Squeeze", &[size])
+    };
+    let (total, new) = (width(graph, attention_mask), width(graph, ids));
+    let [zero, one, window] =
+        [0, 1, window].map(|n| graph.add_constant("number", Tensor::scalar(n)));
+    let past = op(graph, "past", "Sub", &[total, new]);
+    let queries = op(graph, "queries", "Range", &[past, total, one]);
+    let axes = graph.add_constant("axes", int64s(&[1]));
+    let queries = op(graph, "queries", "Unsqueeze", &[queries, axes]);
+    let keys = op(graph, "keys", "Range", &[zero, total, one]);
+    let not_after = op(graph, "causal", "LessOrEqual", &[keys, queries]);
+    let oldest = op(graph, "oldest", "Sub", &[queries, window]);
+    let recent = op(graph, "recent", "Greater", &[keys, oldest]);
+    let seen = op(graph, "seen", "And", &[not_after, recent]);
+    op(graph, "window_mask", "And", &[padding, seen])
 }

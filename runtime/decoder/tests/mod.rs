@@ -210,7 +210,11 @@ fn a_packed_cache_and_fused_steps_give_what_the_quantised_graph_gives() {
             let model = quantized(model, bits, method);
             let as_it_is = DecoderOptions { mode: Mode::AsImported, ..options };
             let (mut plain, mut lowered) = (open(&model, as_it_is), open(&model, options));
-            assert_eq!(lowered.empty.is_empty(), !has_bias(name), "{name}: all caches are in place");
+            assert_eq!(
+                lowered.empty.is_empty(),
+                !has_bias(name),
+                "{name}: all caches are in place"
+            );
             assert!(has_bias(name) || lowered.summary().steps < plain.summary().steps, "{name}");
             for (ids, want) in [(&expected.ids, Logits::All), (&expected.step_ids, Logits::Last)] {
                 let plain = plain.forward(ids, want).unwrap();

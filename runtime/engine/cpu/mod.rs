@@ -1,5 +1,7 @@
 //! The CPU engine.
+mod adamw;
 pub(super) mod compile;
+pub(super) mod device;
 pub(super) mod plan;
 mod session;
 mod weight_bytes;
@@ -13,8 +15,11 @@ use planish_cpu::ThreadPool;
 use planish_ir::Model;
 use planish_passes::inline::runnable;
 
-use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
+use super::{
+    CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session,
+};
 use compile::Compiler;
+use device::HostMemory;
 use plan::Plan;
 use session::CpuSession;
 
@@ -38,6 +43,10 @@ impl CpuEngine {
 impl Engine for CpuEngine {
     fn name(&self) -> &'static str {
         "cpu"
+    }
+
+    fn device(&self) -> Arc<dyn Device> {
+        Arc::new(HostMemory { pool: self.pool.clone() })
     }
 
     fn compile(
