@@ -134,7 +134,8 @@ fn quantize_tiny_models(root: &Path) -> Vec<(String, PathBuf, u8)> {
     let mut folders = Vec::new();
     for tiny in tiny_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        for recipe in RECIPES.into_iter().chain([LEARNED]) {
+        let recipes = RECIPES.into_iter().chain([LEARNED]);
+        for recipe in recipes.filter(|recipe| recipe.suits(&tiny.arch)) {
             let name = format!("{} {}", tiny.name, recipe.name());
             let folder = root.join(format!("{}-{}", tiny.name, recipe.name()));
             recipe.quantize(&tiny.dir, &folder);
@@ -184,7 +185,7 @@ fn padded_batches_give_what_their_sequences_give_alone() {
         names.push(tiny.name);
         folders.push(folder.display().to_string());
     }
-    let lines = python("padded.py", &folders);
+    let lines = python("padded_alone.py", &folders);
     let differences: Vec<f32> = lines.lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(names.len(), differences.len());
     for (name, difference) in names.iter().zip(differences) {

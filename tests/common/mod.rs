@@ -23,6 +23,13 @@ impl Recipe {
         Self { method, bits, group_size: None }
     }
 
+    /// Whether it can be done to an architecture: experts have 24 channels, which no group size
+    /// here divides, and nothing can be learned through the choice of experts.
+    pub fn suits(self, arch: &str) -> bool {
+        let has_experts = ["mixtral", "olmoe", "qwen2moe"].contains(&arch);
+        !has_experts || (self.group_size.is_none() && !self.method.learns())
+    }
+
     /// A name for a folder.
     pub fn name(self) -> String {
         format!("{:?}-{}", self.method, self.bits).to_lowercase()

@@ -1,6 +1,8 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
 mod cuda;
+mod eight_bits;
+mod forms;
 mod learned;
 mod padding;
 
