@@ -11,7 +11,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{LEARNED, RECIPES, Recipe, difference, find, python, smollm2, tokens};
+use common::{LEARNED, Recipe, difference, find, python, recipes_for, smollm2, tokens};
 use planish::app::{Method, OpenOptions, forward, inspect, open_model};
 use planish_models::tiny_models;
 use planish_runtime::npz::{NpyArray, NpyType, read_npz, write_npz};
@@ -134,8 +134,8 @@ fn quantize_tiny_models(root: &Path) -> Vec<(String, PathBuf, u8)> {
     let mut folders = Vec::new();
     for tiny in tiny_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        let recipes = RECIPES.into_iter().chain([LEARNED]);
-        for recipe in recipes.filter(|recipe| recipe.suits(&tiny.arch)) {
+        let learned = Some(LEARNED).filter(|recipe| recipe.suits(&tiny.arch));
+        for recipe in recipes_for(&tiny).into_iter().chain(learned) {
             let name = format!("{} {}", tiny.name, recipe.name());
             let folder = root.join(format!("{}-{}", tiny.name, recipe.name()));
             recipe.quantize(&tiny.dir, &folder);
