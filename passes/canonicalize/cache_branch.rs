@@ -171,12 +171,8 @@ impl Run<'_> {
     ) -> Result<Vec<Tensor>, String> {
         let inputs = self.probe.inputs(past, length, condition, caches)?;
         let mut interpreter = Interpreter::new(self.probe.graph, self.probe.opset, inputs);
-        let given: Result<Vec<Option<Tensor>>, String> = self
-            .node
-            .inputs
-            .iter()
-            .map(|v| v.map(|v| interpreter.value(v)).transpose())
-            .collect();
+        let given: Result<Vec<Option<Tensor>>, String> =
+            self.node.inputs.iter().map(|v| v.map(|v| interpreter.value(v)).transpose()).collect();
         let mut given = given?;
         given[0] = Some(Tensor::from_bools(&[], &[condition]));
         let (pool, buffers, mut kv) = (ThreadPool::new(0), BufferPool::new(), Vec::new());
@@ -247,9 +243,12 @@ impl Probe<'_> {
     /// width, the one that is called so.
     fn is_mask(&self, value: ValueId) -> bool {
         let width = |v: ValueId| self.facts.get(v).dim(1).cloned();
-        let others = self.graph.inputs.iter().copied().filter(|v| {
-            *v != value && self.facts.get(*v).rank() == Some(2)
-        });
+        let others = self
+            .graph
+            .inputs
+            .iter()
+            .copied()
+            .filter(|v| *v != value && self.facts.get(*v).rank() == Some(2));
         let widths: Vec<Option<Dim>> = others.map(width).collect();
         let is_called_so = self.graph.value(value).name.contains("mask");
         let differs = widths.iter().all(|other| *other != width(value));

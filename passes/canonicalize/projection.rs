@@ -17,8 +17,17 @@ use crate::pass::{PassContext, PassError};
 
 /// Operators that move elements and do nothing else.
 const MOVES: [&str; 11] = [
-    "Reshape", "Transpose", "Slice", "Split", "Gather", "GatherND", "Squeeze", "Unsqueeze",
-    "Expand", "Flatten", "Identity",
+    "Reshape",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Gather",
+    "GatherND",
+    "Squeeze",
+    "Unsqueeze",
+    "Expand",
+    "Flatten",
+    "Identity",
 ];
 /// Sizes with which the nodes are run: sequences, and positions of each.
 const SIZES: [i64; 2] = [2, 3];
@@ -218,8 +227,7 @@ impl<'a> Runner<'a> {
         let n_rows = (SIZES[0] * SIZES[1]) as usize;
         let values = numbers.to_i64_vec().map_err(|error| error.to_string())?;
         let n = values.len() / n_rows;
-        let columns: Vec<usize> =
-            values.iter().take(n).map(|v| *v as usize % self.width).collect();
+        let columns: Vec<usize> = values.iter().take(n).map(|v| *v as usize % self.width).collect();
         let expected =
             (0..n_rows).flat_map(|row| columns.iter().map(move |c| (row * self.width + c) as i64));
         if n == 0 || !expected.eq(values.iter().copied()) {
@@ -280,8 +288,11 @@ fn without_repeats(columns: Vec<usize>) -> Result<(Vec<usize>, Option<(usize, us
     let again = columns.iter().skip(1).position(|c| *c == columns[0]).map(|at| at + 1);
     let size = again.ok_or("its heads do not repeat")?;
     let n_repeats = columns.len() / n_distinct.max(1);
-    let kept: Vec<usize> =
-        columns.chunks(size * n_repeats).flat_map(|group| &group[..size.min(group.len())]).copied().collect();
+    let kept: Vec<usize> = columns
+        .chunks(size * n_repeats)
+        .flat_map(|group| &group[..size.min(group.len())])
+        .copied()
+        .collect();
     let whole = kept.chunks(size).flat_map(|head| std::iter::repeat_n(head, n_repeats).flatten());
     if !whole.eq(&columns) {
         return Err("its heads do not repeat one after the other".into());
@@ -297,12 +308,13 @@ fn permuted(
 ) -> Result<ValueId, String> {
     let product = graph.node(projection.product).clone();
     let weight = product.input(1).ok_or("its weight is absent")?;
-    let sorted = sorted_columns(graph.constant(weight), order).ok_or("its weight can't be sorted")?;
+    let sorted =
+        sorted_columns(graph.constant(weight), order).ok_or("its weight can't be sorted")?;
     let name = graph.value(weight).name.clone();
     let weight = graph.add_constant(&name, sorted);
     let hint = graph.value(projection.output).name.clone();
-    let node = Node::new("MatMul", vec![product.input(0), Some(weight)])
-        .with_name(product.name.clone());
+    let node =
+        Node::new("MatMul", vec![product.input(0), Some(weight)]).with_name(product.name.clone());
     let value = graph.add_op(&hint, node);
     let Some(bias) = projection.bias else { return Ok(value) };
     let add = graph.node(bias).clone();
@@ -318,7 +330,10 @@ fn permuted(
 fn sorted_columns(tensor: Option<&Tensor>, order: &[usize]) -> Option<Tensor> {
     let tensor = tensor?;
     let width = tensor.dtype().bits() / 8;
-    if width == 0 || tensor.dtype() == DataType::String || tensor.shape().last() != Some(&order.len()) {
+    if width == 0
+        || tensor.dtype() == DataType::String
+        || tensor.shape().last() != Some(&order.len())
+    {
         return None;
     }
     let source = tensor.bytes();

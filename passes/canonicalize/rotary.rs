@@ -54,9 +54,8 @@ fn interleaved(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String
     check_part(rewriter, found.value("first"), x, Order::Pairs, 0)?;
     check_part(rewriter, found.value("second"), x, Order::Pairs, 1)?;
     let width = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_const()).unwrap_or(0);
-    let sizes = [-1, -2].map(|axis| {
-        rewriter.facts.get(found.value("pairs")).dim(axis).and_then(|d| d.as_const())
-    });
+    let sizes = [-1, -2]
+        .map(|axis| rewriter.facts.get(found.value("pairs")).dim(axis).and_then(|d| d.as_const()));
     let turned = rewriter.facts.get(found.value("turned")).shape;
     if sizes != [Some(2), Some(width / 2)] || turned != rewriter.facts.get(x).shape {
         return Err(format!("its pairs have sizes {sizes:?} for heads of {width}"));

@@ -9,10 +9,7 @@ use crate::pass::{PassContext, PassError};
 /// Lets nodes that read the shape of a computed value read those of graph inputs, where shape
 /// inference says that they have the same sizes: what a shape is read of must be computed for
 /// that alone, and keys must be there before the mask that depends on their number.
-pub(super) fn lift_sizes(
-    model: &mut Model,
-    context: &mut PassContext,
-) -> Result<usize, PassError> {
+pub(super) fn lift_sizes(model: &mut Model, context: &mut PassContext) -> Result<usize, PassError> {
     let facts = context.infer(model)?;
     let graph = &mut model.graph;
     let mut n_rewrites = 0;

@@ -163,7 +163,8 @@ fn align_opsets(
     for function in functions.iter().filter(|f| !is_own(f)) {
         for import in &function.opset_imports {
             let known = model.opset(&import.domain);
-            let both_new = import.domain.is_empty() && known.min(Some(import.version)) >= Some(CANONICAL_OPSET);
+            let both_new = import.domain.is_empty()
+                && known.min(Some(import.version)) >= Some(CANONICAL_OPSET);
             match known {
                 None => model.set_opset(&import.domain, import.version),
                 Some(known) if both_new => {

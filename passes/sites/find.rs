@@ -48,7 +48,11 @@ impl Layout {
                     self.leave_alone(graph, *id, "it does not depend on the embedding".to_owned());
                 }
                 (None, Some(linear)) if is_router(graph, &linear) => {
-                    self.leave_alone(graph, *id, "the largest of its outputs are picked".to_owned());
+                    self.leave_alone(
+                        graph,
+                        *id,
+                        "the largest of its outputs are picked".to_owned(),
+                    );
                 }
                 (None, Some(linear)) => self.linears.push(linear),
                 (None, None) => {}

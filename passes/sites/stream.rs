@@ -27,8 +27,11 @@ impl Stream {
     /// on most of them and has the longest chain from there; of equal starts that with the longest chain, then with the
     /// largest table counts. `None` if nothing looks like an embedding.
     pub(super) fn find(graph: &Graph, facts: &Facts, order: &[NodeId]) -> Option<Self> {
-        let depths: Vec<(ValueId, usize)> =
-            graph.outputs.iter().map(|output| (*output, n_products_before(graph, *output))).collect();
+        let depths: Vec<(ValueId, usize)> = graph
+            .outputs
+            .iter()
+            .map(|output| (*output, n_products_before(graph, *output)))
+            .collect();
         let mut best: Option<(Rank, Cone, Vec<ValueId>)> = None;
         for (root, size) in roots(graph, facts) {
             let cone = Cone::new(graph, order, root);

@@ -11,11 +11,7 @@ use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of
 ///
 /// # Errors
 /// A sentence that says what is different, where it starts from one.
-pub(super) fn parts(
-    graph: &mut Graph,
-    facts: &Facts,
-    id: NodeId,
-) -> Result<Option<Parts>, String> {
+pub(super) fn parts(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<Option<Parts>, String> {
     let node = graph.node(id);
     let (Some(probabilities), Some(v)) = (node.input(0), node.input(1)) else { return Ok(None) };
     let Ok(softmax) = match_value(graph, &guarded_softmax(), probabilities) else {

@@ -78,7 +78,8 @@ fn unmerged(graph: &mut Graph, facts: &Facts, value: ValueId) -> ValueId {
         let target = graph.add_constant("heads_apart", int64s(&target));
         return graph.add_op(&hint, Node::new("Reshape", vec![Some(first), Some(target)]));
     }
-    let mut apart = Node::new(node.op_type.clone(), node.inputs.clone()).with_name(node.name.clone());
+    let mut apart =
+        Node::new(node.op_type.clone(), node.inputs.clone()).with_name(node.name.clone());
     apart.inputs[0] = Some(unmerged(graph, facts, first));
     match node.op_type.as_str() {
         "Transpose" => apart = apart.with("perm", vec![0, 1, 3, 2]),

@@ -43,7 +43,8 @@ pub(super) fn half_table(
     let below = rewriter.graph.producer_node(table).and_then(|node| node.input(0));
     let below = below.filter(|below| {
         let inner = rewriter.facts.get(*below).shape.unwrap_or_default();
-        inner.len() == 3 && [&inner[0], &inner[1], &inner[2]] == [&shape[0], &shape[3 - axis], &shape[3]]
+        inner.len() == 3
+            && [&inner[0], &inner[1], &inner[2]] == [&shape[0], &shape[3 - axis], &shape[3]]
     });
     if order == Order::Halves
         && let Some(half) = below.and_then(|below| half_of(rewriter, below))
