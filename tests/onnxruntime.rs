@@ -175,7 +175,8 @@ fn padded_batches_give_what_their_sequences_give_alone() {
     let root = tempfile::tempdir().unwrap();
     let (mut names, mut folders) = (Vec::new(), Vec::new());
     for tiny in tiny_models() {
-        let has_mask = inspect(&tiny.dir).unwrap().inputs.iter().any(|i| i.name == "attention_mask");
+        let has_mask =
+            inspect(&tiny.dir).unwrap().inputs.iter().any(|i| i.name == "attention_mask");
         if !has_mask {
             continue;
         }

@@ -79,7 +79,8 @@ pub(super) fn repeat_tables(graph: &mut Graph, facts: &Facts) -> usize {
         for index in [1, 2] {
             let Some(table) = graph.node(id).input(index) else { continue };
             let rows = facts.get(table).dim(0).and_then(|dim| dim.as_const());
-            if rows != Some(1) || batch.as_const() == Some(1) || facts.get(table).rank() != Some(3) {
+            if rows != Some(1) || batch.as_const() == Some(1) || facts.get(table).rank() != Some(3)
+            {
                 continue;
             }
             let known = repeated.get(&table).copied();
