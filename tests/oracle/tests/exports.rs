@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{assert_close, assert_refused, expected, file_of, logits_of, logits_of_written, thorough_models};
+use common::{
+    assert_close, assert_refused, expected, file_of, logits_of, logits_of_written, thorough_models,
+};
 
 /// The exports that tract can't run, and its reason.
 const REFUSED: [(&str, &str); 3] = [
