@@ -5,9 +5,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Recipe, difference, find, python, smollm2, tokens};
+use common::{Recipe, difference, find, python, smollm2, thorough_models, tokens};
 use planish::app::{Format, Method, OpenOptions, inspect, open_model, quantize};
-use planish_models::tiny_models;
 use planish_runtime::npz::{read_npz, write_npz};
 use planish_runtime::text::TextTokenizer;
 use planish_runtime::{LanguageModel, Logits};
@@ -87,7 +86,7 @@ fn check_logits(name: &str, folder: &Path, tolerance: f32) {
 fn tiny_models_in_every_format_give_the_same_logits_in_onnxruntime() {
     let root = tempfile::tempdir().unwrap();
     let mut written: Vec<(String, PathBuf, f32)> = Vec::new();
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
         for case in CASES {
             let folder = root.path().join(format!("{}-{}", tiny.name, case.name()));
@@ -107,7 +106,7 @@ fn tiny_models_in_every_format_give_the_same_logits_in_onnxruntime() {
 #[test]
 fn what_was_written_is_recognised_again() {
     let root = tempfile::tempdir().unwrap();
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         for case in CASES {
             let folder = root.path().join(format!("{}-{}", tiny.name, case.name()));
             case.quantize(&tiny.dir, &folder);
@@ -163,14 +162,14 @@ fn check_genai(name: &str, folder: &Path, prompts: &[Vec<u32>], margin: f32) -> 
 fn genai_continues_tiny_models_as_we_do() {
     let root = tempfile::tempdir().unwrap();
     let mut n_compared = 0;
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         let folder = root.path().join(&tiny.name);
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
         CASES[0].quantize(&tiny.dir, &folder);
         let ids = tokens(find(&expected, "ids"));
         n_compared += check_genai(&tiny.name, &folder, &[ids], MARGIN);
     }
-    assert!(n_compared >= 5 * tiny_models().len(), "{n_compared} tokens were clear");
+    assert!(n_compared >= 5 * thorough_models().len(), "{n_compared} tokens were clear");
 }
 
 /// Texts whose continuations a 4-bit model is sure of.
@@ -196,7 +195,7 @@ fn genai_continues_a_real_model_as_we_do() {
 #[test]
 fn a_format_refuses_what_it_has_no_words_for() {
     let root = tempfile::tempdir().unwrap();
-    let model = &tiny_models()[0].dir;
+    let model = &thorough_models()[0].dir;
     let output = root.path().join("out");
     let refusals = [
         (Format::MatMulNBits, "w4a4kv16", None, "no a4: ask for a8 or a16"),
@@ -217,7 +216,7 @@ fn a_format_refuses_what_it_has_no_words_for() {
 #[test]
 fn what_is_quantised_is_not_quantised_again() {
     let root = tempfile::tempdir().unwrap();
-    let model = &tiny_models()[0].dir;
+    let model = &thorough_models()[0].dir;
     for case in CASES {
         let (once, twice) = (root.path().join(case.name()), root.path().join("twice"));
         case.quantize(model, &once);

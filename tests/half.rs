@@ -59,7 +59,11 @@ fn rounded(tensor: &Tensor, dtype: DataType) -> Tensor {
             let values = values.map(|x| f16::from_f32(if x < -1e30 { lowest } else { x }));
             Tensor::from_vec(shape, values.collect())
         }
-        _ => Tensor::from_vec(shape, values.map(bf16::from_f32).collect()),
+        _ => {
+            let lowest = bf16::MIN.to_f32();
+            let values = values.map(|x| bf16::from_f32(if x < -1e30 { lowest } else { x }));
+            Tensor::from_vec(shape, values.collect())
+        }
     }
 }
 

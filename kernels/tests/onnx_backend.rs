@@ -24,7 +24,9 @@ struct Tally {
 
 #[test]
 fn operators_agree_with_onnx() {
-    let standard = ops::all().filter(|op| op.domain.is_empty());
+    // Those that hold graphs are compared with ONNX Runtime in the engine's tests.
+    let holds_graphs = |name: &str| ["If", "Loop", "Scan"].contains(&name);
+    let standard = ops::all().filter(|op| op.domain.is_empty() && !holds_graphs(op.name));
     let names: Vec<&str> = standard.map(|op| op.name).collect();
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
     let mut failures = Vec::new();

@@ -10,7 +10,7 @@ use planish_cpu::ThreadPool;
 use planish_ir::{DataType, Dim, Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::buffers::BufferPool;
 use planish_kernels::infer::{Facts, closed};
-use planish_kernels::{CpuContext, Kernel, OpNode, ops};
+use planish_kernels::{CpuContext, Fact, Kernel, OpNode, ops};
 
 use crate::interpret::Interpreter;
 use crate::pass::{PassContext, PassError};
@@ -37,6 +37,7 @@ pub(super) fn settle_cache_branch(
                 let condition = Tensor::from_bools(&[], &[switch.cached]);
                 let condition = model.graph.add_constant("cached", condition);
                 model.graph.set_input(id, 0, Some(condition));
+                widen_mask(&mut model.graph, &facts, &switch);
                 n_rewrites += 1;
                 context.note(format!(
                     "{what}: the branch with a cache is taken, whatever \"{input}\" says: with an \
@@ -47,6 +48,24 @@ pub(super) fn settle_cache_branch(
         }
     }
     Ok(n_rewrites)
+}
+
+/// Declares the attention mask as wide as past and present together: the branch without a cache may
+/// have declared it as wide as the token ids.
+fn widen_mask(graph: &mut Graph, facts: &Facts, switch: &Switch) {
+    let past = switch.caches.first().and_then(|cache| facts.get(*cache).dim(2).cloned());
+    let matrices: Vec<ValueId> =
+        graph.inputs.iter().copied().filter(|v| facts.get(*v).rank() == Some(2)).collect();
+    let mask = matrices.iter().find(|v| graph.value(**v).name.contains("mask")).copied();
+    let (Some(past), Some(mask)) = (past, mask) else { return };
+    let other = matrices.iter().find(|v| **v != mask && facts.get(**v).dim(1) == facts.get(mask).dim(1));
+    let Some(length) = other.and_then(|v| facts.get(*v).dim(1).cloned()) else { return };
+    let mut shape = facts.shape(mask).unwrap_or_default().to_vec();
+    if let Some(width) = shape.get_mut(1) {
+        *width = past.add(&length);
+    }
+    let dtype = facts.get(mask).dtype;
+    graph.value_mut(mask).ty = Fact::new(dtype, Some(shape)).to_type();
 }
 
 /// How a graph input chooses a branch.

@@ -184,11 +184,17 @@ impl<'a> Probe<'a> {
             return Err(format!("the mask \"{name}\" differs between heads"));
         }
         let (leaves, nodes) = cone(graph, mask);
+        // Without a cache the padding is as wide as the token ids, of which only the shape counts.
+        let has_past = total.sub(sequence).as_const() != Some(0);
+        let is_read = |v: &ValueId| {
+            let readers = graph.users(*v).into_iter().filter(|(id, _)| nodes.contains(id));
+            readers.into_iter().any(|(id, _)| !graph.node(id).is("Shape"))
+        };
         let is_padding = |v: &ValueId| {
             let fact = facts.get(*v);
             fact.rank() == Some(2)
                 && fact.dtype.is_some_and(|d| d.is_integer() || d == DataType::Bool)
-                && fact.dim(1) != Some(sequence)
+                && (fact.dim(1) != Some(sequence) || (!has_past && is_read(v)))
         };
         let padding = leaves.iter().copied().find(is_padding);
         let (sequence, past, total) = (sequence.clone(), total.sub(sequence), total.clone());

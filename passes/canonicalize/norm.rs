@@ -1,6 +1,6 @@
 //! Norms.
 
-use planish_ir::{Attribute, Graph, Model, Node, NodeId, Tensor, ValueId};
+use planish_ir::{Attribute, DataType, Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::MICROSOFT;
 
 use crate::pass::{PassContext, PassError};
@@ -102,6 +102,9 @@ fn centred(
 fn ones(rewriter: &mut Rewriter, x: ValueId) -> Result<ValueId, String> {
     let channels = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_usize());
     let n = channels.ok_or("the number of channels is not known")?;
+    if rewriter.facts.get(x).dtype != Some(DataType::F32) {
+        return Err("it is not computed in f32".into());
+    }
     Ok(rewriter.constant("ones", Tensor::from_vec(&[n], vec![1f32; n])))
 }
 

@@ -46,6 +46,10 @@ impl CachePair {
                 |fact: &planish_kernels::Fact| fact.dim(axis as i64).and_then(Dim::as_usize);
             known(&mine).or_else(|| known(&theirs)).or_else(|| link.head_size.filter(|_| axis == 3))
         };
+        let fixed = mine.dim(link.axis as i64).and_then(Dim::as_usize);
+        if let Some(positions) = fixed {
+            return Err(DecoderError::FixedCache { name: name.clone(), positions });
+        }
         let mut sizes = vec![None; 4];
         for (axis, known) in sizes.iter_mut().enumerate().skip(1).filter(|(a, _)| *a != link.axis) {
             let unknown = || DecoderError::UnknownSize { what: "shape", name: name.clone() };

@@ -21,6 +21,14 @@ pub enum DecoderError {
         /// The input or output.
         name: String,
     },
+    /// A cache of a fixed number of positions.
+    #[error("the cache \"{name}\" always has {positions} positions, where a decoder's grows")]
+    FixedCache {
+        /// The input.
+        name: String,
+        /// Its positions.
+        positions: usize,
+    },
     /// A cache without the output that continues it.
     #[error("no output of the graph continues the cache \"{0}\"")]
     NoPresent(String),

@@ -86,6 +86,8 @@ pub struct Decoder {
     max_positions: Option<usize>,
     /// Whether the graph is fed differently with and without a past.
     switches: bool,
+    /// Whether the graph takes one token at a time.
+    takes_one: bool,
     /// Tokens of each sequence before, where the graph has no cache and computes all anew.
     history: Option<Vec<Vec<u32>>>,
     n_past: usize,
@@ -152,6 +154,7 @@ impl Decoder {
             vocab: roles.vocab,
             max_positions: roles.max_positions,
             switches: roles.switch.is_some(),
+            takes_one: roles.length == Some(1),
             history,
             n_past: 0,
             reports: manager.reports().to_vec(),
@@ -234,6 +237,7 @@ impl Decoder {
             return values.try_into().map_or(Ok(()), |values| take(values, 0, length));
         }
         let chunk = match (self.switches, self.n_past) {
+            _ if self.takes_one => 1,
             (false, _) => self.options.chunk.max(1),
             // A graph without a past takes the prompt as a whole, one with a past single tokens.
             (true, 0) => length,

@@ -15,6 +15,8 @@ use crate::engine::facts::infer_leniently;
 pub struct Roles {
     /// Token ids `[batch, sequence]`: the integers that select rows of the largest table.
     pub tokens: ValueId,
+    /// Positions that a run takes, where the graph leaves no choice.
+    pub length: Option<usize>,
     /// Attention mask `[batch, past + sequence]`.
     pub mask: Option<ValueId>,
     /// Positions `[batch, sequence]`.
@@ -62,7 +64,8 @@ impl Roles {
             DecoderError::UnknownSize { what: "size of the vocabulary", name }
         })?;
         let max_positions = max_positions(graph, tokens);
-        Ok(Self { tokens, mask, positions, switch, caches, logits, vocab, max_positions })
+        let length = facts.get(tokens).dim(-1).and_then(Dim::as_usize);
+        Ok(Self { tokens, length, mask, positions, switch, caches, logits, vocab, max_positions })
     }
 }
 

@@ -96,6 +96,9 @@ fn lift_one(
 
 /// Forms that the canonical operator has no word for.
 fn check(node: &Node) -> Result<(), String> {
+    if node.int("sliding_window_cache", 0) != 0 {
+        return Err("its cache holds no more than its sliding window".into());
+    }
     if node.int("smooth_softmax", 0) != 0 || node.input(10).is_some() || node.input(11).is_some() {
         return Err("it has a bias, a sink or a smooth softmax".into());
     }

@@ -4,6 +4,7 @@ use planish_ir::text::{PrintOptions, parse, print};
 use planish_ir::{DataType, Model, Tensor};
 use planish_passes::PassManager;
 use planish_passes::canonicalize::canonicalize;
+use planish_passes::inline::runnable;
 use planish_passes::interpret::Interpreter;
 
 use super::case::Case;
@@ -76,6 +77,7 @@ fn same_results(before: &Model, after: &Model, sizes: Sizes) -> Result<(), Strin
 }
 
 fn evaluate(model: &Model, sizes: Sizes) -> Result<Vec<(String, Tensor)>, String> {
+    let model = runnable(model).map_err(|e| e.to_string())?;
     let opset = |domain: &str| model.opset(domain).unwrap_or(1);
     let graph = &model.graph;
     let mut interpreter = Interpreter::new(graph, &opset, inputs(graph, sizes));

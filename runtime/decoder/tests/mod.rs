@@ -1,7 +1,10 @@
 //! Every exported model against the logits that ONNX Runtime gave.
 
 mod cuda;
+mod eight_bits;
+mod forms;
 mod learned;
+mod padding;
 
 use std::path::{Path, PathBuf};
 

@@ -4,8 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ReadError;
 
+/// Files of folders that hold one decoder in several forms: that which does the work of the others
+/// first. The second is needed beside the first.
+const FORMS: [(&str, &str); 3] = [
+    ("decoder_model_merged.onnx", "decoder_model_merged.onnx"),
+    ("decode.onnx", "prefill.onnx"),
+    ("decoder_with_past_model.onnx", "decoder_model.onnx"),
+];
+
 /// The ONNX file at `path`: `path` itself if it is a file, `model.onnx` if it is a folder that
-/// has one, or the only `.onnx` file of the folder.
+/// has one, the form with a cache of a decoder in several forms, or the only `.onnx` file of the
+/// folder.
 ///
 /// # Errors
 /// If there is nothing at `path`, or the folder holds no or several candidates.
@@ -21,6 +30,10 @@ pub fn find_model(path: &Path) -> Result<PathBuf, ReadError> {
     let usual = path.join("model.onnx");
     if usual.is_file() {
         return Ok(usual);
+    }
+    let is_there = |name: &str| path.join(name).is_file();
+    if let Some((name, _)) = FORMS.iter().find(|(name, beside)| is_there(name) && is_there(beside)) {
+        return Ok(path.join(name));
     }
     let io = |source| ReadError::Io { path: path.to_owned(), source };
     let mut candidates = Vec::new();

@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{assert_close, assert_refused, expected, file_of, logits_of_written};
+use common::{assert_close, assert_refused, expected, file_of, logits_of_written, thorough_models};
 use planish_ir::{Dim, Graph, Model, NodeId, ValueType};
-use planish_models::tiny_models;
 use planish_passes::PassManager;
 use planish_passes::canonicalize::canonicalize;
 
@@ -17,7 +16,7 @@ const REFUSED: [(&str, &str); 1] = [("gemma2-dynamo18", "Attention: softcap is n
 
 #[test]
 fn tract_agrees_about_the_canonical_form() {
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         let mut model = planish_onnx::read_model(&file_of(&tiny)).unwrap();
         canonicalize(&mut model, &mut PassManager::new()).unwrap();
         let n_causal = drop_padding(&mut model.graph);

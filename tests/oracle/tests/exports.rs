@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{assert_close, assert_refused, expected, file_of, logits_of, logits_of_written};
-use planish_models::tiny_models;
+use common::{
+    assert_close, assert_refused, expected, file_of, logits_of, logits_of_written, thorough_models,
+};
 
 /// The exports that tract can't run, and its reason.
 const REFUSED: [(&str, &str); 3] = [
@@ -19,7 +20,7 @@ fn reason_against(name: &str) -> Option<&'static str> {
 
 #[test]
 fn tract_agrees_with_onnx_runtime() {
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         let expected = expected(&tiny);
         let actual = logits_of(&file_of(&tiny), &expected.ids);
         match reason_against(&tiny.name) {
@@ -31,7 +32,7 @@ fn tract_agrees_with_onnx_runtime() {
 
 #[test]
 fn what_we_write_gives_the_same_bits() {
-    for tiny in tiny_models() {
+    for tiny in thorough_models() {
         let ids = expected(&tiny).ids;
         let model = planish_onnx::read_model(&file_of(&tiny)).unwrap();
         let actual = logits_of_written(&model, &ids);
@@ -49,7 +50,7 @@ fn what_we_write_gives_the_same_bits() {
 
 #[test]
 fn every_refused_export_is_there() {
-    let names: Vec<String> = tiny_models().into_iter().map(|tiny| tiny.name).collect();
+    let names: Vec<String> = thorough_models().into_iter().map(|tiny| tiny.name).collect();
     for (name, _) in REFUSED {
         assert!(names.iter().any(|n| n == name), "{name} is not among {names:?}");
     }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
-use planish_models::TinyModel;
+use planish_models::{TinyModel, tiny_models};
 use planish_onnx::{WriteOptions, write_model};
 use planish_oracle::{OracleError, tract_logits};
 use planish_runtime::npz::read_npz;
@@ -20,6 +20,12 @@ pub type Logits = (Vec<usize>, Vec<f32>);
 pub struct Expected {
     pub ids: Vec<i64>,
     pub logits: Logits,
+}
+
+/// The tiny models that everything is tried on; those of other architectures have operators that
+/// tract does not know.
+pub fn thorough_models() -> Vec<TinyModel> {
+    tiny_models().into_iter().filter(TinyModel::is_tried_thoroughly).collect()
 }
 
 /// The model's ONNX file.
