@@ -115,7 +115,8 @@ fn with_defaults(text: &str) -> Model {
     let mut model = planish_ir::text::parse(&format!("{header}{text}")).unwrap();
     for input in model.graph.inputs.clone() {
         let value = model.graph.value_mut(input);
-        let sizes = value.shape().unwrap().iter().map(|d| d.as_usize().unwrap()).collect::<Vec<_>>();
+        let sizes =
+            value.shape().unwrap().iter().map(|d| d.as_usize().unwrap()).collect::<Vec<_>>();
         let n: usize = sizes.iter().product();
         value.constant = Some(match value.dtype().unwrap() {
             planish_ir::DataType::Bool => Tensor::from_bools(&sizes, &vec![value.name != "no"; n]),
@@ -149,8 +150,11 @@ fn branches_loops_and_functions_do_what_onnx_runtime_does() {
                 let theirs = std::fs::read(format!("{file}.{i}.bin")).unwrap();
                 let sizes = ours.shape.iter().map(usize::to_string).collect::<Vec<_>>();
                 let shape = shape.split(' ').skip(1).collect::<Vec<_>>();
-                assert_eq!((sizes, &ours.bytes), (shape.iter().map(|s| s.to_string()).collect(), &theirs),
-                    "{form}, output {i} of {text}");
+                assert_eq!(
+                    (sizes, &ours.bytes),
+                    (shape.iter().map(|s| s.to_string()).collect(), &theirs),
+                    "{form}, output {i} of {text}"
+                );
             }
         }
     }

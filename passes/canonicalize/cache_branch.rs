@@ -58,7 +58,8 @@ fn widen_mask(graph: &mut Graph, facts: &Facts, switch: &Switch) {
         graph.inputs.iter().copied().filter(|v| facts.get(*v).rank() == Some(2)).collect();
     let mask = matrices.iter().find(|v| graph.value(**v).name.contains("mask")).copied();
     let (Some(past), Some(mask)) = (past, mask) else { return };
-    let other = matrices.iter().find(|v| **v != mask && facts.get(**v).dim(1) == facts.get(mask).dim(1));
+    let other =
+        matrices.iter().find(|v| **v != mask && facts.get(**v).dim(1) == facts.get(mask).dim(1));
     let Some(length) = other.and_then(|v| facts.get(*v).dim(1).cloned()) else { return };
     let mut shape = facts.shape(mask).unwrap_or_default().to_vec();
     if let Some(width) = shape.get_mut(1) {

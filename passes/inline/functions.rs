@@ -9,7 +9,7 @@ use super::splice::replace_by_body;
 use crate::canonicalize::{CANONICAL_OPSET, raise_opset};
 use crate::pass::{PassContext, PassError};
 
-/// Nodes beyond which inlining stops: functions that call each other can double with every level.
+/// Most nodes that inlining may lead to: functions that call each other can double with every level.
 const MAX_NODES: usize = 1 << 21;
 /// Levels of functions that call functions.
 const MAX_LEVELS: usize = 64;
@@ -30,8 +30,12 @@ pub(crate) fn inline_functions(
     let mut functions = std::mem::take(&mut model.functions);
     align_opsets(model, &mut functions, context)?;
     let table: Table = functions.iter().filter(|f| !is_own(f)).map(|f| (key_of(f), f)).collect();
+    let n_nodes = expanded_size(&model.graph, &table, &mut HashMap::new(), 0);
+    if n_nodes.map_err(PassError::Other)? > MAX_NODES {
+        return Err(PassError::Other("the model-local functions grow without end".into()));
+    }
     let mut n_rewrites = 0;
-    for _ in 0..MAX_LEVELS {
+    loop {
         let n = inline_calls(&mut model.graph, &table).map_err(PassError::Other)?;
         n_rewrites += n;
         if n == 0 {
@@ -39,11 +43,7 @@ pub(crate) fn inline_functions(
             model.functions = functions;
             return Ok(n_rewrites);
         }
-        if model.graph.n_nodes() > MAX_NODES {
-            return Err(PassError::Other("the model-local functions grow without end".into()));
-        }
     }
-    Err(PassError::Other("the model-local functions call each other in a circle".into()))
 }
 
 /// Domain, name and overload of a function, by which nodes call it.
@@ -78,6 +78,42 @@ fn calls_any(graph: &Graph, table: &Table) -> bool {
     })
 }
 
+/// Nodes of a graph with all functions inlined; `known` has those of functions, nothing for one
+/// that is being looked at.
+fn expanded_size(
+    graph: &Graph,
+    table: &Table,
+    known: &mut HashMap<Key, Option<usize>>,
+    level: usize,
+) -> Result<usize, String> {
+    if level > MAX_LEVELS {
+        return Err(format!("model-local functions are nested more than {MAX_LEVELS} deep"));
+    }
+    let mut n_nodes = 0usize;
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        for inner in node.attributes.values().flat_map(|a| a.graphs()) {
+            n_nodes = n_nodes.saturating_add(expanded_size(inner, table, known, level)?);
+        }
+        let key = called_by(node);
+        let size = match (table.get(&key), known.get(&key)) {
+            (None, _) => 1,
+            (_, Some(Some(size))) => *size,
+            (_, Some(None)) => {
+                return Err("the model-local functions call each other in a circle".into());
+            }
+            (Some(function), None) => {
+                known.insert(key.clone(), None);
+                let size = expanded_size(&function.body, table, known, level + 1)?;
+                known.insert(key, Some(size));
+                size
+            }
+        };
+        n_nodes = n_nodes.saturating_add(size);
+    }
+    Ok(n_nodes)
+}
+
 /// Inlines the calls of one level.
 fn inline_calls(graph: &mut Graph, table: &Table) -> Result<usize, String> {
     let mut n_rewrites = 0;
@@ -92,9 +128,6 @@ fn inline_calls(graph: &mut Graph, table: &Table) -> Result<usize, String> {
         inline_call(graph, id, &call, function)
             .map_err(|reason| format!("{} can't be inlined: {reason}", call.describe()))?;
         n_rewrites += 1;
-        if n_rewrites > MAX_NODES {
-            return Err("the model-local functions grow without end".into());
-        }
     }
     Ok(n_rewrites)
 }

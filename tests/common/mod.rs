@@ -24,11 +24,13 @@ impl Recipe {
         Self { method, bits, group_size: None }
     }
 
-    /// Whether it can be done to an architecture: experts have 24 channels, which no group size
-    /// here divides, and nothing can be learned through the choice of experts.
+    /// Whether an architecture is looked at in this form: the first ones in all, the others in two,
+    /// as each takes its time. Of those, learning is tried where the cache stays outside; it can't
+    /// be where experts are chosen.
     pub fn suits(self, arch: &str) -> bool {
-        let has_experts = ["mixtral", "olmoe", "qwen2moe"].contains(&arch);
-        !has_experts || (self.group_size.is_none() && !self.method.learns())
+        let is_first = ["llama", "qwen2", "phi3", "gemma2", "gpt2"].contains(&arch);
+        let is_plain = self.group_size.is_none() && ["w4a4kv4", "w8a8kv8"].contains(&self.bits);
+        is_first || (is_plain && (!self.method.learns() || arch == "mpt"))
     }
 
     /// A name for a folder.
@@ -66,7 +68,7 @@ impl Recipe {
     /// Quantises the model in the folder `model` into the folder `output`.
     pub fn quantize(self, model: &Path, output: &Path) {
         let result = quantize(&self.request(model, output), &mut |_| ());
-        result.unwrap_or_else(|error| panic!("{self:?} of {}: {error}", model.display()));
+        result.unwrap_or_else(|error| panic!("{self:?} of {}: {error:?}", model.display()));
     }
 }
 

@@ -101,9 +101,12 @@ fn a_prompt_is_fed_in_single_tokens_where_the_graph_takes_no_more() {
     let mode = Mode::AsImported;
     let mut decoder = open(&model, DecoderOptions { mode, ..DecoderOptions::default() });
     gives("single tokens", &mut decoder, &expected);
-    let cache = model.graph.inputs.iter().copied().find(|v| {
-        model.graph.value(*v).shape().is_some_and(|shape| shape.len() == 4)
-    });
+    let cache = model
+        .graph
+        .inputs
+        .iter()
+        .copied()
+        .find(|v| model.graph.value(*v).shape().is_some_and(|shape| shape.len() == 4));
     let value = model.graph.value_mut(cache.unwrap());
     if let planish_ir::ValueType::Tensor(ty) = &mut value.ty {
         ty.shape.as_mut().unwrap()[2] = planish_ir::Dim::parse("16");

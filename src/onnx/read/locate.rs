@@ -32,7 +32,8 @@ pub fn find_model(path: &Path) -> Result<PathBuf, ReadError> {
         return Ok(usual);
     }
     let is_there = |name: &str| path.join(name).is_file();
-    if let Some((name, _)) = FORMS.iter().find(|(name, beside)| is_there(name) && is_there(beside)) {
+    if let Some((name, _)) = FORMS.iter().find(|(name, beside)| is_there(name) && is_there(beside))
+    {
         return Ok(path.join(name));
     }
     let io = |source| ReadError::Io { path: path.to_owned(), source };
