@@ -273,8 +273,7 @@ fn lift_lookup(graph: &mut Graph, tables: &mut Tables, id: NodeId) -> Result<(),
         0 => product,
         _ => {
             let rows = graph.add_op(&format!("{name}_scaled"), product);
-            let shape =
-                graph.add_constant(&format!("{name}_row"), int64s(&[0, 0, columns as i64]));
+            let shape = graph.add_constant(&format!("{name}_row"), int64s(&[0, 0, columns as i64]));
             Node::new("Reshape", vec![Some(rows), Some(shape)])
         }
     };

@@ -24,9 +24,7 @@ pub(super) fn all_nodes(graph: &Graph) -> Vec<&Node> {
 pub(super) fn check_no_own(model: &Model) -> Result<(), EmitError> {
     let own = all_nodes(&model.graph).into_iter().find(|node| node.domain == DOMAIN);
     let reason = || "it is an operator of planish's own".to_owned();
-    own.map_or(Ok(()), |node| {
-        Err(EmitError::Refused { node: node.describe(), reason: reason() })
-    })
+    own.map_or(Ok(()), |node| Err(EmitError::Refused { node: node.describe(), reason: reason() }))
 }
 
 /// Drops the imports of domains that no node and no function uses; ONNX's own stays.

@@ -180,7 +180,8 @@ impl<'a> Finder<'a> {
 fn caches(graph: &Graph, node: &Node) -> Option<Caches> {
     let past = [node.input(4)?, node.input(5)?];
     let present = [node.output(1)?, node.output(2)?];
-    let leave = past.iter().all(|v| graph.is_input(*v)) && present.iter().all(|v| graph.is_output(*v));
+    let leave =
+        past.iter().all(|v| graph.is_input(*v)) && present.iter().all(|v| graph.is_output(*v));
     leave.then_some(Caches { past, present })
 }
 
@@ -212,7 +213,8 @@ impl Shared {
         inputs: &DecoderInputs,
         tables: HashMap<ValueId, Result<Tensor, String>>,
     ) -> Self {
-        let mut tables: Vec<_> = tables.into_iter().filter_map(|(v, t)| Some((v, t.ok()?))).collect();
+        let mut tables: Vec<_> =
+            tables.into_iter().filter_map(|(v, t)| Some((v, t.ok()?))).collect();
         tables.sort_by_key(|(value, _)| *value);
         let add = |(value, table): (ValueId, Tensor)| {
             let name = format!("{}_cache", graph.value(value).name);

@@ -8,12 +8,8 @@ use crate::emit::EmitError;
 use crate::half::{is_half, set_dtype};
 
 /// Names of the caches; `%d` stands for the number of the attention.
-pub const CACHE_NAMES: [&str; 4] = [
-    "past_key_values.%d.key",
-    "past_key_values.%d.value",
-    "present.%d.key",
-    "present.%d.value",
-];
+pub const CACHE_NAMES: [&str; 4] =
+    ["past_key_values.%d.key", "past_key_values.%d.value", "present.%d.key", "present.%d.value"];
 
 /// Lets inputs and outputs of 16 bits be f32, as everything inside is. Returns how many.
 pub(super) fn widen_boundary(graph: &mut Graph) -> usize {
@@ -80,7 +76,8 @@ pub(super) fn name_interface(
         .into_iter()
         .filter(|v| !graph.users(*v).is_empty() || graph.is_output(*v) || *v == inputs.tokens)
         .collect();
-    let of_layer = |cache: &Caches| [cache.past[0], cache.past[1], cache.present[0], cache.present[1]];
+    let of_layer =
+        |cache: &Caches| [cache.past[0], cache.past[1], cache.present[0], cache.present[1]];
     let values: Vec<[ValueId; 4]> = caches.iter().map(of_layer).collect();
     for (layer, values) in values.iter().enumerate() {
         for (i, value) in values.iter().enumerate() {
@@ -117,6 +114,7 @@ fn rename(graph: &mut Graph, value: ValueId, name: &str) -> Result<(), EmitError
 fn shares_buffer(graph: &Graph, cache: &Caches) -> bool {
     cache.past.iter().all(|past| {
         let users = graph.users(*past);
-        users.len() == 1 && users.iter().all(|(id, _)| graph.node(*id).op_type == "GroupQueryAttention")
+        users.len() == 1
+            && users.iter().all(|(id, _)| graph.node(*id).op_type == "GroupQueryAttention")
     })
 }

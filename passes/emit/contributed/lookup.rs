@@ -29,10 +29,8 @@ fn lower(graph: &mut Graph, packed: &mut Packed, id: NodeId) -> Option<()> {
     let table = packed.weight.as_table()?;
     let name = graph.value(packed.codes).name.clone();
     let table = graph.add_constant(&format!("{name}_rows"), table);
-    let gather = Node::new(
-        "GatherBlockQuantized",
-        vec![Some(table), Some(lookup.ids), Some(packed.scales)],
-    );
+    let gather =
+        Node::new("GatherBlockQuantized", vec![Some(table), Some(lookup.ids), Some(packed.scales)]);
     let gather = gather
         .with_domain(MICROSOFT)
         .with_name(node.name.clone())

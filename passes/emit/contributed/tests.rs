@@ -50,7 +50,8 @@ fn a_llama_becomes_the_operators_of_the_builder() {
     // Queries, keys and values are one product; the head is the eleventh.
     assert_eq!(counts["MatMulNBits"], 11);
     assert_eq!((counts["GroupQueryAttention"], counts["GatherBlockQuantized"]), (2, 1));
-    let norms = (counts["SkipSimplifiedLayerNormalization"], counts["SimplifiedLayerNormalization"]);
+    let norms =
+        (counts["SkipSimplifiedLayerNormalization"], counts["SimplifiedLayerNormalization"]);
     assert_eq!(norms, (4, 1));
     let of_codes = ["MatMul", "DequantizeLinear", "RotaryEmbedding", "Attention", "Add", "Split"];
     assert_eq!(of_codes.iter().find(|op| counts.contains_key(**op)), None, "{counts:?}");
@@ -119,9 +120,10 @@ fn what_was_lowered_comes_back_in_canonical_form() {
         let nodes = || model.graph.node_ids().map(|id| model.graph.node(id));
         assert_eq!(nodes().find(|node| node.domain == MICROSOFT).map(|n| n.describe()), None);
         let transforms = nodes().filter(|node| node.op_type.starts_with("Transform")).count();
-        let had = before.graph.node_ids().filter(|id| {
-            before.graph.node(*id).op_type.starts_with("Transform")
-        });
+        let had = before
+            .graph
+            .node_ids()
+            .filter(|id| before.graph.node(*id).op_type.starts_with("Transform"));
         assert_eq!(transforms, had.count());
         let expected = run(&before)[0].clone();
         let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));

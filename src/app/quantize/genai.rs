@@ -35,11 +35,7 @@ impl GenaiModel {
     ///
     /// # Errors
     /// [`AppError`] if it is no decoder, or something in it has no form there.
-    pub(super) fn lower(
-        model: &mut Model,
-        file: &Path,
-        bits: BitWidths,
-    ) -> Result<Self, AppError> {
+    pub(super) fn lower(model: &mut Model, file: &Path, bits: BitWidths) -> Result<Self, AppError> {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
             AppError::failed("cannot write the model in the format matmulnbits", error)
         };
@@ -86,8 +82,9 @@ impl GenaiModel {
     /// [`AppError::Internal`] if it can't be made.
     pub(super) fn config(&self) -> Result<String, AppError> {
         let config = json!({ "model": self.model(), "search": self.search() });
-        serde_json::to_string_pretty(&config)
-            .map_err(|error| AppError::Internal(format!("genai_config.json can't be made: {error}")))
+        serde_json::to_string_pretty(&config).map_err(|error| {
+            AppError::Internal(format!("genai_config.json can't be made: {error}"))
+        })
     }
 
     fn model(&self) -> Value {

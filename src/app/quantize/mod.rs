@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use planish_ir::Model;
 use planish_passes::canonicalize::canonicalize;
-use planish_passes::quantize::{self, CalibrationStats};
 use planish_passes::quantize::quantized_node;
+use planish_passes::quantize::{self, CalibrationStats};
 use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
 use planish_runtime::decoder::collect_stats;
