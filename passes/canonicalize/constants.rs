@@ -16,9 +16,8 @@ pub(super) fn inline_constants(model: &mut Model, _: &mut PassContext) -> Result
     let mut n_rewrites = 0;
     for id in nodes {
         let node = graph.node(id);
-        let (Some(output), Some(tensor)) = (node.output(0), tensor_of(&node.attributes)) else {
-            continue;
-        };
+        let [Some(output)] = node.outputs[..] else { continue };
+        let Some(tensor) = tensor_of(&node.attributes) else { continue };
         if !graph.is_output(output) {
             graph.remove_node(id);
             make_constant(graph, output, tensor);

@@ -17,7 +17,7 @@ use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
 use planish_runtime::decoder::collect_stats;
 
-use super::device::cpu_engine;
+use super::device::engine;
 use super::error::{AppError, check_readable};
 use super::finite::check_weights;
 use super::model::read;
@@ -119,7 +119,7 @@ fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
     check_readable(&request.model)?;
     request.format.check(request.bits, request.group_size).map_err(AppError::Input)?;
     file_of(request).map_or(Ok(()), check_readable)?;
-    cpu_engine(&request.open)?;
+    engine(&request.open)?;
     let is_smoothquant = request.method == Method::Smoothquant;
     if is_smoothquant && file_of(request).is_none() {
         let message = "the method smoothquant needs a text: give --calibration FILE.txt";
@@ -171,7 +171,7 @@ fn measure_ranges(
     let windows: Vec<&[u32]> = text.ids.chunks_exact(RANGE_WINDOW).take(RANGE_WINDOWS).collect();
     let layout = Layout::new(model).map_err(|error| failed(error.into()))?;
     let mut on_window = |done: usize| progress(Stage::new("calibrate", done, windows.len()));
-    collect_stats(model, &layout, &cpu_engine(&request.open)?, &windows, &mut on_window)
+    collect_stats(model, &layout, &*engine(&request.open)?, &windows, &mut on_window)
         .map(Some)
         .map_err(|error| failed(error.into()))
 }
