@@ -15,13 +15,15 @@ use planish_runtime::{LanguageModel, Logits};
 /// Largest difference of logits between our engine, which takes activations in 16-bit fixed point
 /// where weights alone are quantised, and ONNX Runtime; relative to the largest.
 const WEIGHT_ONLY: f32 = 5e-4;
+/// The same where it rounds the activations of the head, whose weight has 8 bits, to 8 bits.
+const ROUNDED_HEAD: f32 = 2e-2;
 /// The same where ONNX Runtime rounds activations to 8 bits, which our engine doesn't.
 const ROUNDED_INSIDE: f32 = 0.1;
 /// Tokens that are generated.
 const NEW_TOKENS: usize = 24;
 /// By how much the likeliest token must be ahead of the next, relative to the largest logit, for
-/// runtimes that add up in other orders to agree on it.
-const MARGIN: f32 = 2e-3;
+/// an 8-bit head to agree on it.
+const MARGIN: f32 = 1e-2;
 
 /// A way to write a model.
 #[derive(Clone, Copy)]
@@ -32,7 +34,7 @@ struct Case {
 }
 
 const CASES: [Case; 4] = [
-    case(Format::MatMulNBits, Method::Hadamard, "w4a16kv16", None, WEIGHT_ONLY),
+    case(Format::MatMulNBits, Method::Hadamard, "w4a16kv16", None, ROUNDED_HEAD),
     case(Format::MatMulNBits, Method::Rtn, "w4a8kv16", Some(16), ROUNDED_INSIDE),
     case(Format::Qdq, Method::Orthogonal, "w4a16kv16", Some(16), WEIGHT_ONLY),
     case(Format::Qdq, Method::Rtn, "w8a16kv16", None, WEIGHT_ONLY),
@@ -139,7 +141,7 @@ fn tiny_models_in_every_format_run_the_same_in_other_runtimes() {
     let (mut n_models, mut n_tokens) = (0, 0);
     for model in &written {
         check_logits(&model.name, &model.folder, model.case.tolerance);
-        if model.case.format == Format::MatMulNBits && model.case.tolerance == WEIGHT_ONLY {
+        if model.case.tolerance == ROUNDED_HEAD {
             let ids = read_npz(&model.folder.join("ids.npz")).unwrap();
             let ids = tokens(find(&ids, "ids"));
             n_models += 1;
@@ -147,7 +149,7 @@ fn tiny_models_in_every_format_run_the_same_in_other_runtimes() {
         }
     }
     println!("onnxruntime-genai: {n_tokens} tokens of {n_models} models");
-    assert!(n_tokens >= 5 * n_models, "{n_tokens} tokens of {n_models} models were clear");
+    assert!(n_tokens >= 2 * n_models, "{n_tokens} tokens of {n_models} models were clear");
 }
 
 /// Our likeliest tokens after the prompt, up to the first that is not clearly ahead.
@@ -196,7 +198,7 @@ const PROMPTS: [&str; 3] =
 fn genai_continues_a_real_model_as_we_do() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("out");
-    let case = case(Format::MatMulNBits, Method::Rtn, "w4a16kv16", Some(32), WEIGHT_ONLY);
+    let case = case(Format::MatMulNBits, Method::Rtn, "w4a16kv16", Some(32), ROUNDED_HEAD);
     assert_eq!(case.quantize(&smollm2(), &folder), Vec::<String>::new());
     let tokenizer = TextTokenizer::load(&folder).unwrap();
     let encode = |text: &&str| tokenizer.encode(text, false).unwrap();

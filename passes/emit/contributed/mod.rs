@@ -30,7 +30,8 @@ const OPSET: i64 = 21;
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contributed {
-    /// `accuracy_level` of the products: 4 lets activations be rounded to 8 bits inside, 0 doesn't.
+    /// `accuracy_level` of products with 4-bit weights: 4 lets activations be rounded to 8 bits
+    /// inside, 0 doesn't. With 8-bit weights it is 4.
     pub accuracy_level: i64,
     /// Positions that tables of rotary embeddings have rows for.
     pub n_positions: usize,
