@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use planish_cuda::attention::KvCache;
-use planish_cuda::{DeviceBuffer, DevicePtr, Element, Gpu};
+use planish_cuda::{DeviceBuffer, DevicePtr, Element, Gpu, MemoryPool};
 use planish_ir::{DataType, Tensor};
 
-use crate::OpError;
+use crate::{OpError, ProductPrecision};
 
 /// A tensor in device memory, row-major without gaps. Floats of the graph are stored as the
 /// engine's [`Element`], whatever their type in the graph; scales of quantised tensors are f32.
@@ -88,6 +88,11 @@ impl GpuTensor {
     /// Bytes.
     pub fn n_bytes(&self) -> usize {
         self.n_elements() * self.dtype.bits() / 8
+    }
+
+    /// Whether its memory came from the pool.
+    pub fn is_from(&self, pool: &MemoryPool) -> bool {
+        self.buffer.is_from(pool)
     }
 
     /// Where it starts.
@@ -175,6 +180,16 @@ pub enum Value {
     Device(GpuTensor),
 }
 
+impl Value {
+    /// Sizes.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Host(tensor) => tensor.shape(),
+            Self::Device(tensor) => tensor.shape(),
+        }
+    }
+}
+
 /// Inputs of a run: each is where the kernel wants it (see [`CudaKernel::reads_on_host`]).
 #[derive(Clone, Copy)]
 pub struct CudaInputs<'a>(pub &'a [Option<Value>]);
@@ -238,6 +253,9 @@ pub struct CudaContext<'a> {
     pub gpu: &'a Arc<Gpu>,
     /// How floats are stored.
     pub element: Element,
+    /// What large products of f32 are computed in: [`ProductPrecision::BF16`] allows TF32 here, which
+    /// has more digits and the same tensor cores.
+    pub precision: ProductPrecision,
     /// KV caches of the session, by layer.
     pub caches: &'a mut Vec<Option<KvCache>>,
     /// On the device, INT32: positions in the caches before this run.

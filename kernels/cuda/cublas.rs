@@ -4,10 +4,18 @@ use std::ffi::c_void;
 
 use cudarc::cublas::{result, sys};
 
-use crate::{DevicePtr, Element, Gpu, GpuError};
+use crate::{DeviceBuffer, DevicePtr, Element, Gpu, GpuError};
 
 /// cuBLAS, ready to use.
-pub(crate) struct Handle(sys::cublasHandle_t, std::sync::Mutex<()>);
+pub(crate) struct Handle {
+    handle: sys::cublasHandle_t,
+    lock: std::sync::Mutex<()>,
+    /// Its own, so that recording a product allocates nothing.
+    _workspace: DeviceBuffer,
+}
+
+/// What NVIDIA recommends for Hopper.
+const WORKSPACE_BYTES: usize = 32 << 20;
 
 // SAFETY: used under its lock.
 unsafe impl Send for Handle {}
@@ -17,11 +25,11 @@ unsafe impl Sync for Handle {}
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: made by `create_handle`, and destroyed here alone.
-        let _ = unsafe { result::destroy_handle(self.0) };
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
-/// `out = x · w`, all row-major and of one element type, sums in f32.
+/// `out = alpha · x · w`, all row-major and of one element type, sums in f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm {
     /// Rows of x.
@@ -30,8 +38,10 @@ pub struct Gemm {
     pub k: usize,
     /// Columns of the result.
     pub n: usize,
-    /// `[rows, k]`.
+    /// `[rows, k]`, or `[k, rows]` where `trans_x`.
     pub x: DevicePtr,
+    /// The rows are stored transposed.
+    pub trans_x: bool,
     /// `[k, n]`, or `[n, k]` where `trans_w`.
     pub w: DevicePtr,
     /// The weight is stored transposed.
@@ -40,8 +50,12 @@ pub struct Gemm {
     pub out: DevicePtr,
     /// How all three are stored.
     pub element: Element,
+    /// Factor on the product.
+    pub alpha: f32,
     /// Adds to what `out` holds.
     pub accumulate: bool,
+    /// Factors of f32 may be rounded to TF32, 10 bits of mantissa, for the tensor cores.
+    pub tf32: bool,
 }
 
 /// Runs a product on the device's stream.
@@ -49,7 +63,7 @@ pub struct Gemm {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
-    let Handle(handle, lock) = handle(gpu)?;
+    let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -58,7 +72,8 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
     use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
     // Row-major products are column-major ones of the transposed matrices, in the other order.
     let (op, lead) = if gemm.trans_w { (CUBLAS_OP_T, k) } else { (CUBLAS_OP_N, m) };
-    let (one, beta) = (1f32, f32::from(u8::from(gemm.accumulate)));
+    let (x_op, x_lead) = if gemm.trans_x { (CUBLAS_OP_T, n) } else { (CUBLAS_OP_N, k) };
+    let (alpha, beta) = (gemm.alpha, f32::from(u8::from(gemm.accumulate)));
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
     gpu.bind()?;
     let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -67,22 +82,22 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
         result::gemm_ex(
             *handle,
             op,
-            CUBLAS_OP_N,
+            x_op,
             m,
             n,
             k,
-            (&raw const one).cast(),
+            (&raw const alpha).cast(),
             pointer(gemm.w),
             kind,
             lead,
             pointer(gemm.x),
             kind,
-            k,
+            x_lead,
             (&raw const beta).cast(),
             pointer(gemm.out),
             kind,
             m,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            compute(gemm.element, gemm.tf32),
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     }
@@ -108,6 +123,8 @@ pub struct Batched {
     pub element: Element,
     /// How the products are stored: as a and b, or f32.
     pub out_element: Element,
+    /// As [`Gemm::tf32`].
+    pub tf32: bool,
 }
 
 /// Runs several products on the device's stream.
@@ -115,7 +132,7 @@ pub struct Batched {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
-    let Handle(handle, lock) = handle(gpu)?;
+    let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -152,7 +169,7 @@ pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
             n,
             i64::from(m) * i64::from(n),
             count,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            compute(batched.element, batched.tf32),
             sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     }
@@ -168,6 +185,14 @@ fn kind(element: Element) -> sys::cudaDataType {
     }
 }
 
+/// What sums and factors are computed in.
+fn compute(element: Element, tf32: bool) -> sys::cublasComputeType_t {
+    match element {
+        Element::F32 if tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+        _ => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+    }
+}
+
 fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
     let handle = gpu.cublas.get_or_init(|| {
         // SAFETY: looks for the library only.
@@ -176,9 +201,16 @@ fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
         }
         gpu.bind().map_err(|error| error.to_string())?;
         let handle = result::create_handle().map_err(|error| error.to_string())?;
-        let handle = Handle(handle, std::sync::Mutex::new(()));
+        let workspace = gpu.alloc_exact(WORKSPACE_BYTES).map_err(|error| error.to_string())?;
+        let at = workspace.ptr().0 as *mut c_void;
+        let lock = std::sync::Mutex::new(());
+        let handle = Handle { handle, lock, _workspace: workspace };
         // SAFETY: the stream lives as long as the handle. cuBLAS' streams are the driver's.
-        unsafe { result::set_stream(handle.0, gpu.stream().cast()) }
+        unsafe { result::set_stream(handle.handle, gpu.stream().cast()) }
+            .map_err(|error| error.to_string())?;
+        // SAFETY: the workspace has this size, and lives as long as the handle.
+        unsafe { sys::cublasSetWorkspace_v2(handle.handle, at, WORKSPACE_BYTES) }
+            .result()
             .map_err(|error| error.to_string())?;
         Ok(handle)
     });

@@ -1,6 +1,7 @@
 //! One device.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 
@@ -51,12 +52,12 @@ impl Properties {
 /// One device: its context, one stream, the kernels compiled for it, its memory.
 pub struct Gpu {
     ordinal: usize,
-    device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
     properties: Properties,
     modules: Mutex<HashMap<String, Arc<Module>>>,
     pool: Mutex<MemoryPool>,
+    keeps_memory: AtomicBool,
     /// The thread that has the device to itself, and how many times over.
     owner: Mutex<Option<(ThreadId, usize)>>,
     released: Condvar,
@@ -103,7 +104,7 @@ impl Gpu {
             return Err(GpuError::NoLibrary { library: "NVRTC (libnvrtc)" });
         }
         let device = result::device::get(ordinal as i32).doing("find the device")?;
-        // SAFETY: the device exists; the context is released on drop.
+        // SAFETY: the device exists.
         let context = unsafe { result::primary_ctx::retain(device) }.doing("open the device")?;
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.doing("use the device")?;
@@ -118,12 +119,12 @@ impl Gpu {
         }
         Ok(Arc::new(Self {
             ordinal,
-            device,
             context,
             stream,
             properties,
             modules: Mutex::default(),
             pool: Mutex::new(MemoryPool::new()),
+            keeps_memory: AtomicBool::new(false),
             owner: Mutex::default(),
             released: Condvar::new(),
             cublas: OnceLock::new(),
@@ -203,12 +204,13 @@ impl Gpu {
     ) -> Result<Function, GpuError> {
         let options: Vec<String> = defines.iter().map(|(k, v)| format!("-D{k}={v}")).collect();
         let key = format!("{} {}", source.name, options.join(" "));
+        // Before the lock: who has the device to itself may want it.
+        self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let module = match modules.get(&key) {
             Some(module) => module.clone(),
             None => {
                 let image = cache::cubin(source, &self.properties.arch(), &options)?;
-                self.bind()?;
                 let module = Arc::new(Module::load(&image)?);
                 modules.insert(key, module.clone());
                 module
@@ -223,6 +225,16 @@ impl Gpu {
     pub fn pool(&self) -> MemoryPool {
         drop(self.wait_for_others());
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on all memory comes from pools and goes back there: for who makes and drops many graphs,
+    /// since giving memory to the driver waits until the device has nothing to do.
+    pub fn keep_memory(&self) {
+        self.keeps_memory.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn keeps_memory(&self) -> bool {
+        self.keeps_memory.load(Ordering::Relaxed)
     }
 
     /// Takes memory from another pool from now on; returns the one before.
@@ -248,10 +260,9 @@ impl Drop for Gpu {
         if self.synchronize().is_err() {
             return;
         }
-        // SAFETY: nothing uses the stream any more.
+        // SAFETY: nothing uses the stream any more. The device's primary context stays: buffers and
+        // graphs may outlive this, and are freed in it.
         let _ = unsafe { result::stream::destroy(self.stream) };
-        // SAFETY: retained once when opened.
-        let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }
 

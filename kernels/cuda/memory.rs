@@ -29,6 +29,8 @@ impl DevicePtr {
 #[derive(Clone, Default)]
 pub struct MemoryPool {
     free: Arc<Mutex<HashMap<usize, Vec<Allocation>>>>,
+    /// Where it takes what it has not.
+    parent: Option<Box<MemoryPool>>,
 }
 
 impl MemoryPool {
@@ -37,8 +39,21 @@ impl MemoryPool {
         Self::default()
     }
 
+    /// An empty pool that takes from this one what it has not.
+    pub fn child(&self) -> Self {
+        Self { free: Arc::default(), parent: Some(Box::new(self.clone())) }
+    }
+
+    /// Gives what is free to the pool that it was taken from; nothing may use it any more.
+    pub fn give_back(&self) {
+        let Some(parent) = &self.parent else { return };
+        let all: Vec<Allocation> = self.lock().drain().flat_map(|(_, free)| free).collect();
+        all.into_iter().for_each(|allocation| parent.give(allocation));
+    }
+
     fn take(&self, size: usize) -> Option<Allocation> {
-        self.lock().get_mut(&size).and_then(Vec::pop)
+        let own = self.lock().get_mut(&size).and_then(Vec::pop);
+        own.or_else(|| self.parent.as_ref().and_then(|parent| parent.take(size)))
     }
 
     fn give(&self, allocation: Allocation) {
@@ -84,6 +99,11 @@ impl DeviceBuffer {
     /// Bytes.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it goes back to the pool.
+    pub fn is_from(&self, pool: &MemoryPool) -> bool {
+        self.home.as_ref().is_some_and(|home| Arc::ptr_eq(&home.free, &pool.free))
     }
 
     /// It has no bytes.
@@ -132,11 +152,15 @@ impl Gpu {
         Ok(DeviceBuffer { allocation: Some(allocation), len: n_bytes, home: Some(pool) })
     }
 
-    /// Memory that is given back to the driver when dropped, for what stays: weights, caches.
+    /// Memory that is given back to the driver when dropped, for what stays: weights, caches; from the
+    /// pool after [`Gpu::keep_memory`].
     ///
     /// # Errors
     /// As [`Gpu::alloc`].
     pub fn alloc_exact(&self, n_bytes: usize) -> Result<DeviceBuffer, GpuError> {
+        if self.keeps_memory() {
+            return self.alloc(n_bytes);
+        }
         let allocation = self.allocate(n_bytes.max(1), &self.pool())?;
         Ok(DeviceBuffer { allocation: Some(allocation), len: n_bytes, home: None })
     }

@@ -176,18 +176,37 @@ fn cublas_multiplies_row_major_matrices() {
     let Some(gpu) = gpu() else { return };
     let (rows, k, n) = (5, 7, 3);
     let (x_host, w_host) = (random_f32(1, rows * k), random_f32(2, k * n));
-    let transposed: Vec<f32> = (0..n * k).map(|i| w_host[i % k * n + i / k]).collect();
-    let [x_at, w_at, t_at] = [&x_host, &w_host, &transposed].map(|data| gpu.upload(data).unwrap());
+    let turned = |data: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+        (0..rows * columns).map(|i| data[i % rows * columns + i / rows]).collect()
+    };
+    let (x_turned, w_turned) = (turned(&x_host, rows, k), turned(&w_host, k, n));
+    let [x_at, x_turned] = [&x_host, &x_turned].map(|data| gpu.upload(data).unwrap());
+    let [w_at, w_turned] = [&w_host, &w_turned].map(|data| gpu.upload(data).unwrap());
     let out = gpu.alloc(4 * rows * n).unwrap();
-    for (w_at, trans_w) in [(&w_at, false), (&t_at, true)] {
-        let (x, w, out) = (x_at.ptr(), w_at.ptr(), out.ptr());
+    for (trans_x, trans_w) in [(false, false), (false, true), (true, false), (true, true)] {
+        let x = if trans_x { x_turned.ptr() } else { x_at.ptr() };
+        let w = if trans_w { w_turned.ptr() } else { w_at.ptr() };
+        let out = out.ptr();
         let element = Element::F32;
-        let gemm = cublas::Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false };
+        let gemm = cublas::Gemm {
+            rows,
+            k,
+            n,
+            x,
+            w,
+            trans_w,
+            out,
+            element,
+            trans_x,
+            alpha: -2.0,
+            accumulate: false,
+            tf32: false,
+        };
         cublas::gemm(&gpu, gemm).unwrap();
         let got: Vec<f32> = gpu.download(out, rows * n).unwrap();
         for (i, value) in got.iter().enumerate() {
             let (row, column) = (&rows_of(&x_host, k)[i / n], i % n);
-            let expected: f32 = (0..k).map(|i| row[i] * w_host[i * n + column]).sum();
+            let expected: f32 = -2.0 * (0..k).map(|i| row[i] * w_host[i * n + column]).sum::<f32>();
             assert!((value - expected).abs() < 1e-5, "{value} for {expected}");
         }
     }

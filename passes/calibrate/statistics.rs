@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use planish_ir::{Dim, Model, Tensor, TensorError, ValueId, ValueType};
+use planish_ir::{Dim, Model, Node, Tensor, TensorError, ValueId, ValueType};
 
 use super::BlockModel;
 use crate::quantize::{Hessian, add_gram};
@@ -24,7 +24,7 @@ pub struct Statistics {
 /// A block that gives what [`Statistics`] are made of.
 #[derive(Clone, Debug)]
 pub struct ObservedBlock {
-    /// Outputs: the activation and its moments of each site, then the moments of queries and of
+    /// Outputs: the largest absolute value of every channel, and the moments of each site, then the moments of queries and of
     /// keys of each attention.
     pub model: Model,
     sites: Vec<SiteId>,
@@ -39,7 +39,7 @@ impl ObservedBlock {
         let (sites, attentions) = (block.group.sites.clone(), block.group.attentions.clone());
         for id in &sites {
             let site = block.layout.site(*id);
-            outputs.push(site.input);
+            outputs.push(channel_max(&mut model, site.input, site.channels));
             outputs.push(gram(&mut model, site.input, site.channels));
         }
         for id in &attentions {
@@ -65,11 +65,10 @@ impl ObservedBlock {
     ) -> Result<(), TensorError> {
         let (of_sites, of_attentions) = outputs.split_at(2 * self.sites.len());
         for (id, pair) in self.sites.iter().zip(of_sites.chunks_exact(2)) {
-            let n = pair[0].shape().last().copied().unwrap_or(1).max(1);
+            let observed = pair[0].as_f32()?;
+            let n = observed.len();
             let largest = statistics.channel_max.entry(*id).or_insert_with(|| vec![0.0; n]);
-            for row in pair[0].as_slice::<f32>()?.chunks_exact(n) {
-                largest.iter_mut().zip(row).for_each(|(max, x)| *max = max.max(x.abs()));
-            }
+            largest.iter_mut().zip(&*observed).for_each(|(max, x)| *max = max.max(*x));
             statistics.moments.entry(*id).or_insert_with(|| Hessian::new(n)).add(&pair[1])?;
         }
         for (id, pair) in self.attentions.iter().zip(of_attentions.chunks_exact(2)) {
@@ -81,6 +80,21 @@ impl ObservedBlock {
         }
         Ok(())
     }
+}
+
+/// The largest absolute value of every channel over batch and sequence, `[channels]`.
+fn channel_max(model: &mut Model, value: ValueId, channels: usize) -> ValueId {
+    let graph = &mut model.graph;
+    let rows = Tensor::from_vec(&[2], vec![-1i64, channels as i64]);
+    let rows = graph.add_constant("planish.rows", rows);
+    let axis = graph.add_constant("planish.row_axis", Tensor::from_vec(&[1], vec![0i64]));
+    let rows = graph.add_op("planish.rows", Node::new("Reshape", vec![Some(value), Some(rows)]));
+    let size = graph.add_op("planish.sizes", Node::new("Abs", vec![Some(rows)]));
+    let node = Node::new("ReduceMax", vec![Some(size), Some(axis)]).with("keepdims", 0i64);
+    let largest = graph.add_op("planish.channel_max", node);
+    graph.value_mut(largest).ty =
+        ValueType::tensor(planish_ir::DataType::F32, vec![Dim::from(channels)]);
+    largest
 }
 
 fn gram(model: &mut Model, value: ValueId, channels: usize) -> ValueId {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use planish_cpu::ThreadPool;
 use planish_ir::Tensor;
 use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{GradualMask, Objective, Student, Target};
@@ -10,10 +9,11 @@ use planish_passes::calibrate::{GradualMask, Objective, Student, Target};
 use super::CalibrationError;
 use super::batches::Batches;
 use super::learner::Learner;
+use super::losses::Losses;
 use super::recipe::{BlockRecipe, schedule};
-use super::runner::{Runner, pool_of_steps};
+use super::runner::{Runner, RunnerOptions, pool_of_steps};
 use super::states::States;
-use crate::engine::Engine;
+use crate::engine::{Engine, Value};
 
 /// What a block learns from.
 pub struct Lesson<'a> {
@@ -24,7 +24,7 @@ pub struct Lesson<'a> {
     /// What it should give.
     pub targets: &'a States,
     /// What it reads from outside of the residual stream, for a batch.
-    pub outside: &'a HashMap<String, Tensor>,
+    pub outside: &'a HashMap<String, Value>,
     /// Seed of the order of windows.
     pub seed: u64,
 }
@@ -36,7 +36,6 @@ pub struct Lesson<'a> {
 /// If the block can't be differentiated or run, or its first loss is no number.
 pub fn learn_block(
     engine: &dyn Engine,
-    pool: &ThreadPool,
     student: &Student,
     learner: &mut Learner,
     recipe: &BlockRecipe,
@@ -45,48 +44,46 @@ pub fn learn_block(
 ) -> Result<Vec<f32>, CalibrationError> {
     let objective = Objective::new(student, Target::Output)?;
     let input = student.model.graph.value(student.input).name.clone();
-    let (precision, buffers) = (ProductPrecision::BF16, pool_of_steps());
-    let mut runner = Runner::new(engine, &objective.model, precision, lesson.outside, buffers)?;
+    let options = RunnerOptions {
+        precision: ProductPrecision::BF16,
+        fixed: lesson.outside,
+        parameters: learner.names(),
+        buffers: pool_of_steps(),
+    };
+    let mut runner = Runner::new(engine, &objective.model, options)?;
     let mut batches = Batches::new(lesson.inputs.n_windows(), recipe.batch, lesson.seed);
-    let mut losses = Vec::with_capacity(recipe.steps);
+    let device = &*engine.device();
+    let mut losses = Losses::new(device, 1.0);
     for step in 0..recipe.steps {
         let windows = batches.take();
-        let (x, y) = (lesson.inputs.batch(windows), lesson.targets.batch(windows));
+        let (x, y) =
+            (lesson.inputs.batch(device, windows)?, lesson.targets.batch(device, windows)?);
         let masks = masks(student, step as f32 / recipe.steps as f32);
         let outputs = runner.run(&|name| match name {
             _ if name == input => Some(x.clone()),
             _ if name == objective.target => Some(y.clone()),
-            _ => masks.get(name).cloned().or_else(|| learner.tensor(name)),
+            _ => masks.get(name).cloned().or_else(|| learner.value(name)),
         })?;
         let mut outputs = outputs.into_iter();
-        let loss = scalar(outputs.next().as_ref())?;
-        if !loss.is_finite() && step == 0 {
+        losses.push(outputs.next().as_slice(), progress)?;
+        if losses.first().is_some_and(|first| !first.is_finite()) {
             return Err(CalibrationError::NotFinite { block: lesson.block });
         }
-        let gradients: Vec<Option<Tensor>> =
+        let gradients: Vec<Option<Value>> =
             objective.gradients.iter().map(|g| g.as_ref().and_then(|_| outputs.next())).collect();
-        learner.step(pool, &recipe.rates, schedule(step, recipe.steps), &gradients)?;
+        learner.step(device, &recipe.rates, schedule(step, recipe.steps), &gradients)?;
         if let Some(stability) = student.gradual {
-            learner.keep_dominant(stability);
+            learner.keep_dominant(device, stability)?;
         }
-        losses.push(loss);
-        progress(step + 1, loss);
     }
     learner.forget_moments();
-    Ok(losses)
+    losses.finish(progress)
 }
 
 /// The gradual masks of a student when `progress` of its learning is done.
-pub fn masks(student: &Student, progress: f32) -> HashMap<String, Tensor> {
+pub fn masks(student: &Student, progress: f32) -> HashMap<String, Value> {
     let Some(stability) = student.gradual else { return HashMap::new() };
-    let tensor = |n: usize| Tensor::from_vec(&[n, n], GradualMask::at(n, stability, progress));
-    student.masks.iter().map(|mask| (mask.name.clone(), tensor(mask.n))).collect()
-}
-
-fn scalar(tensor: Option<&Tensor>) -> Result<f32, CalibrationError> {
-    let values = tensor.and_then(|t| t.to_f32_vec().ok()).unwrap_or_default();
-    values.first().copied().ok_or_else(|| CalibrationError::Value {
-        value: "loss".into(),
-        problem: "it is no number".into(),
-    })
+    let value =
+        |n: usize| Value::Host(Tensor::from_vec(&[n, n], GradualMask::at(n, stability, progress)));
+    student.masks.iter().map(|mask| (mask.name.clone(), value(mask.n))).collect()
 }

@@ -10,7 +10,7 @@ use planish_passes::lower::{LowerOptions, lower};
 use super::CalibrationError;
 use super::states::States;
 use crate::decoder::{Feeds, Roles};
-use crate::engine::{CompileOptions, Engine, Executable};
+use crate::engine::{CompileOptions, Device, Engine, Executable, Value};
 
 /// What goes into the blocks.
 pub struct Captured {
@@ -18,7 +18,7 @@ pub struct Captured {
     pub states: States,
     /// What blocks read from outside of the residual stream, for a batch, by the name of the
     /// value in the whole model.
-    pub outside: HashMap<String, Tensor>,
+    pub outside: HashMap<String, Value>,
 }
 
 /// Checks that the model takes windows of `length` tokens.
@@ -57,29 +57,45 @@ pub fn capture(
     check_length(model, windows.first().map_or(0, |window| window.len()))?;
     let (executable, feeds) = compile_prefix(engine, model, &wanted, &names)?;
     let mut session = executable.session();
-    let mut captured: Option<Captured> = None;
+    let device = &*engine.device();
+    let (mut states, mut outside): (Option<States>, HashMap<String, Tensor>) = Default::default();
     for group in windows.chunks_exact(batch.max(1)) {
         session.reset(&[]);
-        let tensors = feeds.make(group);
-        let mut outputs = session.run(&tensors)?.into_iter();
-        let states = outputs.next();
-        let outside: HashMap<String, Tensor> = names[1..].iter().cloned().zip(outputs).collect();
-        let hidden = states.ok_or_else(|| unexpected(&names[0], "it was not computed"))?;
-        let data = hidden.to_f32_vec().map_err(|e| unexpected(&names[0], &e.to_string()))?;
-        let length = group.first().map_or(0, |window| window.len());
-        match &mut captured {
-            None => {
-                let mut states = States::new(length, data.len() / (length * batch).max(1));
-                states.push(&data);
-                captured = Some(Captured { states, outside });
-            }
-            Some(captured) => {
-                check_outside(blocks, model, &captured.outside, &outside)?;
-                captured.states.push(&data);
-            }
+        let inputs: Vec<Value> = feeds.make(group).into_iter().map(Value::Host).collect();
+        let mut outputs = session.run_values(&inputs)?.into_iter();
+        let hidden = outputs.next().ok_or_else(|| unexpected(&names[0], "it was not computed"))?;
+        let hidden = kept(device, hidden)?;
+        let read = |(name, value): (&String, Value)| Ok((name.clone(), device.download(&value)?));
+        let read: Result<HashMap<_, _>, CalibrationError> =
+            names[1..].iter().zip(outputs).map(read).collect();
+        let new = || match *hidden.shape() {
+            [_, length, width] => Ok(States::new(length, width)),
+            _ => Err(unexpected(&names[0], "it has no batch of sequences")),
+        };
+        match states {
+            Some(_) => check_outside(blocks, model, &outside, &read?)?,
+            None => (states, outside) = (Some(new()?), read?),
+        }
+        if let Some(states) = &mut states {
+            states.push(device, &hidden)?;
         }
     }
-    captured.ok_or(CalibrationError::TooShort { tokens: 0, batch, length: 0 })
+    let states = states.ok_or(CalibrationError::TooShort { tokens: 0, batch, length: 0 })?;
+    let keep = |(name, tensor): (String, Tensor)| {
+        // What is no float is read by the host: shapes, positions.
+        let is_float = tensor.dtype().is_float();
+        Ok((name, if is_float { device.upload(&tensor)? } else { Value::Host(tensor) }))
+    };
+    let outside = outside.into_iter().map(keep).collect::<Result<_, CalibrationError>>()?;
+    Ok(Captured { states, outside })
+}
+
+/// The value where the engine keeps tensors.
+fn kept(device: &dyn Device, value: Value) -> Result<Value, CalibrationError> {
+    match value {
+        Value::Host(tensor) => Ok(device.upload(&tensor)?),
+        Value::Device(_) => Ok(value),
+    }
 }
 
 fn compile_prefix(

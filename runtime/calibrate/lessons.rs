@@ -1,8 +1,8 @@
 //! What a block learns from, and learning it.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
-use planish_cpu::ThreadPool;
 use planish_ir::{Model, Tensor};
 use planish_kernels::ProductPrecision;
 use planish_passes::PassManager;
@@ -15,12 +15,12 @@ use planish_passes::quantize::{Hessians, add_gram};
 use super::block::{Lesson, learn_block, masks};
 use super::learner::Learner;
 use super::pipeline::{Calibration, CalibrationProgress, Pupil, Report};
-use super::runner::{Runner, pool_of_steps};
+use super::runner::{Runner, RunnerOptions, pool_of_steps};
 use super::start::start_weight_clips;
 use super::states::States;
 use super::store::Finished;
 use super::{CalibrationError, floats};
-use crate::engine::Engine;
+use crate::engine::{Device, Engine, Value};
 
 /// Tokens that ranges and moments are taken of.
 const STATISTICS_TOKENS: usize = 16_384;
@@ -34,32 +34,36 @@ impl Calibration<'_> {
         &self,
         block: &BlockModel,
         inputs: &States,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
     ) -> Result<States, CalibrationError> {
+        let start = Instant::now();
         let mut model = block.model.clone();
         lower(&mut model, NO_CACHE, &mut PassManager::new()).map_err(CalibrateError::from)?;
         let mut targets = inputs.empty_like();
         let all = inputs.n_windows();
-        self.run_block(block, &model, inputs, outside, all, &mut |outputs| {
-            targets.push(&floats(&outputs[0], "a block's output")?);
-            Ok(())
+        self.run_block(self.engine, (block, &model), inputs, outside, all, &mut |outputs| {
+            targets.push(&*self.engine.device(), &outputs[0])
         })?;
+        tracing::info!("a block's targets: {:.2?}", start.elapsed());
         Ok(targets)
     }
 
     /// Ranges and moments of what the block reads, on some of the windows.
     pub(super) fn observe(
         &self,
+        engine: &dyn Engine,
         block: &BlockModel,
         inputs: &States,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
     ) -> Result<Statistics, CalibrationError> {
         let observed = ObservedBlock::new(block);
         let mut statistics = Statistics::default();
         let length = self.recipe.blocks.length.max(1);
         let some = STATISTICS_TOKENS.div_ceil(length).min(inputs.n_windows());
-        self.run_block(block, &observed.model, inputs, outside, some, &mut |outputs| {
-            observed.update(&mut statistics, outputs).map_err(|error| CalibrationError::Value {
+        let device = engine.device();
+        self.run_block(engine, (block, &observed.model), inputs, outside, some, &mut |outputs| {
+            let outputs = downloaded(&*device, outputs)?;
+            observed.update(&mut statistics, &outputs).map_err(|error| CalibrationError::Value {
                 value: "an activation".into(),
                 problem: error.to_string(),
             })
@@ -70,24 +74,31 @@ impl Calibration<'_> {
     /// Runs a full-precision form of a block on the first windows, batch by batch.
     pub(super) fn run_block(
         &self,
-        block: &BlockModel,
-        model: &Model,
+        engine: &dyn Engine,
+        (block, model): (&BlockModel, &Model),
         inputs: &States,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
         n_windows: usize,
-        take: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
+        take: &mut dyn FnMut(&[Value]) -> Result<(), CalibrationError>,
     ) -> Result<(), CalibrationError> {
         // What 4-bit activations lose is far more than what bfloat16 does.
         let precision = match self.options.bits.activations {
             0..=4 => ProductPrecision::BF16,
             _ => ProductPrecision::F32,
         };
-        let mut runner = Runner::new(self.engine, model, precision, outside, pool_of_steps())?;
+        let options = RunnerOptions {
+            precision,
+            fixed: outside,
+            parameters: Vec::new(),
+            buffers: pool_of_steps(),
+        };
+        let mut runner = Runner::new(engine, model, options)?;
+        let device = &*engine.device();
         let input = &block.model.graph.value(block.input).name;
         let batch = self.recipe.blocks.batch;
         for first in (0..n_windows).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
-            let x = inputs.batch(&windows);
+            let x = inputs.batch(device, &windows)?;
             take(&runner.run(&|name| (name == input).then(|| x.clone()))?)?;
         }
         Ok(())
@@ -96,16 +107,21 @@ impl Calibration<'_> {
     /// A block with its parameters at their start.
     pub(super) fn pupil(
         &self,
+        engine: &dyn Engine,
         index: usize,
         block: &BlockModel,
         inputs: &States,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
     ) -> Result<Pupil, CalibrationError> {
+        let start = Instant::now();
         let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
-        initial.statistics = self.observe(block, inputs, outside)?;
+        initial.statistics = self.observe(engine, block, inputs, outside)?;
+        tracing::info!("block {index} observed: {:.2?}", start.elapsed());
         let student = Student::new(block, self.options, &mut initial)?;
-        let mut learner = Learner::new(&student.parameters)?;
-        start_weight_clips(self.engine, &student, &mut learner, self.options)?;
+        let mut learner = Learner::new(&*engine.device(), &student.parameters)?;
+        tracing::info!("block {index} at its start: {:.2?}", start.elapsed());
+        start_weight_clips(engine, &student, &mut learner, self.options)?;
+        tracing::info!("block {index} prepared: {:.2?}", start.elapsed());
         Ok(Pupil { student, learner })
     }
 
@@ -115,7 +131,7 @@ impl Calibration<'_> {
         block: usize,
         inputs: &'a States,
         targets: &'a States,
-        outside: &'a HashMap<String, Tensor>,
+        outside: &'a HashMap<String, Value>,
     ) -> Lesson<'a> {
         let seed = self.seed.wrapping_add(1000 + block as u64);
         Lesson { block, inputs, targets, outside, seed }
@@ -124,7 +140,7 @@ impl Calibration<'_> {
     /// Learns a block, or takes over what was learned before.
     pub(super) fn learn(
         &self,
-        (engine, pool): (&dyn Engine, &ThreadPool),
+        engine: &dyn Engine,
         pupil: &mut Pupil,
         lesson: &Lesson<'_>,
         progress: &mut Report<'_>,
@@ -135,13 +151,17 @@ impl Calibration<'_> {
             progress(CalibrationProgress { block: lesson.block, n_blocks, step, n_steps, loss });
         };
         let before = self.store.map_or(Ok(None), |store| store.load(&name))?;
-        if let Some(finished) = before.filter(|f| pupil.learner.restore(&f.values)) {
-            report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
-            return Ok(finished.losses);
+        if let Some(finished) = before {
+            if pupil.learner.restore(&*engine.device(), &finished.values)? {
+                report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
+                return Ok(finished.losses);
+            }
         }
+        let start = Instant::now();
         let Pupil { student, learner } = pupil;
         let recipe = &self.recipe.blocks;
-        let losses = learn_block(engine, pool, student, learner, recipe, lesson, &mut report)?;
+        let losses = learn_block(engine, student, learner, recipe, lesson, &mut report)?;
+        tracing::info!("block {} learned: {:.2?}", lesson.block, start.elapsed());
         self.save(&name, pupil, &losses)?;
         Ok(losses)
     }
@@ -153,7 +173,9 @@ impl Calibration<'_> {
         losses: &[f32],
     ) -> Result<(), CalibrationError> {
         let Some(store) = self.store else { return Ok(()) };
-        let values = pupil.learner.parameters().iter().map(|p| p.values().to_vec()).collect();
+        let tensors = pupil.learner.tensors(&*self.engine.device())?;
+        let values = tensors.iter().map(|tensor| floats(tensor, "a parameter"));
+        let values = values.collect::<Result<_, _>>()?;
         store.save(name, &Finished { values, losses: losses.to_vec() })
     }
 
@@ -163,7 +185,7 @@ impl Calibration<'_> {
         &self,
         pupil: &Pupil,
         states: &mut States,
-        outside: &HashMap<String, Tensor>,
+        outside: &HashMap<String, Value>,
     ) -> Result<Hessians, CalibrationError> {
         let mut model = pupil.student.model.clone();
         let mut sites = Vec::new();
@@ -173,9 +195,9 @@ impl Calibration<'_> {
             model.graph.outputs.push(gram);
             sites.push(*site);
         }
-        let mut hessians = Hessians::default();
+        let (mut hessians, device) = (Hessians::default(), self.engine.device());
         self.advance(pupil, &model, states, outside, &mut |grams| {
-            for (site, gram) in sites.iter().zip(grams) {
+            for (site, gram) in sites.iter().zip(&downloaded(&*device, grams)?) {
                 hessians.update(*site, gram).map_err(|error| CalibrationError::Value {
                     value: "a Hessian".into(),
                     problem: error.to_string(),
@@ -193,24 +215,33 @@ impl Calibration<'_> {
         pupil: &Pupil,
         model: &Model,
         states: &mut States,
-        outside: &HashMap<String, Tensor>,
-        also: &mut dyn FnMut(&[Tensor]) -> Result<(), CalibrationError>,
+        outside: &HashMap<String, Value>,
+        also: &mut dyn FnMut(&[Value]) -> Result<(), CalibrationError>,
     ) -> Result<(), CalibrationError> {
         let input = &model.graph.value(pupil.student.input).name;
-        let mut runner =
-            Runner::new(self.engine, model, ProductPrecision::BF16, outside, pool_of_steps())?;
+        let options = RunnerOptions {
+            precision: ProductPrecision::BF16,
+            fixed: outside,
+            parameters: pupil.learner.names(),
+            buffers: pool_of_steps(),
+        };
+        let mut runner = Runner::new(self.engine, model, options)?;
+        let device = &*self.engine.device();
         let (batch, masks) = (self.recipe.blocks.batch, masks(&pupil.student, 1.0));
         for first in (0..states.n_windows()).step_by(batch) {
             let windows: Vec<usize> = (first..first + batch).collect();
-            let x = states.batch(&windows);
+            let x = states.batch(device, &windows)?;
             let outputs = runner.run(&|name| match name {
                 _ if name == input => Some(x.clone()),
-                _ => masks.get(name).cloned().or_else(|| pupil.learner.tensor(name)),
+                _ => masks.get(name).cloned().or_else(|| pupil.learner.value(name)),
             })?;
-            let y = outputs.first().and_then(|y| y.to_f32_vec().ok()).unwrap_or_default();
-            states.replace(&windows, &y);
+            states.replace(device, &windows, &outputs[0])?;
             also(&outputs[1..])?;
         }
         Ok(())
     }
+}
+
+fn downloaded(device: &dyn Device, values: &[Value]) -> Result<Vec<Tensor>, CalibrationError> {
+    values.iter().map(|value| Ok(device.download(value)?)).collect()
 }

@@ -5,7 +5,6 @@
 //! block is cut out, given parameters, and learned so that it gives what it gives in full
 //! precision (FlatQuant, arXiv 2410.09426); each finished block is kept on disk.
 
-mod adamw;
 mod batches;
 mod block;
 mod capture;
@@ -14,6 +13,7 @@ mod error;
 mod fingerprint;
 mod learner;
 mod lessons;
+mod losses;
 mod own_text;
 mod pipeline;
 mod recipe;

@@ -1,6 +1,7 @@
 //! Learning all blocks of a model.
 
-use planish_cpu::ThreadPool;
+use std::time::Instant;
+
 use planish_ir::Model;
 use planish_passes::calibrate::{BlockModel, LearnedBlock, Student, StudentOptions, cut_block};
 use planish_passes::quantize::{Hessians, QuantizeError};
@@ -20,8 +21,6 @@ use crate::engine::Engine;
 pub struct Calibration<'a> {
     /// What runs the graphs.
     pub engine: &'a dyn Engine,
-    /// Threads for everything else.
-    pub pool: &'a ThreadPool,
     /// The canonical model.
     pub model: &'a Model,
     /// Its layout.
@@ -97,22 +96,26 @@ impl Calibration<'_> {
         progress: &mut Report<'_>,
         finished: &mut dyn FnMut(usize, LearnedBlock, Hessians) -> Result<(), QuantizeError>,
     ) -> Result<Outcome, CalibrationError> {
-        let n_blocks = self.layout.blocks.len();
+        let (n_blocks, start) = (self.layout.blocks.len(), Instant::now());
         let cut = |i| cut_block(self.model, self.layout, i);
         let blocks: Vec<BlockModel> = (0..n_blocks).map(cut).collect::<Result<_, _>>()?;
         let (windows, batch) = (self.windows()?, self.recipe.blocks.batch);
         let captured = capture(self.engine, self.model, &blocks, &windows, batch)?;
+        tracing::info!("{} windows up to the blocks: {:.2?}", windows.len(), start.elapsed());
         let Learned { mut pupils, losses, last } = match self.recipe.blocks.input {
             BlockInput::FullPrecision if !self.workers.is_empty() => {
                 self.learn_side_by_side(&blocks, &captured, progress)?
             }
             _ => self.learn_in_order(&blocks, &captured, progress)?,
         };
+        tracing::info!("all blocks learned: {:.2?}", start.elapsed());
         let Captured { states: mut first, outside } = captured;
         let corpus = Corpus { first: &first, last: &last, seed: self.seed.wrapping_add(9000) };
         let divergences = self.learn_together(&mut pupils, &corpus, &outside, progress)?;
+        tracing::info!("learned together: {:.2?}", start.elapsed());
         for (index, pupil) in pupils.iter().enumerate() {
-            let learned = LearnedBlock::new(&pupil.student, &pupil.learner.tensors())?;
+            let learned =
+                LearnedBlock::new(&pupil.student, &pupil.learner.tensors(&*self.engine.device())?)?;
             let hessians = match self.hessians {
                 true => self.hessians_of(pupil, &mut first, &outside)?,
                 false => Hessians::default(),
@@ -136,10 +139,10 @@ impl Calibration<'_> {
         let mut own = quantized.then(|| teacher.clone());
         for (index, block) in blocks.iter().enumerate() {
             let targets = self.teach(block, &teacher, outside)?;
-            let mut pupil = self.pupil(index, block, &teacher, outside)?;
+            let mut pupil = self.pupil(self.engine, index, block, &teacher, outside)?;
             let inputs = own.as_ref().unwrap_or(&teacher);
             let lesson = self.lesson(index, inputs, &targets, outside);
-            losses.push(self.learn((self.engine, self.pool), &mut pupil, &lesson, progress)?);
+            losses.push(self.learn(self.engine, &mut pupil, &lesson, progress)?);
             if let Some(states) = own.as_mut().filter(|_| index + 1 < blocks.len()) {
                 self.advance(&pupil, &pupil.student.model, states, outside, &mut |_| Ok(()))?;
             }

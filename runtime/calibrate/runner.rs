@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use planish_ir::{Model, Tensor};
+use planish_ir::Model;
 use planish_kernels::ProductPrecision;
 use planish_kernels::buffers::BufferPool;
 
 use super::CalibrationError;
-use crate::engine::{CompileOptions, Engine, Session};
+use crate::engine::{CompileOptions, Engine, Session, Value};
 
 /// Bytes of tensors that are kept from one step for the next.
 const KEEP_BYTES: usize = 8 << 30;
@@ -17,47 +17,60 @@ pub fn pool_of_steps() -> BufferPool {
     BufferPool::keeping(KEEP_BYTES)
 }
 
+/// How a graph is run.
+pub struct RunnerOptions<'a> {
+    /// What products are computed in.
+    pub precision: ProductPrecision,
+    /// Values of inputs that are the same in every run; there may be some of other graphs too.
+    pub fixed: &'a HashMap<String, Value>,
+    /// Names of inputs that change in place.
+    pub parameters: Vec<String>,
+    /// Where memory comes from.
+    pub buffers: BufferPool,
+}
+
 /// A compiled graph with its inputs by name.
 pub struct Runner {
     session: Box<dyn Session>,
     inputs: Vec<String>,
     /// Inputs that are the same in every run.
-    fixed: HashMap<String, Tensor>,
+    fixed: HashMap<String, Value>,
 }
 
 impl Runner {
-    /// Compiles all outputs of a graph. `fixed` may hold tensors for inputs of other graphs too.
+    /// Compiles all outputs of a graph.
     ///
     /// # Errors
     /// If the engine can't run it.
     pub fn new(
         engine: &dyn Engine,
         model: &Model,
-        precision: ProductPrecision,
-        fixed: &HashMap<String, Tensor>,
-        buffers: BufferPool,
+        options: RunnerOptions<'_>,
     ) -> Result<Self, CalibrationError> {
+        let RunnerOptions { precision, fixed, parameters, buffers } = options;
         let buffers = Some(buffers);
         let profile = tracing::enabled!(tracing::Level::DEBUG);
-        let options = CompileOptions { precision, buffers, profile, ..CompileOptions::default() };
+        let resident = fixed.keys().cloned().chain(parameters).collect();
+        let options =
+            CompileOptions { precision, buffers, profile, resident, ..CompileOptions::default() };
         let executable = engine.compile(model, &options)?;
         for (op, n) in &executable.summary().fallbacks {
             tracing::warn!("{n} × {op} runs by its slow reference form while calibrating");
         }
         let inputs: Vec<String> = executable.inputs().iter().map(|i| i.name.clone()).collect();
         let fixed = fixed.iter().filter(|(name, _)| inputs.contains(name));
-        let fixed = fixed.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let fixed = fixed.map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Self { session: executable.session(), inputs, fixed })
     }
 
-    /// Runs it; `given` finds the inputs that are not fixed.
+    /// Runs it; `given` finds the inputs that are not fixed. The outputs hold until the next run.
     ///
     /// # Errors
     /// If an input is missing, or the engine fails.
     pub fn run(
         &mut self,
-        given: &dyn Fn(&str) -> Option<Tensor>,
-    ) -> Result<Vec<Tensor>, CalibrationError> {
+        given: &dyn Fn(&str) -> Option<Value>,
+    ) -> Result<Vec<Value>, CalibrationError> {
         let find = |name: &String| {
             let missing = || CalibrationError::Value {
                 value: name.clone(),
@@ -65,8 +78,8 @@ impl Runner {
             };
             self.fixed.get(name).cloned().or_else(|| given(name)).ok_or_else(missing)
         };
-        let tensors = self.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.session.run(&tensors)?)
+        let values = self.inputs.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.session.run_values(&values)?)
     }
 }
 

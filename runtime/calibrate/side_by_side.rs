@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
-use planish_cpu::ThreadPool;
 use planish_passes::calibrate::BlockModel;
 
 use super::CalibrationError;
@@ -16,8 +15,6 @@ use crate::engine::Engine;
 pub struct Worker {
     /// What runs the block's graphs.
     pub engine: Box<dyn Engine>,
-    /// Threads for everything else.
-    pub pool: ThreadPool,
 }
 
 /// What one block came to.
@@ -48,11 +45,10 @@ impl Calibration<'_> {
                 let worker = idle.recv().map_err(|_| gone())?;
                 let outside = &captured.outside;
                 let targets = Arc::new(self.teach(block, &inputs, outside)?);
-                let pupil = self.pupil(index, block, &inputs, outside)?;
                 let (read, give_back) = ((inputs, targets.clone()), give_back.clone());
                 let progress = &progress;
                 learning.push(scope.spawn(move || {
-                    let result = self.learn_with(worker, index, pupil, &read, captured, progress);
+                    let result = self.learn_with(worker, (index, block), &read, captured, progress);
                     // The receiver lives as long as the scope.
                     let _ = give_back.send(worker);
                     result
@@ -75,19 +71,19 @@ impl Calibration<'_> {
     fn learn_with(
         &self,
         worker: &Worker,
-        index: usize,
-        mut pupil: Pupil,
+        (index, block): (usize, &BlockModel),
         (inputs, targets): &(Arc<States>, Arc<States>),
         captured: &Captured,
         progress: &Mutex<&mut Report<'_>>,
     ) -> BlockResult {
+        let engine = worker.engine.as_ref();
+        let mut pupil = self.pupil(engine, index, block, inputs, &captured.outside)?;
         let lesson = self.lesson(index, inputs, targets, &captured.outside);
         let mut report = |step: CalibrationProgress| {
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress(step);
         };
-        let machine = (worker.engine.as_ref(), &worker.pool);
-        let losses = self.learn(machine, &mut pupil, &lesson, &mut report)?;
+        let losses = self.learn(engine, &mut pupil, &lesson, &mut report)?;
         Ok((pupil, losses))
     }
 }

@@ -8,7 +8,7 @@ use planish_passes::quantize::{Clipping, WeightFormat, column_scales};
 
 use super::block::masks;
 use super::learner::Learner;
-use super::runner::{Runner, pool_of_steps};
+use super::runner::{Runner, RunnerOptions, pool_of_steps};
 use super::{CalibrationError, floats};
 use crate::engine::Engine;
 
@@ -43,13 +43,19 @@ pub fn start_weight_clips(
     graph.inputs = read;
     let masks = masks(student, 0.0);
     let no_inputs = HashMap::new();
-    let mut runner =
-        Runner::new(engine, &model, ProductPrecision::F32, &no_inputs, pool_of_steps())?;
-    let weights = runner.run(&|name| masks.get(name).cloned().or_else(|| learner.tensor(name)))?;
+    let runner_options = RunnerOptions {
+        precision: ProductPrecision::F32,
+        fixed: &no_inputs,
+        parameters: learner.names(),
+        buffers: pool_of_steps(),
+    };
+    let mut runner = Runner::new(engine, &model, runner_options)?;
+    let weights = runner.run(&|name| masks.get(name).cloned().or_else(|| learner.value(name)))?;
+    let device = &*engine.device();
     let format = WeightFormat { bits: options.bits.weights, group_size: options.group_size };
     for ((clip, _), weight) in clipped.iter().zip(&weights) {
         let n_columns = weight.shape().last().copied().unwrap_or(1);
-        let data = floats(weight, "a weight")?;
+        let data = floats(&device.download(weight)?, "a weight")?;
         let scales = |clipping| {
             column_scales(&data, n_columns, format, clipping).map_err(|error| {
                 CalibrationError::Value { value: "a weight".into(), problem: error.to_string() }
@@ -62,8 +68,8 @@ pub fn start_weight_clips(
             (ratio / (1.0 - ratio)).ln()
         };
         let logits: Vec<f32> = best.iter().zip(&full).map(logit).collect();
-        learner.set(clip.max, &logits);
-        learner.set(clip.min, &logits);
+        learner.set(device, clip.max, &logits)?;
+        learner.set(device, clip.min, &logits)?;
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use planish_cpu::ThreadPool;
 use planish_ir::Model;
 use planish_passes::PassManager;
 use planish_passes::calibrate::{LearnedBlock, StudentOptions};
@@ -13,8 +12,11 @@ use planish_passes::transform::{Matrix, SiteMatrix, inverse};
 
 use super::*;
 use crate::decoder::{Decoder, DecoderOptions, Roles, collect_hessians};
+use crate::engine::Engine;
 use crate::engine::cpu::CpuEngine;
 use crate::{LanguageModel, Logits};
+
+mod cuda;
 
 /// A canonical model with a text.
 struct Bench {
@@ -42,10 +44,19 @@ impl Bench {
         recipe: &Recipe,
         more: More<'_>,
     ) -> Result<Done, CalibrationError> {
-        let (engine, pool) = (CpuEngine::new(2), ThreadPool::new(2));
+        self.run_on(&CpuEngine::new(2), options, recipe, more)
+    }
+
+    /// Calibrates on an engine.
+    fn run_on(
+        &self,
+        engine: &dyn Engine,
+        options: &StudentOptions,
+        recipe: &Recipe,
+        more: More<'_>,
+    ) -> Result<Done, CalibrationError> {
         let calibration = Calibration {
-            engine: &engine,
-            pool: &pool,
+            engine,
             model: &self.model,
             layout: &self.layout,
             options,
@@ -209,6 +220,19 @@ fn the_loss_of_each_block_falls_and_then_the_divergence() {
 }
 
 #[test]
+fn the_last_stage_takes_batches_of_any_size() {
+    for name in ["llama-optimum", "gpt2-optimum"] {
+        let bench = Bench::new(name);
+        for batch in [1, 4] {
+            let mut recipe = tiny(2, 2);
+            recipe.end_to_end.batch = batch;
+            let done = bench.run(&flat("w4a4kv4"), &recipe, More::default()).unwrap();
+            assert_eq!(done.outcome.divergences.len(), 2);
+        }
+    }
+}
+
+#[test]
 fn the_seed_decides_what_is_learned() {
     let bench = Bench::new("llama-optimum");
     let run =
@@ -225,7 +249,7 @@ fn the_seed_decides_what_is_learned() {
 #[test]
 fn blocks_learn_side_by_side_what_they_learn_in_order() {
     let bench = Bench::new("llama-optimum");
-    let new = |_| Worker { engine: Box::new(CpuEngine::new(2)), pool: ThreadPool::new(2) };
+    let new = |_| Worker { engine: Box::new(CpuEngine::new(2)) };
     let workers: Vec<Worker> = (0..2).map(new).collect();
     let run = |workers| {
         let more = More { workers, ..More::default() };

@@ -3,16 +3,21 @@ pub mod cpu;
 pub mod cuda;
 
 mod constants;
+pub(crate) mod device;
 mod error;
 pub(crate) mod facts;
 mod front;
 mod profile;
 
+use std::sync::Arc;
+
 use planish_ir::{DataType, Dim, Model, Tensor};
 use planish_kernels::ProductPrecision;
 use planish_kernels::buffers::BufferPool;
 
+pub use device::{Device, Moved, Optimizer};
 pub use error::EngineError;
+pub use planish_kernels::cuda_kernel::Value;
 pub use profile::{OpTime, Profile};
 
 /// Compiles graphs for one kind of device.
@@ -20,10 +25,18 @@ pub trait Engine: Send + Sync {
     /// Short name for messages: `cpu`, `cuda`.
     fn name(&self) -> &'static str;
 
+    /// Where it keeps tensors between runs.
+    fn device(&self) -> Arc<dyn Device>;
+
     /// Positions of a prompt that are best run at once: enough to be fast, and no more, as they
     /// take memory.
     fn best_chunk(&self) -> usize {
         512
+    }
+
+    /// Whether a token is better chosen on the device than from logits on the host.
+    fn chooses_tokens(&self) -> bool {
+        false
     }
 
     /// Makes a graph ready to run: order, memory, kernels with packed weights.
@@ -49,6 +62,9 @@ pub struct CompileOptions {
     /// Inputs that are fed from outputs of the run before, as (input, output): the tensors stay
     /// with the session, on the device.
     pub carried: Vec<(String, String)>,
+    /// Inputs of [`Session::run_values`] that are in the same memory in every run: fixed ones, and
+    /// those that change in place. Values of other inputs are copied, if need be.
+    pub resident: Vec<String>,
     /// Whether sessions measure the time that every node takes.
     pub profile: bool,
     /// What large f32 matrix products are computed in.
@@ -111,6 +127,31 @@ pub trait Session: Send {
     /// (see [`Session::rollback`]).
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError>;
 
+    /// Runs the graph once, and returns only the outputs with these indices, in their order: the
+    /// others need not come from the device.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; an index that is none of an output.
+    fn run_for(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let all = self.run(inputs)?;
+        let output = |index: &usize| {
+            all.get(*index).cloned().ok_or_else(|| EngineError::NoOutput(format!("output {index}")))
+        };
+        outputs.iter().map(output).collect()
+    }
+
+    /// Runs the graph once on values where the engine keeps them; the outputs are there too. They
+    /// hold until the next run of this session: who wants them longer makes a copy. The engine may
+    /// record the run and replay it when it comes again with the same shapes.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, EngineError>;
+
     /// Empties the caches, and gives the carried inputs the values `carried`, in the order of
     /// [`CompileOptions::carried`].
     fn reset(&mut self, carried: &[Tensor]);
@@ -134,11 +175,30 @@ impl IoInfo {
     /// # Errors
     /// [`EngineError::Input`], naming the input.
     pub fn check(&self, tensor: &Tensor) -> Result<(), EngineError> {
-        let fits_type = self.dtype.is_none_or(|dtype| dtype == tensor.dtype());
+        self.check_kind(tensor.dtype(), tensor.shape())
+    }
+
+    /// As [`IoInfo::check`]. On a device, floats may be of another type than in the graph.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`], naming the input.
+    pub fn check_value(&self, value: &Value) -> Result<(), EngineError> {
+        match value {
+            Value::Host(tensor) => self.check(tensor),
+            Value::Device(tensor) => {
+                let floats = tensor.dtype().is_float();
+                let declared = self.dtype.filter(|dtype| floats && dtype.is_float());
+                self.check_kind(declared.unwrap_or(tensor.dtype()), tensor.shape())
+            }
+        }
+    }
+
+    fn check_kind(&self, dtype: DataType, sizes: &[usize]) -> Result<(), EngineError> {
+        let fits_type = self.dtype.is_none_or(|declared| declared == dtype);
         let fits_shape = self.shape.as_ref().is_none_or(|shape| {
             let fits =
                 |(dim, size): (&Dim, &usize)| dim.as_const().is_none_or(|d| d == *size as i64);
-            shape.len() == tensor.shape().len() && shape.iter().zip(tensor.shape()).all(fits)
+            shape.len() == sizes.len() && shape.iter().zip(sizes).all(fits)
         });
         if fits_type && fits_shape {
             return Ok(());
@@ -146,7 +206,7 @@ impl IoInfo {
         Err(EngineError::Input {
             name: self.name.clone(),
             expected: self.describe(),
-            got: format!("{} {:?}", tensor.dtype(), tensor.shape()),
+            got: format!("{dtype} {sizes:?}"),
         })
     }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use planish_cuda::Element;
+use planish_runtime::calibrate::Worker;
 use planish_runtime::engine::Engine;
 use planish_runtime::engine::cpu::CpuEngine;
 use planish_runtime::engine::cuda::CudaEngine;
@@ -96,19 +97,24 @@ impl Default for OpenOptions {
 /// # Errors
 /// [`AppError::Input`] where the device was asked for by name and is not there.
 pub(super) fn engine(options: &OpenOptions) -> Result<Box<dyn Engine>, AppError> {
-    let cuda = |i| CudaEngine::new(i, options.float.element(), options.threads.unwrap_or(0));
+    Ok(match cuda(options, options.float.element())? {
+        Some(engine) => Box::new(engine),
+        None => Box::new(cpu(options)),
+    })
+}
+
+/// The CUDA engine, where it is asked for and there; nothing where the CPU is to be used.
+fn cuda(options: &OpenOptions, element: Element) -> Result<Option<CudaEngine>, AppError> {
+    let open = |i| CudaEngine::new(i, element, options.threads.unwrap_or(0));
     match options.device {
-        Device::Cpu => Ok(Box::new(cpu(options))),
-        Device::Cuda(i) => match cuda(i) {
-            Ok(engine) => Ok(Box::new(engine)),
-            Err(error) => Err(AppError::Input(format!(
-                "cannot use CUDA: {error}; use --device cpu or --device auto"
-            ))),
-        },
-        Device::Auto => match cuda(0) {
+        Device::Cpu => Ok(None),
+        Device::Cuda(i) => open(i).map(Some).map_err(|error| {
+            AppError::Input(format!("cannot use CUDA: {error}; use --device cpu or --device auto"))
+        }),
+        Device::Auto => match open(0) {
             Ok(engine) => {
                 tracing::info!("running on {}", engine.gpu().properties().name);
-                Ok(Box::new(engine))
+                Ok(Some(engine))
             }
             Err(error) => {
                 // Whoever has a GPU wants to know why it is not used.
@@ -116,13 +122,48 @@ pub(super) fn engine(options: &OpenOptions) -> Result<Box<dyn Engine>, AppError>
                     0 => tracing::info!("running on the CPU: {error}"),
                     _ => tracing::warn!("running on the CPU: {error}"),
                 }
-                Ok(Box::new(cpu(options)))
+                Ok(None)
             }
         },
     }
 }
 
-/// The engine for what runs on the CPU alone: calibration.
+/// Engines for learning.
+pub(super) struct Learners {
+    /// Runs what is done once.
+    pub engine: Box<dyn Engine>,
+    /// Learn blocks that do not depend on each other; none where one engine does everything.
+    pub workers: Vec<Worker>,
+}
+
+/// Blocks that learn side by side on a GPU at least: while the host prepares some, the device has
+/// another to learn.
+const GPU_WORKERS: usize = 3;
+
+/// Engines for learning up to `n_workers` blocks at once. On a GPU all share it, and floats are f32.
+///
+/// # Errors
+/// As [`engine`].
+pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learners, AppError> {
+    let n_threads = options.threads.unwrap_or(0);
+    let Some(cuda) = cuda(options, Element::F32)? else {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        let each = (options.threads.unwrap_or_else(available) / n_workers.max(1)).max(1);
+        let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)) };
+        let n_workers = if n_workers > 1 { n_workers } else { 0 };
+        let workers = (0..n_workers).map(worker).collect();
+        return Ok(Learners { engine: Box::new(cpu(options)), workers });
+    };
+    cuda.gpu().keep_memory();
+    let worker = |_| {
+        let engine = CudaEngine::on(cuda.gpu().clone(), Element::F32, n_threads);
+        Worker { engine: Box::new(engine) }
+    };
+    let workers = (0..n_workers.max(GPU_WORKERS)).map(worker).collect();
+    Ok(Learners { engine: Box::new(cuda), workers })
+}
+
+/// The engine for what runs on the CPU alone: reports.
 ///
 /// # Errors
 /// [`AppError::Input`] where a GPU was asked for by name.
@@ -130,8 +171,7 @@ pub(super) fn cpu_engine(options: &OpenOptions) -> Result<CpuEngine, AppError> {
     match options.device {
         Device::Auto | Device::Cpu => Ok(cpu(options)),
         Device::Cuda(_) => Err(AppError::Input(
-            "calibration and reports do not run on CUDA yet; use --device cpu or --device auto"
-                .into(),
+            "reports do not run on CUDA yet; use --device cpu or --device auto".into(),
         )),
     }
 }

@@ -8,6 +8,9 @@
 mod attend;
 mod bench;
 mod cache;
+mod dense;
+#[cfg(test)]
+mod dense_tests;
 mod prepare;
 mod sources;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod tests;
 pub use attend::{Attend, PadMask};
 pub use bench::bench;
 pub use cache::{CacheFormat, Clip, KvCache, KvShape};
+pub use dense::{DenseAttention, DenseGradients};
 pub use prepare::{Prepare, Queries, Rotation};
 
 use crate::{DevicePtr, GpuError, Source};
@@ -28,6 +32,7 @@ pub static SOURCES: &[&Source] = &[
     &sources::PREFILL,
     &sources::PREFILL_HOPPER,
     &sources::NAIVE,
+    &sources::DENSE,
 ];
 
 /// The rows of a tensor `[batch, new, heads · head_dim]` that may be part of a wider one.

@@ -96,3 +96,16 @@ pub(super) static NAIVE: Source = source!(
         &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "8")],
     ]
 );
+
+/// Whole sequences without a cache, and gradients.
+pub(super) static DENSE: Source = Source {
+    name: "attention/dense.cu",
+    text: concat!(
+        "#include \"common.cuh\"\n",
+        include_str!("mma.cuh"),
+        "\n",
+        include_str!("dense.cu")
+    ),
+    archs: Archs::All,
+    variants: &[&[("D", "16")], &[("D", "64")], &[("D", "128")]],
+};

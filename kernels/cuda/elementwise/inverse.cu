@@ -71,3 +71,61 @@ extern "C" __global__ void __launch_bounds__(THREADS) invert(const A *x, A *y, d
     for (uint32_t i = thread; i < n * n; i += THREADS)
         y[matrix + i] = from_f32<A>(is_singular ? __int_as_float(0x7fffffff) : (float)m[i]);
 }
+
+#define SMALL 128
+#define WARPS 8
+
+/// The same for n up to SMALL, a block for each matrix, with two barriers a column: every warp finds the
+/// pivot by itself (by 16 bits of its size), and rows stay where they are until the end. Dynamic shared
+/// memory: n rows of n | 1 doubles, 3 n doubles and n integers.
+extern "C" __global__ void __launch_bounds__(32 * WARPS) invert_small(const A *x, A *y, uint32_t n) {
+    begin();
+    extern __shared__ double shared[];
+    uint32_t pitch = n | 1, thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    double *m = shared, *column = m + n * pitch, *row = column + n, *least = row + n;
+    uint32_t *order = (uint32_t *)(least + n);  // the row that was the pivot of each column
+    uint64_t matrix = (uint64_t)blockIdx.x * n * n;
+    for (uint32_t i = thread; i < n * n; i += 32 * WARPS) m[i / n * pitch + i % n] = to_f32(x[matrix + i]);
+    __syncthreads();
+    // A pivot below this is one of rounding errors alone.
+    if (thread < n) {
+        double largest = 0.0;
+        for (uint32_t i = 0; i < n; i++) largest = fmax(largest, fabs(m[i * pitch + thread]));
+        least[thread] = n * 2.220446049250313e-16 * largest;
+    }
+    bool is_singular = false;
+    uint32_t used = 0;  // rows lane + 32 k that were pivots
+    for (uint32_t c = 0; c < n; c++) {
+        __syncthreads();
+        uint32_t best = 0;
+#pragma unroll
+        for (int k = 0; k < SMALL / 32; k++) {
+            uint32_t i = lane + 32 * k;
+            if (i >= n || used >> k & 1) continue;
+            uint32_t size = __float_as_uint(fabsf((float)m[i * pitch + c]));
+            best = max(best, (size & ~(SMALL - 1)) | (SMALL - 1 - i));
+        }
+        uint32_t pivot_row = SMALL - 1 - (__reduce_max_sync(0xffffffff, best) & (SMALL - 1));
+        if (pivot_row % 32 == lane) used |= 1u << pivot_row / 32;
+        double pivot = m[pivot_row * pitch + c], inverse = 1.0 / pivot;
+        if (!(fabs(pivot) > least[c]) || !isfinite(pivot)) is_singular = true;
+        if (thread < n) {
+            column[thread] = m[thread * pitch + c];
+            row[thread] = thread == c ? inverse : m[pivot_row * pitch + thread] * inverse;
+        }
+        if (thread == 0) order[c] = pivot_row;
+        __syncthreads();
+        for (uint32_t i = warp; i < n; i += WARPS) {
+            double factor = column[i];
+            for (uint32_t j = lane; j < n; j += 32) {
+                double &value = m[i * pitch + j];
+                value = i == pivot_row ? row[j] : (j == c ? 0.0 : value) - factor * row[j];
+            }
+        }
+    }
+    __syncthreads();
+    for (uint32_t i = warp; i < n; i += WARPS)
+        for (uint32_t j = lane; j < n; j += 32)
+            y[matrix + i * n + order[j]] =
+                from_f32<A>(is_singular ? __int_as_float(0x7fffffff) : (float)m[order[i] * pitch + j]);
+}

@@ -10,6 +10,8 @@ pub(super) static INVERSE: Source = Source {
     variants: FLOATS,
 };
 
+/// Rows of matrices that `invert_small` takes.
+const SMALL: usize = 128;
 /// Shared memory that a kernel has besides what it is given.
 const STATIC: usize = 8 << 10;
 
@@ -28,8 +30,16 @@ pub fn inverse(
         return Ok(());
     }
     count(n * n)?;
+    let limit = gpu.properties().shared_memory_per_block as usize;
+    let shared = 8 * n * (n | 1) + 24 * n + 8 * n.div_ceil(2);
+    if n <= SMALL && shared <= limit {
+        let f = typed(gpu, &INVERSE, "invert_small", number)?;
+        let launch = Launch::linear(count(matrices)? as usize, 256).with_shared(shared);
+        let args = Args::new().ptr(x).ptr(y).i32(count(n)?);
+        return gpu.launch(&f, launch.overlapping(), &args);
+    }
     let (small, matrix) = (16 * n + 8 * n.div_ceil(2), 8 * n * n);
-    let fits = small + matrix + STATIC <= gpu.properties().shared_memory_per_block as usize;
+    let fits = small + matrix + STATIC <= limit;
     let scratch = if fits { None } else { Some(gpu.alloc(matrices * matrix)?) };
     let shared = if fits { small + matrix } else { small };
     let f = typed(gpu, &INVERSE, "invert", number)?;

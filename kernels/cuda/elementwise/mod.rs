@@ -2,6 +2,7 @@
 //! graphs contain between the kernels of the other areas. Launchers take pointers and sizes; they
 //! know nothing of nodes.
 
+mod adamw;
 mod binary;
 mod cast;
 mod copy;
@@ -9,6 +10,7 @@ mod fake_quantize;
 mod gather;
 mod grads;
 mod inverse;
+mod kronecker;
 mod norm;
 mod number;
 mod product;
@@ -26,6 +28,7 @@ pub mod bench;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::{AdamW, AdamWConstants, Moved};
 pub use binary::{Binary, binary};
 pub use cast::cast;
 pub use copy::{PadMode, copy, pad, trilu};
@@ -36,6 +39,7 @@ pub use gather::{
 };
 pub use grads::{NormGrad, Slope, activation_grad, softmax_grad, swiglu_grad};
 pub use inverse::inverse;
+pub use kronecker::Kronecker;
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
@@ -53,6 +57,7 @@ use crate::Source;
 
 /// Kernels of this area.
 pub static SOURCES: &[&Source] = &[
+    &adamw::ADAMW,
     &binary::BINARY,
     &cast::CAST,
     &copy::COPY,
@@ -61,6 +66,7 @@ pub static SOURCES: &[&Source] = &[
     &gather::SCATTER,
     &grads::GRADS,
     &inverse::INVERSE,
+    &kronecker::KRONECKER,
     &norm::NORM,
     &product::PRODUCT,
     &range::RANGE,

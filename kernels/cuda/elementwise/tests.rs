@@ -241,3 +241,92 @@ fn what_does_not_go_together_is_refused() {
     assert!(argmax(&gpu, Number::F32, x.ptr(), x.ptr(), (1, 0)).is_err());
     assert!(Indices::new(DevicePtr::NULL, Number::F32).is_err());
 }
+
+/// Steps of AdamW on the host, as the CPU engine makes them.
+fn moved(constants: AdamWConstants, value: &mut [f32], gradients: &[&[f32]], rates: &[f32]) {
+    let AdamWConstants { beta_1, beta_2, epsilon } = constants;
+    let (mut m, mut v) = (vec![0f32; value.len()], vec![0f32; value.len()]);
+    for (step, (gradient, rate)) in gradients.iter().zip(rates).enumerate() {
+        let step = step as i32 + 1;
+        let correction = 1.0 / (1.0 - beta_2.powi(step)).sqrt();
+        for (i, g) in gradient.iter().enumerate() {
+            m[i] = beta_1 * m[i] + (1.0 - beta_1) * g;
+            v[i] = beta_2 * v[i] + (1.0 - beta_2) * g * g;
+            value[i] -=
+                rate / (1.0 - beta_1.powi(step)) * m[i] / (v[i].sqrt() * correction + epsilon);
+        }
+    }
+}
+
+#[test]
+fn adamw_moves_every_tensor_that_has_a_finite_gradient() {
+    let Some(gpu) = gpu() else { return };
+    let constants = AdamWConstants { beta_1: 0.9, beta_2: 0.99, epsilon: 1e-8 };
+    let sizes = [3, 10_000, 4096, 5];
+    let start = |i: usize| random_f32(i as u64, sizes[i]);
+    let gradient = |step: usize, i: usize| random_f32((10 * step + i) as u64, sizes[i]);
+    let values: Vec<DeviceBuffer> = (0..4).map(|i| gpu.upload(&start(i)).unwrap()).collect();
+    let mut adamw = AdamW::new(&gpu, &sizes, constants).unwrap();
+    let factors = [1.0, 0.5, 0.25, 0.125];
+    for (step, factor) in factors.iter().enumerate() {
+        let gradients: Vec<DeviceBuffer> = (0..4)
+            .map(|i| {
+                let mut data = gradient(step, i);
+                if i == 1 && step == 1 {
+                    data[7000] = f32::INFINITY;
+                }
+                gpu.upload(&data).unwrap()
+            })
+            .collect();
+        let tensor = |i: usize| Moved {
+            value: values[i].ptr(),
+            gradient: (i != 3).then(|| gradients[i].ptr()),
+            rate: 0.1 * (i + 1) as f32,
+        };
+        adamw.step(&gpu, &[0, 1, 2, 3].map(tensor), *factor).unwrap();
+        gpu.synchronize().unwrap();
+    }
+    for (i, value) in values.iter().enumerate() {
+        let mut expected = start(i);
+        let steps: Vec<usize> = (0..4).filter(|step| i != 3 && (i != 1 || *step != 1)).collect();
+        let gradients: Vec<Vec<f32>> = steps.iter().map(|step| gradient(*step, i)).collect();
+        let gradients: Vec<&[f32]> = gradients.iter().map(Vec::as_slice).collect();
+        let rates: Vec<f32> = steps.iter().map(|s| 0.1 * (i + 1) as f32 * factors[*s]).collect();
+        moved(constants, &mut expected, &gradients, &rates);
+        assert_near(&floats(&gpu, value, sizes[i]), &expected, 1e-4);
+    }
+}
+
+#[test]
+fn kronecker_products_and_their_gradients_are_those_of_loops() {
+    let Some(gpu) = gpu() else { return };
+    for (n1, n2, has_right) in [(3, 5, true), (9, 64, false), (24, 24, true), (2, 40, true)] {
+        let n = n1 * n2;
+        let (left, right, dy) =
+            (random_f32(1, n1 * n1), random_f32(2, n2 * n2), random_f32(3, n * n));
+        let [left_at, right_at, dy_at] = [&left, &right, &dy].map(|data| gpu.upload(data).unwrap());
+        let right_at = has_right.then(|| right_at.ptr());
+        let of_right = |j: usize, l: usize| match has_right {
+            true => right[j * n2 + l],
+            false => f32::from(u8::from(j == l)),
+        };
+        let (mut product, mut of_p1, mut of_p2) =
+            (vec![0f32; n * n], vec![0f32; n1 * n1], vec![0f32; n2 * n2]);
+        for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            let (i, j, k, l) = (row / n2, row % n2, column / n2, column % n2);
+            let at = row * n + column;
+            product[at] = left[i * n1 + k] * of_right(j, l);
+            of_p1[i * n1 + k] += dy[at] * of_right(j, l);
+            of_p2[j * n2 + l] += dy[at] * left[i * n1 + k];
+        }
+        let factors = Kronecker { left: Some(left_at.ptr()), right: right_at, n1, n2 };
+        let (y, dp1, dp2) =
+            (poisoned(&gpu, n * n), poisoned(&gpu, n1 * n1), poisoned(&gpu, n2 * n2));
+        factors.product(&gpu, y.ptr()).unwrap();
+        factors.left_gradient(&gpu, dy_at.ptr(), dp1.ptr()).unwrap();
+        factors.right_gradient(&gpu, dy_at.ptr(), dp2.ptr()).unwrap();
+        assert_eq!(floats(&gpu, &y, n * n), product);
+        assert_near(&floats(&gpu, &dp1, n1 * n1), &of_p1, 1e-4);
+        assert_near(&floats(&gpu, &dp2, n2 * n2), &of_p2, 1e-4);
+    }
+}

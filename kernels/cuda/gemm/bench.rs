@@ -181,7 +181,10 @@ fn cublas_us(gpu: &Gpu, (rows, k, n): Size) -> Result<f64, GpuError> {
         trans_w: true,
         out: out.ptr(),
         element: Element::F16,
+        trans_x: false,
+        alpha: 1.0,
         accumulate: false,
+        tf32: false,
     };
     timer::median_us(gpu, REPEATS, || cublas::gemm(gpu, product))
 }

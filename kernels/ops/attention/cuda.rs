@@ -1,5 +1,6 @@
 //! The CUDA form of `Attention`, with every mask and output that it has.
 
+use planish_cuda::attention::DenseAttention;
 use planish_cuda::elementwise::{Heads, Mask, Scores};
 use planish_ir::{DataType, Tensor};
 
@@ -8,7 +9,7 @@ use super::{dense, stage_number};
 use crate::ops::matmul::Plan;
 use crate::ops::support::cuda::{Made, Outputs, cast, kernel, number, put, steps};
 use crate::ops::support::cuda_products::{CudaFactor, by_cublas, multiply};
-use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode};
+use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode, ProductPrecision};
 
 /// From how many queries on products of whole matrices pay.
 const WORTH_PRODUCTS: usize = 64;
@@ -81,6 +82,10 @@ impl Attended<'_> {
         let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
         let of_y = Heads { size: of_v.size, ..of_q };
         let y = context.tensor(q.dtype(), shape(of_y))?;
+        if let Some(dense) = self.dense(op, context).filter(|_| stage.is_none()) {
+            dense.forward(context.gpu, y.ptr())?;
+            return Ok((y, None));
+        }
         let shape = [of_q.batch, of_q.heads, of_q.rows, of_k.rows];
         let shown = stage.map(|_| context.tensor(q.dtype(), shape.to_vec())).transpose()?;
         let mask = self.mask.map(|given| mask(context, given, shape)).transpose()?;
@@ -107,6 +112,30 @@ impl Attended<'_> {
             scores.run(context.gpu, number(q.dtype())?)?;
         }
         Ok((y, shown))
+    }
+
+    /// Attention as learning takes it, whose products are in bfloat16: where that is allowed, for
+    /// whole sequences of some length with no mask but the causal one.
+    pub fn dense(&self, op: &OpNode, context: &CudaContext) -> Option<DenseAttention> {
+        let ((q, of_q), (k, of_k), (v, of_v)) = (self.q, self.k, self.v);
+        let has_window =
+            ["left_window_size", "right_window_size"].iter().any(|name| op.node.int(name, -1) >= 0);
+        let is_plain = self.mask.is_none()
+            && self.lengths.is_none()
+            && self.n_past == 0
+            && op.node.float("softcap", 0.0) == 0.0
+            && !has_window;
+        let is_allowed = context.precision == ProductPrecision::BF16
+            && q.dtype() == DataType::F32
+            && of_q.rows >= WORTH_PRODUCTS;
+        let dense = DenseAttention {
+            q: (q.ptr(), of_q),
+            k: (k.ptr(), of_k),
+            v: (v.ptr(), of_v),
+            is_causal: op.node.int("is_causal", 0) != 0,
+            scale: dense::scale(op, of_q.size),
+        };
+        Some(dense).filter(|dense| is_plain && is_allowed && dense.fits())
     }
 
     /// Attends by products of whole matrices, where these are large and there is memory for all

@@ -1,12 +1,14 @@
-//! The CUDA form of `AttentionGrad`: the probabilities in memory, and products of whole matrices.
+//! The CUDA form of `AttentionGrad`: as learning takes it, or the probabilities in memory, and products
+//! of whole matrices.
 
+use planish_cuda::attention::DenseGradients;
 use planish_cuda::elementwise::{Heads, softmax_grad};
 use planish_ir::Tensor;
 
 use crate::ops::attention::cuda::{Attended, heads, present};
 use crate::ops::attention::dense;
 use crate::ops::matmul::Plan;
-use crate::ops::support::cuda::{Made, Outputs, kernel, number, put};
+use crate::ops::support::cuda::{Made, Outputs, kernel, like, number, put};
 use crate::ops::support::cuda_products::{CudaFactor, multiply};
 use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode};
 
@@ -32,6 +34,14 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
         return Err(OpError::shape("the gradient is not of the shape of the result"));
     }
     let attended = Attended { q, k, v, mask: inputs.optional(4), lengths: None, n_past: 0 };
+    if let Some(attention) = attended.dense(op, context) {
+        let [dq, dk, dv] = [q.0, k.0, v.0].map(|x| like(context, x));
+        let (dq, dk, dv) = (dq?, dk?, dv?);
+        let [of_q, of_k, of_v] = [&dq, &dk, &dv].map(|x| x.ptr());
+        let gradients = DenseGradients { dy: dy.0.ptr(), dq: of_q, dk: of_k, dv: of_v };
+        attention.backward(context.gpu, &gradients)?;
+        return Ok([dq, dk, dv].into_iter().take(op.n_outputs()).collect());
+    }
     let (_, p) = attended.run(op, context, Some(SOFTMAX))?;
     let p = p.ok_or_else(|| OpError::unsupported("no probabilities"))?;
     let cap = op.node.float("softcap", 0.0);

@@ -69,8 +69,7 @@ fn infer_fill(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let target = required(inputs, 0)?;
     let value = element(op)?;
     let unknown = |rank: usize| (0..rank).map(|axis| unknown_dim(op.node, axis)).collect();
-    let shape: Option<Vec<Dim>> =
-        target.dims.clone().or_else(|| list_length(target).map(unknown));
+    let shape: Option<Vec<Dim>> = target.dims.clone().or_else(|| list_length(target).map(unknown));
     let mut fact = Fact::new(Some(value.dtype()), shape);
     fact.dims = repeated(&value, fact.shape.as_deref());
     Ok(vec![fact])

@@ -27,7 +27,11 @@ impl Kernel for Reduce {
     ) -> Result<Vec<Tensor>, OpError> {
         let x = required(inputs, 0)?;
         let op = self.0.op();
-        let Some(row) = row_function(&op.node.op_type) else { return self.0.run(inputs) };
+        let op_type = op.node.op_type.as_str();
+        let row = row_function(op_type);
+        if row.is_none() && op_type != "ReduceMax" {
+            return self.0.run(inputs);
+        }
         let given = [None, inputs.get(1).copied().flatten().cloned()];
         let reduced = reduced(&op, list(&op, &given, 1, "axes")?, x.shape().len())?;
         if x.dtype() != DataType::F32 || x.n_elements() == 0 {
@@ -40,7 +44,14 @@ impl Kernel for Reduce {
         let mut buffer = context.f32s(n)?;
         if !reduced.is_sorted() {
             let is_first = reduced.iter().rev().is_sorted();
-            let divisor = match op.node.op_type.as_str() {
+            if op_type == "ReduceMax" && is_first {
+                let out = buffer.as_mut::<f32>();
+                for_each_part_of(context, values.len(), out, LANES, |start, part| {
+                    largest_of_columns(&values, n, start, part);
+                });
+                return Ok(vec![context.f32_tensor(buffer, shape)?]);
+            }
+            let divisor = match op_type {
                 "ReduceSum" if is_first => 1.0,
                 "ReduceMean" if is_first => size as f32,
                 _ => return self.0.run(inputs),
@@ -52,6 +63,7 @@ impl Kernel for Reduce {
             });
             return Ok(vec![context.f32_tensor(buffer, shape)?]);
         }
+        let Some(row) = row else { return self.0.run(inputs) };
         for_each_part_of(context, values.len(), buffer.as_mut::<f32>(), 1, |start, part| {
             for (out, values) in part.iter_mut().zip(values[start * size..].chunks(size)) {
                 *out = row(values);
@@ -73,6 +85,19 @@ fn sum_columns(values: &[f32], n: usize, start: usize, sums: &mut [f32]) {
             part.iter_mut().zip(&row[start..]).for_each(|(sum, x)| *sum += x);
         }
         sums.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+/// The largest of each column; NaN where there is one.
+fn largest_of_columns(values: &[f32], n: usize, start: usize, largest: &mut [f32]) {
+    largest.fill(f32::NEG_INFINITY);
+    for row in values.chunks_exact(n) {
+        let larger = |(max, x): (&mut f32, &f32)| {
+            if *x > *max || x.is_nan() {
+                *max = *x;
+            }
+        };
+        largest.iter_mut().zip(&row[start..]).for_each(larger);
     }
 }
 

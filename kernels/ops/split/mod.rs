@@ -64,9 +64,8 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
             None => Dim::symbol(&format!("{}_{i}", crate::infer::unknown_dim(op.node, axis))),
         };
         let length = part[axis].as_usize();
-        let of_part = |(dims, n): (&Vec<Dim>, usize)| {
-            Some(dims.get(start..start.checked_add(n)?)?.to_vec())
-        };
+        let of_part =
+            |(dims, n): (&Vec<Dim>, usize)| Some(dims.get(start..start.checked_add(n)?)?.to_vec());
         let dims = x.dims.as_ref().zip(length).and_then(of_part);
         facts.push(with_dims(x.dtype, Some(part), dims));
         start = start.saturating_add(length.unwrap_or(0));

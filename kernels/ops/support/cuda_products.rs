@@ -7,7 +7,7 @@ use planish_ir::DataType;
 
 use super::cuda::{binary, number};
 use crate::ops::matmul::Plan;
-use crate::{CudaContext, GpuTensor, OpError};
+use crate::{CudaContext, GpuTensor, OpError, ProductPrecision};
 
 /// Multiply-adds from which on starting cuBLAS pays.
 const WORTH_CUBLAS: usize = 1 << 16;
@@ -86,12 +86,24 @@ pub(in crate::ops) fn by_cublas(
     if work < WORTH_CUBLAS || plan.k == 0 {
         return Ok(false);
     }
-    let is_one = plan.has_one_right() && !a.transposed;
-    let multiplied = if is_one && alpha == 1.0 && element == out_element {
-        let rows = plan.m * plan.n_products();
-        let (x, w, out) = (a.tensor.ptr(), b.tensor.ptr(), y.ptr());
-        let (k, n, trans_w) = (plan.k, plan.n, b.transposed);
-        let gemm = Gemm { rows, k, n, x, w, trans_w, out, element, accumulate: false };
+    let tf32 = context.precision == ProductPrecision::BF16;
+    // Rows of all products make one matrix where they share the right factor.
+    let is_one = plan.n_products() == 1 || plan.has_one_right() && !a.transposed;
+    let multiplied = if is_one && element == out_element {
+        let gemm = Gemm {
+            rows: plan.m * plan.n_products(),
+            k: plan.k,
+            n: plan.n,
+            x: a.tensor.ptr(),
+            trans_x: a.transposed,
+            w: b.tensor.ptr(),
+            trans_w: b.transposed,
+            out: y.ptr(),
+            element,
+            alpha,
+            accumulate: false,
+            tf32,
+        };
         cublas::gemm(context.gpu, gemm)
     } else {
         let walk = batch(plan)?;
@@ -109,6 +121,7 @@ pub(in crate::ops) fn by_cublas(
             alpha,
             element,
             out_element,
+            tf32,
         };
         cublas::gemm_batched(context.gpu, &batched)
     };

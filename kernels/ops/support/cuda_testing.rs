@@ -10,7 +10,7 @@ use planish_ir::{DataType, Tensor};
 use super::testing::{Case, assert_same};
 use crate::cuda_kernel::{CudaInputs, Value, upload};
 use crate::op::CudaFn;
-use crate::{CudaContext, CudaPrepare};
+use crate::{CudaContext, CudaPrepare, ProductPrecision};
 
 /// Compares the CUDA form with the evaluation: floats as f32 and as f16, inputs given at the run
 /// and as constants.
@@ -64,6 +64,7 @@ fn run(
     let mut context = CudaContext {
         gpu,
         element,
+        precision: ProductPrecision::F32,
         caches: &mut caches,
         past: past.ptr(),
         n_past: 0,

@@ -6,6 +6,7 @@ pub(super) mod codes;
 pub(super) mod cuda;
 pub(super) mod cuda_fake_quantize;
 pub(super) mod cuda_held;
+pub(super) mod cuda_kronecker;
 pub(super) mod cuda_norm_grads;
 pub(super) mod cuda_norms;
 pub(super) mod cuda_packed;

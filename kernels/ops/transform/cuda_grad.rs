@@ -5,6 +5,7 @@ use planish_ir::Tensor;
 
 use crate::ops::matmul::Plan;
 use crate::ops::support::cuda::{Made, Outputs, kernel, number};
+use crate::ops::support::cuda_kronecker::CudaKronecker;
 use crate::ops::support::cuda_products::{CudaFactor, multiply};
 use crate::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpError, OpNode};
 
@@ -24,6 +25,15 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
     if !fits {
         let (dy, x, p1) = (dy.shape(), x.shape(), p1.shape());
         return Err(OpError::shape(format!("dY is {dy:?}, X {x:?}, P1 {p1:?}")));
+    }
+    let factors = CudaKronecker { p1: Some(p1), p2, n1, n2 };
+    if factors.suits(context, x) {
+        let mut outputs = vec![factors.transform(context, dy, true)?];
+        if op.n_outputs() > 1 {
+            outputs.extend(factors.gradients(context, x, dy)?.into_iter().flatten());
+        }
+        outputs.truncate(op.n_outputs());
+        return Ok(outputs);
     }
     let matrices = [rows, n1, n2];
     let (g, x3) = (dy.reshaped(matrices.to_vec())?, x.reshaped(matrices.to_vec())?);

@@ -5,9 +5,13 @@ use planish_cuda::transform::{PackedFactors, TransformHeads};
 use planish_ir::Tensor;
 
 use super::n_heads;
+use crate::ops::matmul::Plan;
 use crate::ops::support::cuda_held::{HeldOnDevice, check_element, element_of};
+use crate::ops::support::cuda_products::{CudaFactor, multiply};
 use crate::ops::support::cuda_transform::pack;
-use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
+use crate::{
+    CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode, ProductPrecision,
+};
 
 struct Heads {
     matrix: HeldOnDevice,
@@ -35,6 +39,14 @@ impl CudaKernel for Heads {
         let &[d, columns] = p.shape() else { return Err(OpError::shape("P must be a matrix")) };
         if d != columns {
             return Err(OpError::shape("P must be square"));
+        }
+        if context.precision == ProductPrecision::BF16 && context.element == Element::F32 {
+            let plan = Plan::new(&[x.n_elements() / d.max(1), d], &[d, d])?;
+            let heads = x.reshaped(vec![plan.m, d])?;
+            let heads = CudaFactor { tensor: &heads, transposed: false };
+            let p = CudaFactor { tensor: p, transposed: false };
+            let y = multiply(context, &plan, 1.0, heads, p, None)?;
+            return Ok(vec![y.reshaped(x.shape().to_vec())?]);
         }
         let y = context.floats(x.shape().to_vec())?;
         let heads = n_heads(x.last(), d)?;

@@ -4,6 +4,7 @@
 use planish_cuda::transform::RowSource;
 use planish_ir::Tensor;
 
+use crate::ops::support::cuda_kronecker::CudaKronecker;
 use crate::ops::support::cuda_transform::{CudaFactors, Made};
 use crate::ops::support::quant::Quantiser;
 use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
@@ -40,6 +41,17 @@ fn make(
     Ok(Some(Box::new(Transform { factors, made })))
 }
 
+/// Factors that come with the run.
+pub(in crate::ops) fn kronecker<'a>(
+    inputs: CudaInputs<'a>,
+    x: &GpuTensor,
+) -> Option<CudaKronecker<'a>> {
+    let (p1, p2) = (inputs.optional(1)?, inputs.optional(2));
+    let n1 = p1.last();
+    let n2 = p2.map_or_else(|| x.last() / n1.max(1), GpuTensor::last);
+    Some(CudaKronecker { p1: Some(p1), p2, n1, n2 })
+}
+
 impl CudaKernel for Transform {
     fn run(
         &self,
@@ -47,6 +59,11 @@ impl CudaKernel for Transform {
         inputs: CudaInputs<'_>,
     ) -> Result<Vec<GpuTensor>, OpError> {
         let x = inputs.device(0)?;
+        if let (Made::Values, Some(factors)) = (self.made, kronecker(inputs, x)) {
+            if factors.suits(context, x) {
+                return Ok(vec![factors.transform(context, x, false)?]);
+            }
+        }
         self.factors.run(context, inputs, x, RowSource::Plain { x: x.ptr() }, self.made)
     }
 

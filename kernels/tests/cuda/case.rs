@@ -6,7 +6,9 @@ use planish_cuda::testing::{gpu, random_f32};
 use planish_cuda::{Element, Gpu};
 use planish_ir::{Attribute, DataType, Graph, Node, Tensor, ValueType};
 use planish_kernels::cuda_kernel::{Value, upload};
-use planish_kernels::{CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpDef, OpNode, ops};
+use planish_kernels::{
+    CudaContext, CudaInputs, CudaPrepare, GpuTensor, OpDef, OpNode, ProductPrecision, ops,
+};
 
 /// One node, at one operator set.
 pub struct Case {
@@ -128,6 +130,7 @@ impl Case {
         let mut context = CudaContext {
             gpu,
             element,
+            precision: ProductPrecision::F32,
             caches: &mut caches,
             past: past.ptr(),
             n_past: 0,

@@ -1,5 +1,7 @@
 //! The CPU engine.
+mod adamw;
 pub(super) mod compile;
+pub(super) mod device;
 pub(super) mod plan;
 mod session;
 mod weight_bytes;
@@ -11,9 +13,13 @@ use std::sync::Arc;
 
 use planish_cpu::ThreadPool;
 use planish_ir::Model;
+use planish_passes::inline::runnable;
 
-use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
+use super::{
+    CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session,
+};
 use compile::Compiler;
+use device::HostMemory;
 use plan::Plan;
 use session::CpuSession;
 
@@ -39,12 +45,17 @@ impl Engine for CpuEngine {
         "cpu"
     }
 
+    fn device(&self) -> Arc<dyn Device> {
+        Arc::new(HostMemory { pool: self.pool.clone() })
+    }
+
     fn compile(
         &self,
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let plan = Arc::new(Compiler::new(model, &self.pool)?.compile(options)?);
+        let model = runnable(model)?;
+        let plan = Arc::new(Compiler::new(&model, &self.pool)?.compile(options)?);
         Ok(Box::new(CpuExecutable { plan, pool: self.pool.clone() }))
     }
 }

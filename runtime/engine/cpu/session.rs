@@ -8,8 +8,9 @@ use planish_ir::Tensor;
 use planish_kernels::buffers::BufferPool;
 use planish_kernels::{CpuContext, OpError};
 
+use super::device::host;
 use super::plan::{Plan, Step};
-use crate::engine::{EngineError, Profile, Session};
+use crate::engine::{EngineError, Profile, Session, Value};
 
 /// The changing part of a plan.
 pub(super) struct CpuSession {
@@ -123,6 +124,12 @@ impl Session for CpuSession {
         let result = self.run_steps().and_then(|()| self.take_outputs());
         self.clear();
         result
+    }
+
+    fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, EngineError> {
+        let tensors = inputs.iter().map(|value| host(value).cloned());
+        let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+        Ok(self.run(&tensors)?.into_iter().map(Value::Host).collect())
     }
 
     fn reset(&mut self, carried: &[Tensor]) {

@@ -29,6 +29,8 @@ pub(super) struct Compiler<'a> {
     parameters: BTreeSet<Slot>,
     fallbacks: BTreeMap<String, usize>,
     kernel_bytes: usize,
+    /// The profile tells nodes of different shapes apart.
+    shows_shapes: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -52,6 +54,7 @@ impl<'a> Compiler<'a> {
             parameters: BTreeSet::new(),
             fallbacks: BTreeMap::new(),
             kernel_bytes: 0,
+            shows_shapes: tracing::enabled!(tracing::Level::TRACE),
         })
     }
 
@@ -67,6 +70,10 @@ impl<'a> Compiler<'a> {
             }
         }
         let input_slots = inputs.iter().map(|v| self.front.slot(*v)).collect();
+        let is_resident =
+            |v: &&ValueId| options.resident.contains(&self.front.graph.value(**v).name);
+        let resident: Vec<ValueId> = inputs.iter().filter(is_resident).copied().collect();
+        let resident = resident.into_iter().map(|v| self.front.slot(v)).collect();
         let mut output_slots = Vec::new();
         for value in &outputs {
             output_slots.push(self.host_slot(*value));
@@ -78,6 +85,7 @@ impl<'a> Compiler<'a> {
         self.free_after_last_use(&output_slots, &carried_slots);
         Ok(Plan {
             element: self.element,
+            precision: options.precision,
             recordable: self.fallbacks.is_empty() && carried.is_empty(),
             summary: self.summary(),
             inputs: inputs.iter().map(|v| self.front.io_info(*v)).collect(),
@@ -90,6 +98,7 @@ impl<'a> Compiler<'a> {
             uploads: self.uploads.into_iter().collect(),
             parameters: self.parameters.into_iter().collect(),
             input_slots,
+            resident,
             output_slots,
             carried: carried_slots,
             profile: options.profile,
@@ -148,8 +157,19 @@ impl<'a> Compiler<'a> {
         }
         let wanted = self.front.wanted_outputs(node);
         let outputs = wanted.into_iter().map(|output| output.map(|v| self.front.slot(v))).collect();
-        let (op, node) = (op_name(node), node.describe());
+        let op = if self.shows_shapes { self.with_shapes(node) } else { op_name(node) };
+        let node = node.describe();
         Ok(Step { work, op, node, inputs, outputs, frees: Vec::new() })
+    }
+
+    /// The operator with the shapes of its inputs, for the profile.
+    fn with_shapes(&self, node: &Node) -> String {
+        let shape = |value: &ValueId| match self.front.facts.get(*value).shape {
+            Some(shape) => format!(" {shape:?}"),
+            None => " ?".to_owned(),
+        };
+        let shapes: String = node.inputs.iter().flatten().map(shape).collect();
+        op_name(node) + &shapes
     }
 
     /// Notes what a later step reads of the values that are ready before the device starts.

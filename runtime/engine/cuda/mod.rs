@@ -5,6 +5,7 @@
 //! waiting for it. A short run (a decoding step) that comes again with the same shapes is recorded
 //! as one CUDA graph and replayed from then on.
 mod compile;
+mod device;
 mod place;
 mod plan;
 mod record;
@@ -18,13 +19,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use planish_cpu::ThreadPool;
-use planish_cuda::{Element, Gpu, GpuError};
+use planish_cuda::{Element, Gpu, GpuError, MemoryPool};
 use planish_ir::Model;
 use planish_passes::PassManager;
+use planish_passes::inline::runnable;
 use planish_passes::lower::fuse_for_gpu;
 
-use super::{CompileOptions, Engine, EngineError, Executable, IoInfo, PlanSummary, Session};
+use super::{
+    CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session,
+};
 use compile::Compiler;
+use device::DeviceMemory;
 use plan::Plan;
 use session::CudaSession;
 
@@ -33,6 +38,8 @@ pub struct CudaEngine {
     gpu: Arc<Gpu>,
     element: Element,
     pool: Arc<ThreadPool>,
+    /// What recorded runs of values work in.
+    shared: MemoryPool,
 }
 
 impl CudaEngine {
@@ -48,7 +55,8 @@ impl CudaEngine {
 
     /// An engine on a device that is open.
     pub fn on(gpu: Arc<Gpu>, element: Element, n_threads: usize) -> Self {
-        Self { gpu, element, pool: Arc::new(ThreadPool::new(n_threads)) }
+        let pool = Arc::new(ThreadPool::new(n_threads));
+        Self { gpu, element, pool, shared: MemoryPool::new() }
     }
 
     /// The device.
@@ -62,8 +70,16 @@ impl Engine for CudaEngine {
         "cuda"
     }
 
+    fn device(&self) -> Arc<dyn Device> {
+        Arc::new(DeviceMemory { gpu: self.gpu.clone() })
+    }
+
     fn best_chunk(&self) -> usize {
         2048
+    }
+
+    fn chooses_tokens(&self) -> bool {
+        true
     }
 
     fn compile(
@@ -71,10 +87,12 @@ impl Engine for CudaEngine {
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let fused = fused(model);
+        let model = runnable(model)?;
+        let fused = fused(&model);
         let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
         let plan = Arc::new(compiler.compile(options)?);
-        Ok(Box::new(CudaExecutable { plan, gpu: self.gpu.clone(), pool: self.pool.clone() }))
+        let (gpu, pool, shared) = (self.gpu.clone(), self.pool.clone(), self.shared.clone());
+        Ok(Box::new(CudaExecutable { plan, gpu, pool, shared }))
     }
 }
 
@@ -95,6 +113,7 @@ struct CudaExecutable {
     plan: Arc<Plan>,
     gpu: Arc<Gpu>,
     pool: Arc<ThreadPool>,
+    shared: MemoryPool,
 }
 
 impl Executable for CudaExecutable {
@@ -111,6 +130,7 @@ impl Executable for CudaExecutable {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(CudaSession::new(self.plan.clone(), self.gpu.clone(), self.pool.clone()))
+        let (plan, gpu, pool) = (self.plan.clone(), self.gpu.clone(), self.pool.clone());
+        Box::new(CudaSession::new(plan, gpu, pool, self.shared.clone()))
     }
 }

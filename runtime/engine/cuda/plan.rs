@@ -2,7 +2,7 @@
 
 use planish_cuda::Element;
 use planish_ir::Tensor;
-use planish_kernels::{CudaKernel, GpuTensor};
+use planish_kernels::{CudaKernel, GpuTensor, ProductPrecision};
 
 use crate::engine::cpu::plan::Action;
 use crate::engine::{IoInfo, PlanSummary};
@@ -52,6 +52,8 @@ pub(super) struct Step {
 /// A compiled graph.
 pub(super) struct Plan {
     pub element: Element,
+    /// What large products are computed in.
+    pub precision: ProductPrecision,
     /// Steps that follow from inputs in host memory; they run first.
     pub prefix: Vec<Step>,
     /// All other steps.
@@ -68,6 +70,8 @@ pub(super) struct Plan {
     pub parameters: Vec<Slot>,
     pub inputs: Vec<IoInfo>,
     pub input_slots: Vec<Slot>,
+    /// Those of inputs whose memory is the same in every run.
+    pub resident: Vec<Slot>,
     pub outputs: Vec<IoInfo>,
     pub output_slots: Vec<Slot>,
     /// Slots of carried inputs and of the outputs that feed them.

@@ -1,6 +1,10 @@
 //! Recorded runs.
+//!
+//! A recorded run of values works in two pools. What it leaves behind, its outputs and what it was
+//! given, is its own; everything between comes from a pool that all such recordings of an engine
+//! share, since no two of them run at the same time.
 
-use planish_cuda::{CapturedGraph, MemoryPool};
+use planish_cuda::{CapturedGraph, DevicePtr, MemoryPool};
 use planish_ir::{DataType, Tensor};
 use planish_kernels::GpuTensor;
 use planish_kernels::cuda_kernel::Value;
@@ -15,14 +19,20 @@ const MOST_TOKENS: usize = 64;
 #[derive(PartialEq, Clone)]
 pub(super) struct Key {
     uploads: Vec<Option<(DataType, Vec<usize>)>>,
+    /// Where resident inputs are.
+    resident: Vec<Option<DevicePtr>>,
     parameters: Vec<Option<Tensor>>,
 }
 
 impl Key {
     pub fn new(plan: &Plan, slots: &Slots) -> Self {
-        let kind = |tensor: &Tensor| (tensor.dtype(), tensor.shape().to_vec());
         Self {
-            uploads: plan.uploads.iter().map(|s| slots.on_host(*s).map(kind)).collect(),
+            uploads: plan.uploads.iter().map(|s| slots.kind(*s)).collect(),
+            resident: plan
+                .resident
+                .iter()
+                .map(|s| slots.on_device(*s).map(GpuTensor::ptr))
+                .collect(),
             parameters: plan.parameters.iter().map(|s| slots.on_host(*s).cloned()).collect(),
         }
     }
@@ -44,16 +54,35 @@ impl Key {
 pub(super) struct Recording {
     pub key: Key,
     pub graph: CapturedGraph,
-    /// Where values of the prefix go before each replay.
-    pub uploads: Vec<(Slot, GpuTensor)>,
+    /// Where what is given goes before each replay.
+    pub uploads: Vec<Upload>,
     /// What stands in the output slots after a replay.
     pub outputs: Vec<Option<Value>>,
     /// Positions that the run appends to the caches.
     pub appended: usize,
     /// Positions that the caches had room for: the grids reach so far.
     pub capacity: usize,
-    /// Where the run's memory comes from; no one else may use it while the recording lives.
-    pub _pool: MemoryPool,
+    /// What the graph copies from host memory.
+    pub _copied: Vec<Vec<u8>>,
+    /// Where its own memory comes from; no one else may use it while the recording lives.
+    pub pool: MemoryPool,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.uploads.clear();
+        self.outputs.clear();
+        // What is started from now on runs after the last replay.
+        self.pool.give_back();
+    }
+}
+
+/// Where a value goes before each replay.
+pub(super) struct Upload {
+    pub slot: Slot,
+    pub to: GpuTensor,
+    /// What was written there last from host memory.
+    pub written: Option<Tensor>,
 }
 
 impl Recording {

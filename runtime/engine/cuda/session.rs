@@ -11,9 +11,9 @@ use planish_kernels::buffers::BufferPool;
 use planish_kernels::cuda_kernel::{CudaInputs, Value};
 use planish_kernels::{CpuContext, CudaContext, OpError};
 
-use super::plan::{Plan, Step, Work};
-use super::record::{Key, Recording};
-use super::slots::Slots;
+use super::plan::{Plan, Slot, Step, Work};
+use super::record::{Key, Recording, Upload};
+use super::slots::{Slots, copied};
 use crate::engine::cpu::plan::Action;
 use crate::engine::{EngineError, IoInfo, Profile, Session};
 
@@ -31,6 +31,8 @@ pub(super) struct CudaSession {
     marked: Mark,
     last: Option<Key>,
     recording: Option<Recording>,
+    /// What recorded runs of values work in; see [`super::record`].
+    shared: MemoryPool,
     /// Runs and nanoseconds of every step; empty unless they are measured.
     times: Vec<(u64, u64)>,
 }
@@ -43,7 +45,7 @@ struct Mark {
 }
 
 impl CudaSession {
-    pub fn new(plan: Arc<Plan>, gpu: Arc<Gpu>, pool: Arc<ThreadPool>) -> Self {
+    pub fn new(plan: Arc<Plan>, gpu: Arc<Gpu>, pool: Arc<ThreadPool>, shared: MemoryPool) -> Self {
         let times = if plan.profile { vec![(0, 0); plan.steps.len()] } else { Vec::new() };
         Self {
             slots: Slots::new(&plan, gpu.clone()),
@@ -57,37 +59,50 @@ impl CudaSession {
             marked: Mark::default(),
             last: None,
             recording: None,
+            shared,
             times,
         }
     }
 
-    fn check_inputs(&self, inputs: &[Tensor]) -> Result<(), EngineError> {
-        let (expected, got) = (self.plan.inputs.len(), inputs.len());
+    fn set_inputs(
+        &mut self,
+        inputs: impl ExactSizeIterator<Item = Value>,
+    ) -> Result<(), EngineError> {
+        let plan = self.plan.clone();
+        let (expected, got) = (plan.inputs.len(), inputs.len());
         if expected != got {
             return Err(EngineError::InputCount { expected, got });
         }
-        self.plan.inputs.iter().zip(inputs).try_for_each(|(info, tensor)| info.check(tensor))
+        for ((slot, info), value) in plan.input_slots.iter().zip(&plan.inputs).zip(inputs) {
+            info.check_value(&value)?;
+            self.slots.set(*slot, value);
+        }
+        Ok(())
     }
 
-    fn run_all(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    /// Runs everything; the outputs are in their slots. Runs of values are recorded whatever their
+    /// length.
+    fn run_all(&mut self, of_values: bool) -> Result<(), EngineError> {
         let plan = self.plan.clone();
         for step in &plan.prefix {
             self.run_step(step, false)?;
         }
         self.tell_past().map_err(of_engine)?;
         let key = Key::new(&plan, &self.slots);
-        let may_record = plan.recordable && !plan.profile && key.is_short();
+        let may_record = plan.recordable && !plan.profile && (of_values || key.is_short());
         if may_record && self.holds_recording(&key) {
             return self.replay();
         }
         let comes_again = self.last.as_ref() == Some(&key);
         self.last = Some(key.clone());
         if may_record && comes_again && self.has_room(&key) {
-            self.record(key)?;
+            let own = if of_values { self.gpu.pool().child() } else { MemoryPool::new() };
+            let between = if of_values { self.shared.clone() } else { own.clone() };
+            self.record(key, own, between)?;
             return self.replay();
         }
-        self.run_device_steps(false)?;
-        self.take_outputs()
+        self.run_device_steps(None)?;
+        Ok(())
     }
 
     /// Writes the number of positions in the caches to the device.
@@ -103,7 +118,11 @@ impl CudaSession {
         Ok(())
     }
 
-    fn run_device_steps(&mut self, recording: bool) -> Result<usize, EngineError> {
+    /// Runs all steps; while recording in two pools: one of outputs, one of all else.
+    fn run_device_steps(
+        &mut self,
+        recording: Option<(&MemoryPool, &MemoryPool)>,
+    ) -> Result<usize, EngineError> {
         let plan = self.plan.clone();
         let mut appended = 0;
         let mut watches = Vec::new();
@@ -113,7 +132,12 @@ impl CudaSession {
             if let Some(watch) = &watch {
                 watch.start(&self.gpu).map_err(of_gpu)?;
             }
-            let n = self.run_step(step, recording)?;
+            if let Some((own, between)) = recording {
+                let makes_output =
+                    step.outputs.iter().flatten().any(|s| plan.output_slots.contains(s));
+                self.gpu.set_pool(if makes_output { own } else { between }.clone());
+            }
+            let n = self.run_step(step, recording.is_some())?;
             appended = appended.max(n);
             if let Some(watch) = watch {
                 watch.stop(&self.gpu).map_err(of_gpu)?;
@@ -124,7 +148,7 @@ impl CudaSession {
             let micros = watch.microseconds().map_err(of_gpu)?;
             *time = (time.0 + 1, time.1 + (micros * 1e3) as u64);
         }
-        if !recording {
+        if recording.is_none() {
             self.n_past += appended;
         }
         Ok(appended)
@@ -167,6 +191,7 @@ impl CudaSession {
                 let mut context = CudaContext {
                     gpu: &self.gpu,
                     element: self.plan.element,
+                    precision: self.plan.precision,
                     caches: &mut self.caches,
                     past: self.past.as_ref().map(DeviceBuffer::ptr).unwrap_or_default(),
                     n_past: self.n_past,
@@ -210,12 +235,17 @@ impl CudaSession {
         self.capacity().is_none_or(|capacity| self.n_past + key.n_tokens() <= capacity)
     }
 
-    fn record(&mut self, key: Key) -> Result<(), EngineError> {
+    fn record(
+        &mut self,
+        key: Key,
+        own: MemoryPool,
+        between: MemoryPool,
+    ) -> Result<(), EngineError> {
         self.recording = None;
-        let (plan, gpu, pool) = (self.plan.clone(), self.gpu.clone(), MemoryPool::new());
+        let (plan, gpu) = (self.plan.clone(), self.gpu.clone());
         let recorded = gpu.exclusively(|| {
-            let before = gpu.set_pool(pool.clone());
-            let recorded = self.record_in(&plan, key, pool);
+            let before = gpu.set_pool(own.clone());
+            let recorded = self.record_in(&plan, key, own, &between);
             gpu.set_pool(before);
             recorded
         });
@@ -227,34 +257,64 @@ impl CudaSession {
         &mut self,
         plan: &Plan,
         key: Key,
-        pool: MemoryPool,
+        own: MemoryPool,
+        between: &MemoryPool,
     ) -> Result<Recording, EngineError> {
         let mut uploads = Vec::with_capacity(plan.uploads.len());
         for slot in &plan.uploads {
-            uploads.extend(self.slots.device(*slot).map_err(of_engine)?.map(|t| (*slot, t)));
+            if !plan.resident.contains(slot) {
+                self.slots.make_own(*slot).map_err(of_engine)?;
+            }
+            let to = self.slots.device(*slot).map_err(of_engine)?;
+            uploads.extend(to.map(|to| Upload { slot: *slot, to, written: None }));
         }
         let mut appended = 0;
         let gpu = self.gpu.clone();
+        self.slots.begin_recording();
         let graph = gpu.capture(|| {
-            appended = self.run_device_steps(true).map_err(Recorded::Engine)?;
-            Ok(())
+            let pools = Some((&own, between));
+            appended = self.run_device_steps(pools).map_err(Recorded::Engine)?;
+            self.gpu.set_pool(own.clone());
+            self.keep_outputs(plan, &own).map_err(Recorded::Engine)
         });
+        let copied = self.slots.end_recording();
         let graph = graph.map_err(|error| match error {
             Recorded::Engine(error) => error,
             Recorded::Gpu(error) => of_gpu(error),
         })?;
         let outputs = plan.output_slots.iter().map(|slot| self.slots.value(*slot)).collect();
         let capacity = self.capacity().unwrap_or(usize::MAX);
-        Ok(Recording { key, graph, uploads, outputs, appended, capacity, _pool: pool })
+        Ok(Recording {
+            key,
+            graph,
+            uploads,
+            outputs,
+            appended,
+            capacity,
+            _copied: copied,
+            pool: own,
+        })
     }
 
-    fn replay(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    /// Copies outputs that are views of memory that others will use.
+    fn keep_outputs(&mut self, plan: &Plan, own: &MemoryPool) -> Result<(), EngineError> {
+        for slot in &plan.output_slots {
+            let Some(tensor) = self.slots.on_device(*slot).cloned() else { continue };
+            if !tensor.is_from(own) {
+                let copy = copied(&self.gpu, &tensor).map_err(of_engine)?;
+                self.slots.set(*slot, Value::Device(copy));
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self) -> Result<(), EngineError> {
         let plan = self.plan.clone();
         let Some(recording) = &mut self.recording else {
             return Err(EngineError::NoOutput("a recording".into()));
         };
-        for (slot, to) in &recording.uploads {
-            self.slots.copy_to(*slot, to).map_err(of_engine)?;
+        for upload in &mut recording.uploads {
+            self.slots.give(upload).map_err(of_engine)?;
         }
         self.gpu.replay(&mut recording.graph).map_err(of_gpu)?;
         self.n_past += recording.appended;
@@ -263,24 +323,44 @@ impl CudaSession {
                 self.slots.set(*slot, value.clone());
             }
         }
-        self.take_outputs()
+        Ok(())
     }
 
-    fn take_outputs(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    fn take_outputs(&mut self, wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let plan = self.plan.clone();
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (slot, info) in plan.output_slots.iter().zip(&plan.outputs) {
+        let mut outputs = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            let output = plan.output_slots.get(*index).zip(plan.outputs.get(*index));
+            let (slot, info) =
+                output.ok_or_else(|| EngineError::NoOutput(format!("output {index}")))?;
             let tensor = self.slots.host(*slot).map_err(of_engine)?;
             let tensor = tensor.ok_or_else(|| EngineError::NoOutput(info.name.clone()))?;
             outputs.push(as_declared(tensor, info)?);
         }
-        for (input, output) in &plan.carried {
+        self.carry();
+        Ok(outputs)
+    }
+
+    fn take_values(&mut self) -> Result<Vec<Value>, EngineError> {
+        let plan = self.plan.clone();
+        let value = |(slot, info): (&Slot, &IoInfo)| {
+            let value = self.slots.value(*slot);
+            value.ok_or_else(|| EngineError::NoOutput(info.name.clone()))
+        };
+        let outputs = plan.output_slots.iter().zip(&plan.outputs).map(value);
+        let outputs = outputs.collect::<Result<_, _>>()?;
+        self.carry();
+        Ok(outputs)
+    }
+
+    /// Gives the next run what it takes over from this one.
+    fn carry(&mut self) {
+        for (input, output) in &self.plan.clone().carried {
             match self.slots.value(*output) {
                 Some(value) => self.slots.set(*input, value),
                 None => self.slots.clear(*input),
             }
         }
-        Ok(outputs)
     }
 
     /// Drops what a run leaves behind: inputs, outputs, and, after an error, everything between.
@@ -296,12 +376,24 @@ impl CudaSession {
 
 impl Session for CudaSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-        self.check_inputs(inputs)?;
-        let plan = self.plan.clone();
-        for (slot, tensor) in plan.input_slots.iter().zip(inputs) {
-            self.slots.set(*slot, Value::Host(tensor.clone()));
-        }
-        let result = self.run_all();
+        let all: Vec<usize> = (0..self.plan.outputs.len()).collect();
+        self.run_for(inputs, &all)
+    }
+
+    fn run_for(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        self.set_inputs(inputs.iter().cloned().map(Value::Host))?;
+        let result = self.run_all(false).and_then(|()| self.take_outputs(outputs));
+        self.clear();
+        result
+    }
+
+    fn run_values(&mut self, inputs: &[Value]) -> Result<Vec<Value>, EngineError> {
+        self.set_inputs(inputs.iter().cloned())?;
+        let result = self.run_all(true).and_then(|()| self.take_values());
         self.clear();
         result
     }
@@ -364,7 +456,7 @@ fn of_gpu(error: planish_cuda::GpuError) -> EngineError {
 }
 
 /// An error that no node is to blame for.
-fn of_engine(error: OpError) -> EngineError {
+pub(super) fn of_engine(error: OpError) -> EngineError {
     EngineError::Run { node: "of the device".into(), error }
 }
 

@@ -2,20 +2,17 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use planish_cpu::ThreadPool;
 use planish_ir::Model;
 use planish_passes::calibrate::StudentOptions;
 use planish_passes::quantize::{self, Calibration, ModelQuantizer};
 use planish_passes::sites::Layout;
 use planish_runtime::calibrate::{
-    self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, Worker, fingerprint,
+    self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, fingerprint,
 };
-
-use planish_runtime::engine::cpu::CpuEngine;
 
 use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
 use super::text::{Text, tokens};
-use crate::app::device::cpu_engine;
+use crate::app::device::{Learners, learners};
 use crate::app::error::AppError;
 
 /// The stability factor of AffineQuant's gradual mask with quantised activations, and without.
@@ -69,24 +66,22 @@ pub(super) fn learn(
     let recipe = recipe(request)?;
     let sizes = (recipe.blocks.windows, recipe.blocks.length);
     calibrate::check_length(model, recipe.blocks.length).map_err(failed)?;
+    let Learners { engine, workers } = learners(&request.open, request.workers)?;
     let ids = tokens(request, text, model, sizes, progress)?;
     let source = model.clone();
     let layout = Layout::new(&source).map_err(|error| failed(error.into()))?;
     let options = student_options(request, &recipe);
     let key = format!(
-        "{}\n{:?}\n{options:?}\n{recipe:?}\nseed {}\n{:016x}\n",
+        "{}\n{:?}\n{options:?}\n{recipe:?}\nseed {}\n{:016x}\n{}\n",
         env!("CARGO_PKG_VERSION"),
         request.method,
         request.seed,
         fingerprint(&source, &ids),
+        engine.name(),
     );
     let store = Store::open(&store_folder(&request.output), &key).map_err(failed)?;
-    let engine = cpu_engine(&request.open)?;
-    let pool = ThreadPool::new(request.open.threads.unwrap_or(0));
-    let workers = workers(request);
     let calibration = calibrate::Calibration {
-        engine: &engine,
-        pool: &pool,
+        engine: &*engine,
         model: &source,
         layout: &layout,
         options: &options,
@@ -116,20 +111,12 @@ pub(super) fn learn(
     Ok(Learned { report, outcome, recipe, store })
 }
 
-/// Shares of the machine for blocks that learn side by side; none for one at a time.
-fn workers(request: &QuantizeRequest) -> Vec<Worker> {
-    let available = || std::thread::available_parallelism().map_or(1, usize::from);
-    let n_threads = request.open.threads.unwrap_or_else(available);
-    let each = (n_threads / request.workers.max(1)).max(1);
-    let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)), pool: ThreadPool::new(each) };
-    if request.workers > 1 { (0..request.workers).map(worker).collect() } else { Vec::new() }
-}
-
 fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {
     let affine = request.method == Method::Affinequant;
-    let stability = if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
+    let bits = request.graph_bits();
+    let stability = if bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
     StudentOptions {
-        bits: request.bits,
+        bits,
         group_size: request.group_size,
         online: !affine,
         scales: true,

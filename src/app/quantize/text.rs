@@ -8,7 +8,7 @@ use planish_runtime::evaluate::join_rows;
 use planish_runtime::text::{TextTokenizer, text_folder};
 
 use super::request::{CalibrationText, QuantizeRequest, Stage};
-use crate::app::device::cpu_engine;
+use crate::app::device::engine;
 use crate::app::error::AppError;
 
 /// Reads the text file of a request as tokens, before any work is done.
@@ -65,9 +65,9 @@ pub(super) fn tokens(
         text.check(model)?;
         return Ok(text.ids);
     }
-    let engine = cpu_engine(&request.open)?;
+    let engine = engine(&request.open)?;
     let mut report = |done, total| progress(Stage::new("write text", done, total));
-    write_own_text(model, &engine, n_windows, length, request.seed, &mut report)
+    write_own_text(model, &*engine, n_windows, length, request.seed, &mut report)
         .map_err(|error| AppError::failed("cannot write a calibration text", error))
 }
 

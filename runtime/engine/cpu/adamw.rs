@@ -2,17 +2,14 @@
 
 use planish_cpu::ThreadPool;
 
-/// Decay rates of the moments, the second one's as suits some hundred steps, and the floor of
-/// the divisor.
-const BETA_1: f32 = 0.9;
-const BETA_2: f32 = 0.99;
-const EPSILON: f32 = 1e-8;
+use crate::engine::device::{BETA_1, BETA_2, EPSILON};
+
 /// Elements of a thread's share at least.
 const MIN_CHUNK: usize = 1 << 14;
 
 /// The moments of one parameter.
 #[derive(Debug, Clone, Default)]
-pub struct Moments {
+pub(super) struct Moments {
     first: Vec<f32>,
     second: Vec<f32>,
     step: i32,
