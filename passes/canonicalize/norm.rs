@@ -182,11 +182,14 @@ fn lift_simplified(graph: &mut Graph, id: NodeId) -> bool {
 /// `bias_index` is the position of the bias that is added to the sum.
 fn lift_skip(graph: &mut Graph, id: NodeId, op_type: &str, bias_index: usize) -> bool {
     let node = graph.node(id);
-    let unused = |index: usize| node.output(index).is_none_or(|v| graph.users(v).is_empty());
+    let unused = |index: usize| {
+        node.output(index).is_none_or(|v| graph.users(v).is_empty() && !graph.is_output(v))
+    };
     let (Some(x), Some(skip), Some(weight)) = (node.input(0), node.input(1), node.input(2)) else {
         return false;
     };
-    if !unused(1) || !unused(2) {
+    let has_others = node.outputs.iter().skip(4).any(Option::is_some);
+    if !unused(1) || !unused(2) || has_others {
         return false;
     }
     let node = graph.remove_node(id);
