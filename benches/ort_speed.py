@@ -1,4 +1,4 @@
-"""Measures prefill and decoding speed of an exported model in ONNX Runtime, as JSON.
+"""Measures loading, prefill and decoding of a model in ONNX Runtime, as JSON.
 
 The KV cache stays in OrtValues and goes from step to step through IO binding, without copies
 through NumPy. The median over the repetitions counts.
@@ -73,6 +73,11 @@ def measure(session, args):
     return prefill, time.perf_counter() - start
 
 
+def peak_bytes():
+    """The largest resident set of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
@@ -84,7 +89,10 @@ def main() -> None:
     args = parser.parse_args()
     options = ort.SessionOptions()
     options.intra_op_num_threads = args.threads
+    start = time.perf_counter()
     session = ort.InferenceSession(args.model, options, providers=["CPUExecutionProvider"])
+    load = time.perf_counter() - start
+    loaded = peak_bytes()
     measure(session, args)
     runs = [measure(session, args) for _ in range(args.repeat)]
     prefill = statistics.median(run[0] for run in runs)
@@ -94,7 +102,9 @@ def main() -> None:
             {
                 "prefill_tokens_per_s": args.prefill / prefill,
                 "decode_tokens_per_s": args.decode / decode,
-                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "load_s": load,
+                "load_peak_rss_bytes": loaded,
+                "peak_rss_bytes": peak_bytes(),
                 "onnxruntime": ort.__version__,
             }
         )

@@ -1,9 +1,11 @@
 //! Shape and type inference over a graph.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use planish_ir::{Dim, Graph, Model, Node, NodeId, Tensor, ValueId};
 
+use crate::ops::control_flow::{close, holds_graphs, is_closed};
 use crate::{Fact, OpError, OpNode, ops};
 
 /// Constants up to this size are computed during inference, so that chains of integer
@@ -57,6 +59,18 @@ pub fn infer(model: &Model) -> Result<Facts, InferError> {
 /// # Errors
 /// As [`infer`].
 pub fn infer_graph(graph: &Graph, opset: &dyn Fn(&str) -> i64) -> Result<Facts, InferError> {
+    infer_given(graph, opset, std::iter::empty())
+}
+
+/// As [`infer_graph`], with more known of some values than their types say.
+///
+/// # Errors
+/// As [`infer`].
+pub fn infer_given(
+    graph: &Graph,
+    opset: &dyn Fn(&str) -> i64,
+    given: impl Iterator<Item = (ValueId, Fact)>,
+) -> Result<Facts, InferError> {
     let mut facts = Facts::default();
     for value in graph.value_ids() {
         let known = match graph.constant(value) {
@@ -64,6 +78,11 @@ pub fn infer_graph(graph: &Graph, opset: &dyn Fn(&str) -> i64) -> Result<Facts, 
             None => Fact::of_type(&graph.value(value).ty),
         };
         facts.set(value, known);
+    }
+    for (value, fact) in given {
+        let declared = facts.get(value);
+        let dtype = fact.dtype.or(declared.dtype);
+        facts.set(value, Fact { dtype, shape: fact.shape.clone().or(declared.shape), ..fact });
     }
     let order = graph.topological_order().map_err(|error| InferError {
         node: String::new(),
@@ -85,7 +104,7 @@ pub fn infer_node(
     opset: &dyn Fn(&str) -> i64,
     facts: &mut Facts,
 ) -> Result<(), InferError> {
-    let node = graph.node(id);
+    let node = &*closed(graph.node(id));
     let Some(op) = ops::find(&node.domain, &node.op_type) else { return Ok(()) };
     let view = OpNode { node, opset: opset(&node.domain) };
     let inputs: Vec<Fact> = node
@@ -104,6 +123,14 @@ pub fn infer_node(
         facts.set(*output, merge(fact, declared).map_err(fail)?);
     }
     Ok(())
+}
+
+/// The node in the form that operators take: what graphs in it capture as inputs of its own.
+pub fn closed(node: &Node) -> Cow<'_, Node> {
+    match holds_graphs(node) && !is_closed(node) {
+        true => Cow::Owned(close(node)),
+        false => Cow::Borrowed(node),
+    }
 }
 
 /// Evaluates a small node whose inputs are all constant.
@@ -169,6 +196,7 @@ pub fn unknown_dim(node: &Node, axis: usize) -> Dim {
 
 const UNKNOWN: &str = "unknown_";
 
-fn is_unknown(dim: &Dim) -> bool {
+/// Whether a size is one that only a run can tell.
+pub(crate) fn is_unknown(dim: &Dim) -> bool {
     dim.as_const().is_none() && dim.symbols().iter().any(|s| s.starts_with(UNKNOWN))
 }

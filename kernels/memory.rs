@@ -13,6 +13,10 @@ const WIDEST: usize = size_of::<i128>();
 /// short, and nothing else decides the shape of an output.
 const MAX_SHOWN: usize = 4096;
 
+/// Where the system says the limit of the control group, in version 2 and version 1.
+const GROUP_LIMITS: [&str; 2] =
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+
 /// Checks that there may be memory for `n` elements of `width` bytes.
 ///
 /// # Errors
@@ -78,10 +82,9 @@ fn n_elements(shape: &[Dim]) -> Option<usize> {
 /// Bytes that this process can still have; `None` where the system does not say (only Linux does).
 fn free() -> Option<usize> {
     let free = in_memory_info(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
-    // The limit of the control group, "max" if there is none.
-    let limit = limit.and_then(|text| text.trim().parse::<usize>().ok());
-    Some(limit.map_or(free, |limit| limit.min(free)))
+    // No number if there is no limit.
+    let limit = |path: &&str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
+    Some(GROUP_LIMITS.iter().filter_map(limit).fold(free, usize::min))
 }
 
 /// Memory and swap that `/proc/meminfo` says are available.

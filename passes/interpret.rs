@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use planish_ir::{Graph, Tensor, ValueId};
+use planish_kernels::infer::closed;
 use planish_kernels::{OpNode, ops};
 
 /// Evaluates values of a graph for given inputs, each node at most once.
@@ -44,7 +45,7 @@ impl<'a> Interpreter<'a> {
             let Some((id, _)) = self.graph.producer(value) else {
                 return Err(format!("no value for \"{}\"", self.graph.value(value).name));
             };
-            let inputs = self.graph.node(id).inputs.iter().flatten().copied();
+            let inputs = self.graph.inputs_and_captures(id).into_iter();
             let missing: Vec<ValueId> = inputs.filter(|v| !self.known.contains_key(v)).collect();
             if missing.is_empty() {
                 self.run(id)?;
@@ -58,7 +59,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn run(&mut self, id: planish_ir::NodeId) -> Result<(), String> {
-        let node = self.graph.node(id);
+        let node = &*closed(self.graph.node(id));
         let op = ops::find(&node.domain, &node.op_type)
             .ok_or_else(|| format!("{} has no reference form", node.describe()))?;
         let inputs: Vec<Option<Tensor>> =
@@ -66,9 +67,12 @@ impl<'a> Interpreter<'a> {
         let view = OpNode { node, opset: (self.opset)(&node.domain) };
         let outputs =
             op.evaluate(&view, &inputs).map_err(|error| format!("{}: {error}", node.describe()))?;
-        for (value, tensor) in node.outputs.iter().zip(outputs) {
+        let mut outputs = outputs.into_iter();
+        for value in &node.outputs {
+            let tensor = outputs.next();
             if let Some(value) = value {
-                self.known.insert(*value, tensor);
+                let none = || format!("{} has more outputs than its operator", node.describe());
+                self.known.insert(*value, tensor.ok_or_else(none)?);
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ pub mod autodiff;
 pub mod calibrate;
 pub mod canonicalize;
 pub mod emit;
+pub mod inline;
 pub mod interpret;
 pub mod lower;
 pub mod pass;

@@ -75,6 +75,9 @@ pub enum ModelError {
         /// The most that fit.
         capacity: usize,
     },
+    /// A token can't be chosen: every logit is -∞, or one is NaN or +∞, or there is none.
+    #[error("the model's logits are not finite")]
+    NotFinite,
     /// The engine failed.
     #[error("the engine failed")]
     Engine(#[source] Box<dyn StdError + Send + Sync>),
@@ -112,8 +115,40 @@ pub trait LanguageModel {
     /// [`ModelError`]; the cache is then as it was before.
     fn forward(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, ModelError>;
 
+    /// Feeds tokens as [`LanguageModel::forward`] does, and returns the likeliest next token of each
+    /// sequence, the first of equals.
+    ///
+    /// # Errors
+    /// [`ModelError`]; the cache is then as it was before, except after [`ModelError::NotFinite`].
+    fn forward_greedy(&mut self, ids: &[u32]) -> Result<Vec<u32>, ModelError> {
+        greedy(&self.forward(ids, Logits::Last)?)
+    }
+
     /// Memory held at present.
     fn memory(&self) -> MemoryUse;
+}
+
+/// The likeliest token of each row.
+///
+/// # Errors
+/// [`ModelError::NotFinite`].
+pub fn greedy(logits: &LogitsOut) -> Result<Vec<u32>, ModelError> {
+    let rows = (0..logits.rows).map(|row| argmax(logits.row(row).unwrap_or_default()));
+    rows.map(|best| best.map(|token| token as u32).ok_or(ModelError::NotFinite)).collect()
+}
+
+/// Index of the greatest logit, the first of equals; nothing where it is not finite or one is NaN.
+pub fn argmax(logits: &[f32]) -> Option<usize> {
+    let mut best = 0;
+    for (index, logit) in logits.iter().enumerate() {
+        if logit.is_nan() {
+            return None;
+        }
+        if *logit > logits[best] {
+            best = index;
+        }
+    }
+    logits.get(best).is_some_and(|logit| logit.is_finite()).then_some(best)
 }
 
 /// Checks what every model asks of the tokens it is fed: some tokens, evenly shared out among

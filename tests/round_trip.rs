@@ -1,13 +1,15 @@
-//! An emitted folder, opened again, is the model that was quantised in memory.
+//! What is written is what was read or made: exports come back with the same logits, an emitted
+//! folder, opened again, is the model that was quantised in memory.
 
 mod common;
 
 use std::path::Path;
 
-use common::{RECIPES, Recipe, find, tokens};
+use common::{RECIPES, Recipe, find, python, tokens};
 use planish::app::{OpenOptions, open_model};
 use planish_ir::Model;
-use planish_models::tiny_models;
+use planish_models::{Exporter, tiny_models};
+use planish_onnx::{ExternalData, ValueInfo, WriteOptions, read_model, write_model};
 use planish_passes::PassManager;
 use planish_passes::canonicalize::canonicalize;
 use planish_passes::quantize::{Method, QuantizeOptions, quantize};
@@ -18,7 +20,7 @@ use planish_runtime::{LanguageModel, Logits};
 
 /// What `planish quantize` makes, before it is written.
 fn quantized_in_memory(folder: &Path, recipe: Recipe) -> Model {
-    let mut model = planish_onnx::read_model(&folder.join("model.onnx")).unwrap();
+    let mut model = read_model(&folder.join("model.onnx")).unwrap();
     canonicalize(&mut model, &mut PassManager::new()).unwrap();
     let options = QuantizeOptions {
         bits: recipe.bits.parse().unwrap(),
@@ -59,5 +61,22 @@ fn written_models_are_what_was_quantised() {
                 (logits(&mut in_memory, &prompt, &step), logits(written.as_mut(), &prompt, &step));
             assert!(a == b, "{} by {recipe:?}", tiny.name);
         }
+    }
+}
+
+/// The real exports are written without having been changed: no value may get lost on the way.
+#[test]
+fn real_exports_give_the_same_logits_when_written_again() {
+    let cache = planish_models::default_cache_dir().unwrap();
+    for exporter in Exporter::ALL {
+        let export = planish_models::fetch(exporter, &cache, &mut |_| ()).unwrap();
+        let original = export.join("model.onnx");
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("model.onnx");
+        let external_data = ExternalData::Beside { file_name: "data".into(), min_bytes: 1024 };
+        let options = WriteOptions { external_data, value_info: ValueInfo::Declared };
+        write_model(&read_model(&original).unwrap(), &copy, &options).unwrap();
+        let [original, copy] = [original, copy].map(|path| path.display().to_string());
+        python("same_logits.py", &["--head-size".into(), "64".into(), original, copy]);
     }
 }

@@ -52,7 +52,6 @@ impl Properties {
 /// One device: its context, one stream, the kernels compiled for it, its memory.
 pub struct Gpu {
     ordinal: usize,
-    device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
     properties: Properties,
@@ -105,7 +104,7 @@ impl Gpu {
             return Err(GpuError::NoLibrary { library: "NVRTC (libnvrtc)" });
         }
         let device = result::device::get(ordinal as i32).doing("find the device")?;
-        // SAFETY: the device exists; the context is released on drop.
+        // SAFETY: the device exists.
         let context = unsafe { result::primary_ctx::retain(device) }.doing("open the device")?;
         // SAFETY: the context was just made.
         unsafe { result::ctx::set_current(context) }.doing("use the device")?;
@@ -120,7 +119,6 @@ impl Gpu {
         }
         Ok(Arc::new(Self {
             ordinal,
-            device,
             context,
             stream,
             properties,
@@ -262,10 +260,9 @@ impl Drop for Gpu {
         if self.synchronize().is_err() {
             return;
         }
-        // SAFETY: nothing uses the stream any more.
+        // SAFETY: nothing uses the stream any more. The device's primary context stays: buffers and
+        // graphs may outlive this, and are freed in it.
         let _ = unsafe { result::stream::destroy(self.stream) };
-        // SAFETY: retained once when opened.
-        let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }
 

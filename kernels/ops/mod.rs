@@ -16,6 +16,7 @@ mod clip;
 mod common;
 mod concat;
 mod constant;
+pub mod control_flow;
 mod cumsum;
 mod dynamic_quantize;
 mod dynamic_quantize_linear;
@@ -79,6 +80,7 @@ static OPS: &[&[OpDef]] = &[
     clip::OPS,
     concat::OPS,
     constant::OPS,
+    control_flow::OPS,
     cumsum::OPS,
     expand::OPS,
     extremum::OPS,

@@ -32,7 +32,10 @@ fn swish(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
 fn tanh_gelu_pattern() -> Pattern {
     let cube = number(0.044_715) * any("x").pow(3.0);
     let inner = number(0.797_884_6) * (any("x") + cube);
-    half_product(op("Tanh", [inner]) + number(1.0))
+    // … and with x outside: √(2/π) · x · (1 + 0.044715 · x · x)
+    let square = (number(0.044_715) * any("x")) * any("x");
+    let outside = (number(0.797_884_6) * any("x")) * (square + number(1.0));
+    half_product(op("Tanh", [one_of([inner, outside])]) + number(1.0))
 }
 
 fn tanh_gelu(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {

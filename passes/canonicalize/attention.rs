@@ -3,6 +3,8 @@
 mod decomposed;
 mod grouped_query;
 mod heads;
+mod mask_terms;
+mod unmerge;
 
 use planish_ir::{Model, Node, ValueId};
 
@@ -17,6 +19,7 @@ pub(super) fn lift_attention(
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
     let mut n_rewrites = grouped_query::lift(model, context)?;
+    n_rewrites += unmerge::unmerge_heads(model, context)?;
     let facts = context.infer(model)?;
     let graph = &mut model.graph;
     for id in graph.node_ids().collect::<Vec<_>>() {

@@ -16,9 +16,8 @@ pub(super) fn inline_constants(model: &mut Model, _: &mut PassContext) -> Result
     let mut n_rewrites = 0;
     for id in nodes {
         let node = graph.node(id);
-        let (Some(output), Some(tensor)) = (node.output(0), tensor_of(&node.attributes)) else {
-            continue;
-        };
+        let [Some(output)] = node.outputs[..] else { continue };
+        let Some(tensor) = tensor_of(&node.attributes) else { continue };
         if !graph.is_output(output) {
             graph.remove_node(id);
             make_constant(graph, output, tensor);
@@ -64,7 +63,7 @@ pub(super) fn fold_constants(
         let outputs = graph.node(id).outputs.clone();
         let [Some(output)] = outputs[..] else { continue };
         let Some(tensor) = facts.get(output).constant else { continue };
-        let is_weight = graph.node(id).is("DequantizeLinear") || is_shared_transpose(graph, id);
+        let is_weight = is_of_codes(graph, id) || is_shared_transpose(graph, id);
         if tensor.n_elements() > MAX_FOLDED || is_weight || graph.is_output(output) {
             continue;
         }
@@ -74,6 +73,14 @@ pub(super) fn fold_constants(
     }
     graph.remove_dead();
     Ok(n_rewrites)
+}
+
+/// Codes that are dequantised, or then transposed: they stay codes.
+fn is_of_codes(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let source = || graph.producer_node(node.input(0)?);
+    let turns = node.is("Transpose") && source().is_some_and(|n| n.is("DequantizeLinear"));
+    node.is("DequantizeLinear") || turns
 }
 
 /// A matrix that is transposed here and read as it is elsewhere: the table of an embedding and a

@@ -26,6 +26,17 @@ pub struct MaskForm {
     pub padding: Option<ValueId>,
 }
 
+impl MaskForm {
+    /// The keys that a query sees, in words.
+    fn describe(&self, graph: &Graph) -> String {
+        let order = if self.is_causal { "keys up to its own" } else { "all keys" };
+        let window = self.window.map(|n| format!(" in a window of {n}")).unwrap_or_default();
+        let name = |padding| graph.value(padding).name.clone();
+        let padding = self.padding.map(|v| format!(" that are set in \"{}\"", name(v)));
+        format!("a query sees {order}{window}{}", padding.unwrap_or_default())
+    }
+}
+
 /// What is added to the score of a key that is hidden, or less.
 const HIDDEN: f32 = -1e4;
 /// Largest size tried to find a window.
@@ -52,7 +63,11 @@ pub(super) fn lift_masks(model: &mut Model, context: &mut PassContext) -> Result
             Ok(MaskForm { is_causal: true, window: None, padding }) => {
                 todo.push((id, mask, *padding));
             }
-            Ok(other) => context.note(format!("{}: {other:?}", node.describe())),
+            Ok(other) => {
+                let name = &graph.value(mask).name;
+                let what = other.describe(graph);
+                context.note(format!("{}: the mask \"{name}\" stays: {what}", node.describe()));
+            }
             Err(reason) => context.note(format!("{}: {reason}", node.describe())),
         }
     }

@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cache_branch;
 mod constants;
 mod cse;
 mod linear;
@@ -12,32 +13,48 @@ mod mask;
 mod no_ops;
 mod norm;
 mod opset;
+mod projection;
+mod quantized;
 mod reshape;
 mod rotary;
+mod sizes;
 mod split;
 mod tied;
+mod transform;
 mod widen;
 
 use planish_ir::Model;
 
+use crate::inline::{inline_branches, inline_functions};
 use crate::pass::{Pass, PassError, PassManager};
 
 pub use mask::{MaskForm, classify_mask};
 pub use opset::CANONICAL_OPSET;
+pub(crate) use opset::upgrade_opset as raise_opset;
+
+/// The pass from which on the model is of [`CANONICAL_OPSET`].
+const RAISING: &str = "upgrade_opset";
 
 /// The canonicalising passes, in order.
 pub fn passes() -> Vec<Pass> {
     vec![
-        // First, so that every later rule sees constants in one form…
+        // First, so that no rule need look into functions and branches…
+        Pass { name: "inline_functions", run: inline_functions },
+        Pass { name: "settle_cache_branch", run: cache_branch::settle_cache_branch },
+        Pass { name: "inline_branches", run: inline_branches },
+        // …and every one sees constants in one form…
         Pass { name: "inline_constants", run: constants::inline_constants },
         // …and axes as inputs, whatever the version of the operator set.
-        Pass { name: "upgrade_opset", run: opset::upgrade_opset },
+        Pass { name: RAISING, run: opset::upgrade_opset },
+        // Codes in the layouts of ONNX Runtime, which shape inference does not know all of.
+        Pass { name: "lift_quantized", run: quantized::lift_quantized },
         // Then everything is computed in f32, so that rules see one type and casts that go.
         Pass { name: "widen_floats", run: widen::widen_floats },
         // Sizes that follow from the weights become constants; what they make trivial goes.
         Pass { name: "fold_constants", run: constants::fold_constants },
         Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },
         Pass { name: "merge_duplicates", run: cse::merge_duplicates },
+        Pass { name: "lift_sizes", run: sizes::lift_sizes },
         // A table stored for the head alone gives the embedding back before linears are sought.
         Pass { name: "share_tied_weights", run: tied::share_tied_weights },
         // Norms, activations and linears have nothing inside that another rule needs.
@@ -49,8 +66,12 @@ pub fn passes() -> Vec<Pass> {
         // Rotary embeddings before attention, which reads through them to its 3-D inputs.
         Pass { name: "lift_rotary_embeddings", run: rotary::lift_rotary_embeddings },
         Pass { name: "lift_attention", run: attention::lift_attention },
+        // Only now is it seen what queries, keys and values are made of.
+        Pass { name: "lift_projections", run: projection::lift_projections },
         // The masks that attention now reads directly can be told apart by what they compute.
         Pass { name: "lift_masks", run: mask::lift_masks },
+        // What was written as products comes back as one operator.
+        Pass { name: "lift_transforms", run: transform::lift_transforms },
         // What is left of the head splitting and merging cancels.
         Pass { name: "cancel_reshapes", run: reshape::cancel_reshapes },
         Pass { name: "drop_no_ops", run: no_ops::drop_no_ops },
@@ -66,7 +87,8 @@ pub fn passes() -> Vec<Pass> {
 /// If shapes contradict each other, or a pass broke the graph.
 pub fn canonicalize(model: &mut Model, manager: &mut PassManager) -> Result<(), PassError> {
     let mut first = passes();
-    let rest = first.split_off(2);
+    let raised = first.iter().position(|pass| pass.name == RAISING).map_or(0, |at| at + 1);
+    let rest = first.split_off(raised);
     manager.run(model, &first)?;
     // From here on, operators of the canonical version are written.
     if model.opset("") < Some(opset::CANONICAL_OPSET) {

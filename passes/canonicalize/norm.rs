@@ -1,6 +1,6 @@
 //! Norms.
 
-use planish_ir::{Attribute, Graph, Model, Node, NodeId, ValueId};
+use planish_ir::{Attribute, Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::MICROSOFT;
 
 use crate::pass::{PassContext, PassError};
@@ -12,45 +12,97 @@ pub(super) fn lift_norms(model: &mut Model, context: &mut PassContext) -> Result
     let n_contributed = lift_contributed(&mut model.graph);
     let rules = [
         Rule { name: "lift_layer_norm", pattern: layer_norm_pattern, replace: layer_norm },
+        // Before the root mean square, which a norm of x − mean(x) is too.
+        Rule { name: "lift_layer_norm", pattern: unbiased_pattern, replace: unbiased },
         Rule { name: "lift_rms_norm", pattern: rms_norm_pattern, replace: rms_norm },
+        // What is left are norms whose weight is no vector, or that have none.
+        Rule { name: "lift_layer_norm", pattern: centred_norm, replace: bare_layer_norm },
+        Rule { name: "lift_rms_norm", pattern: root_mean_square_norm, replace: bare_rms_norm },
     ];
     Ok(n_contributed + apply(model, context, &rules)?)
 }
 
-/// x · 1/√(mean(x²) + ε) · w, also with a division by the root.
-fn rms_norm_pattern() -> Pattern {
+/// x · 1/√(mean(x²) + ε), also with a division by the root.
+fn root_mean_square_norm() -> Pattern {
     let mean_square = op("ReduceMean", [any("x").pow(2.0)]).named("mean");
     let variance = mean_square + scalar("epsilon");
-    let normalized = one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)]);
-    normalized * constant("weight")
+    one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)])
+}
+
+/// The same · w.
+fn rms_norm_pattern() -> Pattern {
+    root_mean_square_norm() * constant("weight")
 }
 
 fn rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
     check_last_axis(rewriter, found, "mean")?;
-    let epsilon = found.number(rewriter.graph, "epsilon");
     let (x, weight) = (found.value("x"), found.value("weight"));
     check_vector(rewriter, x, weight, "weight")?;
+    let epsilon = found.number(rewriter.graph, "epsilon");
     Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
 }
 
-/// (x − mean(x)) / √(mean((x − mean(x))²) + ε) · w + b.
-fn layer_norm_pattern() -> Pattern {
+fn bare_rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    check_last_axis(rewriter, found, "mean")?;
+    let x = found.value("x");
+    let weight = ones(rewriter, x)?;
+    let epsilon = found.number(rewriter.graph, "epsilon");
+    Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
+}
+
+/// (x − mean(x)) / √(mean((x − mean(x))²) + ε).
+fn centred_norm() -> Pattern {
     let centred = || any("x") - op("ReduceMean", [any("x")]).named("middle");
     let mean_square = op("ReduceMean", [centred().pow(2.0)]).named("mean");
     let variance = mean_square + scalar("epsilon");
-    let normalized = one_of([centred() / sqrt(variance.clone()), centred() * rsqrt(variance)]);
-    normalized * constant("weight") + constant("bias")
+    one_of([centred() / sqrt(variance.clone()), centred() * rsqrt(variance)])
+}
+
+/// The same · w + b.
+fn layer_norm_pattern() -> Pattern {
+    unbiased_pattern() + constant("bias")
 }
 
 fn layer_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
-    check_last_axis(rewriter, found, "middle")?;
-    check_last_axis(rewriter, found, "mean")?;
-    let epsilon = found.number(rewriter.graph, "epsilon");
     let (x, weight, bias) = (found.value("x"), found.value("weight"), found.value("bias"));
     check_vector(rewriter, x, weight, "weight")?;
     check_vector(rewriter, x, bias, "bias")?;
-    let inputs = vec![Some(x), Some(weight), Some(bias)];
+    centred(rewriter, found, vec![Some(x), Some(weight), Some(bias)])
+}
+
+/// The centred norm · w.
+fn unbiased_pattern() -> Pattern {
+    centred_norm() * constant("weight")
+}
+
+fn unbiased(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    let (x, weight) = (found.value("x"), found.value("weight"));
+    check_vector(rewriter, x, weight, "weight")?;
+    centred(rewriter, found, vec![Some(x), Some(weight)])
+}
+
+fn bare_layer_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    let x = found.value("x");
+    let weight = ones(rewriter, x)?;
+    centred(rewriter, found, vec![Some(x), Some(weight)])
+}
+
+fn centred(
+    rewriter: &mut Rewriter,
+    found: &Match,
+    inputs: Vec<Option<ValueId>>,
+) -> Result<ValueId, String> {
+    check_last_axis(rewriter, found, "middle")?;
+    check_last_axis(rewriter, found, "mean")?;
+    let epsilon = found.number(rewriter.graph, "epsilon");
     Ok(rewriter.add_root(norm_node("LayerNormalization", inputs, epsilon)))
+}
+
+/// A weight that changes nothing.
+fn ones(rewriter: &mut Rewriter, x: ValueId) -> Result<ValueId, String> {
+    let channels = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_usize());
+    let n = channels.ok_or("the number of channels is not known")?;
+    Ok(rewriter.constant("ones", Tensor::from_vec(&[n], vec![1f32; n])))
 }
 
 fn norm_node(op_type: &str, inputs: Vec<Option<ValueId>>, epsilon: f32) -> Node {

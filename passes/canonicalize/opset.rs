@@ -33,7 +33,7 @@ const SOFTMAX_OVER_ONE_AXIS: i64 = 13;
 
 /// Raises ONNX's own operator set to [`CANONICAL_OPSET`], moving attributes that became inputs.
 /// A model with an operator whose meaning changed in between is left at its version.
-pub(super) fn upgrade_opset(
+pub(crate) fn upgrade_opset(
     model: &mut Model,
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
@@ -42,27 +42,41 @@ pub(super) fn upgrade_opset(
         return Ok(0);
     }
     let facts = context.infer(model)?;
-    let graph = &mut model.graph;
-    let nodes: Vec<NodeId> = graph.node_ids().collect();
-    for id in &nodes {
-        let node = graph.node(*id);
-        let changed = |(op, since): &(&str, i64)| node.is(op) && version < *since;
-        if CHANGED.iter().any(changed) && !is_over_last_axis(graph, &facts, *id) {
-            context.note(format!("{} of opset {version} has no newer form", node.describe()));
-            return Ok(0);
-        }
+    if let Some(node) = without_newer_form(&model.graph, Some(&facts), version) {
+        context.note(format!("{node} of opset {version} has no newer form"));
+        return Ok(0);
     }
-    for id in nodes {
-        upgrade_node(graph, id, version);
-    }
+    upgrade_graph(&mut model.graph, version);
     model.set_opset("", CANONICAL_OPSET);
     Ok(1)
 }
 
+/// A node, in graphs within as well, whose meaning changed since `version`.
+fn without_newer_form(graph: &Graph, facts: Option<&Facts>, version: i64) -> Option<String> {
+    graph.node_ids().find_map(|id| {
+        let node = graph.node(id);
+        let changed = |(op, since): &(&str, i64)| node.is(op) && version < *since;
+        if CHANGED.iter().any(changed) && !is_over_last_axis(graph, facts, id) {
+            return Some(node.describe());
+        }
+        let mut inner = node.attributes.values().flat_map(|attribute| attribute.graphs());
+        inner.find_map(|graph| without_newer_form(graph, None, version))
+    })
+}
+
+fn upgrade_graph(graph: &mut Graph, version: i64) {
+    for id in graph.node_ids().collect::<Vec<NodeId>>() {
+        for attribute in graph.node_mut(id).attributes.values_mut() {
+            attribute.graphs_mut().iter_mut().for_each(|inner| upgrade_graph(inner, version));
+        }
+        upgrade_node(graph, id, version);
+    }
+}
+
 /// An old `Softmax` or `LogSoftmax` from the last axis on, which means the same in any version.
-fn is_over_last_axis(graph: &Graph, facts: &Facts, id: NodeId) -> bool {
+fn is_over_last_axis(graph: &Graph, facts: Option<&Facts>, id: NodeId) -> bool {
     let node = graph.node(id);
-    let rank = node.output(0).and_then(|v| facts.get(v).rank());
+    let rank = node.output(0).and_then(|v| facts?.get(v).rank());
     let axis = node.int("axis", 1);
     let is_last = axis == -1 || rank.is_some_and(|rank| axis == rank as i64 - 1);
     (node.is("Softmax") || node.is("LogSoftmax")) && is_last

@@ -1,5 +1,7 @@
 //! Rotary position embeddings.
 
+mod tables;
+
 use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::infer::Facts;
 
@@ -14,40 +16,105 @@ pub(super) fn lift_rotary_embeddings(
     model: &mut Model,
     context: &mut PassContext,
 ) -> Result<usize, PassError> {
-    let rules =
-        [Rule { name: "lift_split_half_rope", pattern: split_half_pattern, replace: split_half }];
+    let rules = [
+        Rule { name: "lift_split_half_rope", pattern: split_half_pattern, replace: split_half },
+        Rule { name: "lift_interleaved_rope", pattern: interleaved_pattern, replace: interleaved },
+    ];
     let n_lifted = apply(model, context, &rules)?;
     Ok(n_lifted + merge_partial(model, context)?)
 }
 
 /// x · cos + concat(−x₂, x₁) · sin, where x₁ and x₂ are the halves of x (checked in `split_half`)
 fn split_half_pattern() -> Pattern {
-    let rotated = op("Concat", [op("Neg", [any("second")]), any("first")]).named("rotated");
-    any("x") * any("cos") + rotated * any("sin")
+    rotated(op("Concat", [op("Neg", [any("second")]), any("first")]))
+}
+
+/// x · cos + (−x₁, x₀, −x₃, x₂, …) · sin
+fn interleaved_pattern() -> Pattern {
+    let negated = op("Unsqueeze", [op("Neg", [any("second")])]);
+    let pairs = op("Concat", [negated, op("Unsqueeze", [any("first")])]).named("pairs");
+    rotated(op("Reshape", [pairs]))
+}
+
+fn rotated(turned: Pattern) -> Pattern {
+    any("x") * any("cos") + turned.named("turned") * any("sin")
 }
 
 fn split_half(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
-    let (first, second) = (found.value("first"), found.value("second"));
-    let (mut x, mut cos) = (found.value("x"), found.value("cos"));
-    // A product matches in either order: x is the factor that the halves are parts of.
-    let source = |graph: &Graph| graph.node(graph.producer(first)?.0).input(0);
-    if source(rewriter.graph) == Some(cos) {
-        (x, cos) = (cos, x);
-    }
-    check_half(rewriter, first, x, 0)?;
-    check_half(rewriter, second, x, 1)?;
-    let cos = half_table(rewriter, cos, x)?;
-    let sin = half_table(rewriter, found.value("sin"), x)?;
-    let heads = rewriter.facts.get(x).dim(1).and_then(|d| d.as_const());
-    let heads = heads.ok_or("the number of heads is not known")?;
-    let node = Node::new("RotaryEmbedding", vec![Some(x), Some(cos), Some(sin)])
-        .with("interleaved", 0)
-        .with("num_heads", heads);
-    Ok(rewriter.add_root(node))
+    let (x, cos) = factors(rewriter.graph, found);
+    check_part(rewriter, found.value("first"), x, Order::Halves, 0)?;
+    check_part(rewriter, found.value("second"), x, Order::Halves, 1)?;
+    rotary(rewriter, x, cos, found.value("sin"), Order::Halves)
 }
 
-/// `part` is the first (`which` 0) or second half of the last axis of `x`.
-fn check_half(rewriter: &Rewriter, part: ValueId, x: ValueId, which: i64) -> Result<(), String> {
+fn interleaved(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
+    let (x, cos) = factors(rewriter.graph, found);
+    check_part(rewriter, found.value("first"), x, Order::Pairs, 0)?;
+    check_part(rewriter, found.value("second"), x, Order::Pairs, 1)?;
+    let width = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_const()).unwrap_or(0);
+    let sizes = [-1, -2]
+        .map(|axis| rewriter.facts.get(found.value("pairs")).dim(axis).and_then(|d| d.as_const()));
+    let turned = rewriter.facts.get(found.value("turned")).shape;
+    if sizes != [Some(2), Some(width / 2)] || turned != rewriter.facts.get(x).shape {
+        return Err(format!("its pairs have sizes {sizes:?} for heads of {width}"));
+    }
+    rotary(rewriter, x, cos, found.value("sin"), Order::Pairs)
+}
+
+/// x and cos. A product matches in either order: x is the factor that the parts are parts of.
+fn factors(graph: &Graph, found: &Match) -> (ValueId, ValueId) {
+    let (x, cos) = (found.value("x"), found.value("cos"));
+    let source = graph.producer_node(found.value("first")).and_then(|node| node.input(0));
+    if source == Some(cos) { (cos, x) } else { (x, cos) }
+}
+
+/// The rotary embedding of x, on four axes with the heads on axis 1, or between two transposes
+/// where they are on axis 2.
+fn rotary(
+    rewriter: &mut Rewriter,
+    x: ValueId,
+    cos: ValueId,
+    sin: ValueId,
+    order: Order,
+) -> Result<ValueId, String> {
+    let head_axis = tables::head_axis(rewriter, cos, x)?;
+    let cos = tables::half_table(rewriter, cos, x, order)?;
+    let sin = tables::half_table(rewriter, sin, x, order)?;
+    let heads = rewriter.facts.get(x).dim(head_axis as i64).and_then(|d| d.as_const());
+    let heads = heads.ok_or("the number of heads is not known")?;
+    let node = |x| {
+        Node::new("RotaryEmbedding", vec![Some(x), Some(cos), Some(sin)])
+            .with("interleaved", i64::from(order == Order::Pairs))
+            .with("num_heads", heads)
+    };
+    if head_axis == 1 {
+        return Ok(rewriter.add_root(node(x)));
+    }
+    let turn = |x| Node::new("Transpose", vec![Some(x)]).with("perm", vec![0, 2, 1, 3]);
+    let hint = format!("{}/heads", rewriter.name(x));
+    let turned = rewriter.graph.add_op(&hint, turn(x));
+    let rotated = rewriter.graph.add_op(&hint, node(turned));
+    Ok(rewriter.add_root(turn(rotated)))
+}
+
+/// Which channels of a head are rotated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Channel i and i + d / 2.
+    Halves,
+    /// Channel 2·i and 2·i + 1.
+    Pairs,
+}
+
+/// `part` is the first (`which` 0) or second half of the last axis of `x`: of its halves, or of
+/// each of its pairs.
+fn check_part(
+    rewriter: &Rewriter,
+    part: ValueId,
+    x: ValueId,
+    order: Order,
+    which: i64,
+) -> Result<(), String> {
     let (graph, facts) = (&*rewriter.graph, &*rewriter.facts);
     let width = facts.get(x).dim(-1).and_then(|d| d.as_const()).ok_or("unknown head size")?;
     let name = || graph.value(part).name.clone();
@@ -61,95 +128,20 @@ fn check_half(rewriter: &Rewriter, part: ValueId, x: ValueId, which: i64) -> Res
         return Err(format!("\"{}\" has width {half_width:?}, not {}", name(), width / 2));
     }
     let starts_right = match node.op_type.as_str() {
-        "Split" => output as i64 == which,
+        "Split" => order == Order::Halves && output as i64 == which,
         "Slice" => {
             let ints = |index| node.input(index).and_then(|v| facts.get(v).ints());
-            let is_dense = node.input(4).is_none() || ints(4).is_some_and(|steps| steps == [1]);
-            let starts = [which * width / 2, which * (width / 2) - width * which];
-            is_dense && ints(1).is_some_and(|s| s.len() == 1 && starts.contains(&s[0]))
+            let steps = ints(4).or(node.input(4).is_none().then(|| vec![1]));
+            let (starts, step) = match order {
+                Order::Halves => ([which * width / 2, which * (width / 2) - width * which], 1),
+                Order::Pairs => ([which, which - width], 2),
+            };
+            steps.is_some_and(|steps| steps == [step])
+                && ints(1).is_some_and(|s| s.len() == 1 && starts.contains(&s[0]))
         }
         _ => false,
     };
     if starts_right { Ok(()) } else { Err(format!("\"{}\" starts elsewhere", name())) }
-}
-
-/// The half [batch, sequence, d/2] of a table [batch, 1, sequence, d] whose halves are equal, for
-/// heads x [batch, heads, sequence, d].
-fn half_table(rewriter: &mut Rewriter, table: ValueId, x: ValueId) -> Result<ValueId, String> {
-    let shape = rewriter.facts.get(table).shape.unwrap_or_default();
-    let heads = rewriter.facts.get(x).shape.unwrap_or_default();
-    let fits = heads.len() == 4
-        && shape.len() == 4
-        && shape[1].as_const() == Some(1)
-        && shape[2..] == heads[2..];
-    if !fits {
-        let name = rewriter.name(table);
-        return Err(format!("the table \"{name}\" has shape {shape:?} for heads {heads:?}"));
-    }
-    // The head axis is put in by an Unsqueeze (or Reshape): the half is taken below it.
-    let node = rewriter.graph.producer_node(table).ok_or("the table is no operator's output")?;
-    let below = node.input(0).ok_or("an input is absent")?;
-    let inner = rewriter.facts.get(below).shape.unwrap_or_default();
-    if inner.len() != 3 || inner[0] != shape[0] || inner[1..] != shape[2..] {
-        let name = rewriter.name(table);
-        return Err(format!("the table \"{name}\" is no [batch, sequence, d] with a head axis"));
-    }
-    half_of(rewriter, below).ok_or_else(|| {
-        format!("the halves of the table \"{}\" are not seen to be equal", rewriter.name(table))
-    })
-}
-
-/// The first half of `value` along its last axis, if the second half is the same.
-fn half_of(rewriter: &mut Rewriter, value: ValueId) -> Option<ValueId> {
-    if let Some(tensor) = rewriter.graph.constant(value) {
-        let half = equal_half(tensor)?;
-        let name = rewriter.name(value);
-        return Some(rewriter.constant(&name, half));
-    }
-    let node = rewriter.graph.producer_node(value)?.clone();
-    let first = node.input(0)?;
-    if node.is("Concat") && node.inputs.len() == 2 {
-        let rank = rewriter.facts.get(value).rank()? as i64;
-        let last = matches!(node.int("axis", 0), axis if axis == -1 || axis == rank - 1);
-        return (last && node.input(1) == Some(first)).then_some(first);
-    }
-    let hint = format!("{}/half", rewriter.name(value));
-    let is_unary = ["Cos", "Sin", "Cast"].iter().any(|op| node.is(op));
-    let is_scaled = (node.is("Mul") || node.is("Div"))
-        && node
-            .input(1)
-            .and_then(|v| rewriter.graph.constant(v))
-            .is_some_and(|t| t.n_elements() == 1);
-    if !is_unary && !is_scaled {
-        return None;
-    }
-    let half = half_of(rewriter, first)?;
-    let mut halved = Node::new(node.op_type.clone(), node.inputs.clone());
-    halved.inputs[0] = Some(half);
-    halved.attributes = node.attributes;
-    let like = rewriter.facts.get(half);
-    let result = rewriter.graph.add_op(&hint, halved);
-    let dtype = rewriter.facts.get(value).dtype;
-    rewriter.facts.set(result, planish_kernels::Fact::new(dtype, like.shape));
-    Some(result)
-}
-
-fn equal_half(tensor: &Tensor) -> Option<Tensor> {
-    let width = *tensor.shape().last()?;
-    let values = tensor.to_f32_vec().ok()?;
-    if width == 0 || width % 2 != 0 {
-        return None;
-    }
-    let mut half = Vec::with_capacity(values.len() / 2);
-    for row in values.chunks(width) {
-        if row[..width / 2] != row[width / 2..] {
-            return None;
-        }
-        half.extend_from_slice(&row[..width / 2]);
-    }
-    let mut shape = tensor.shape().to_vec();
-    *shape.last_mut()? = width / 2;
-    Some(Tensor::from_vec(&shape, half))
 }
 
 /// `Concat(RotaryEmbedding(x[.., :r]), x[.., r:])` → `RotaryEmbedding(x)` of the first r channels.
@@ -158,15 +150,15 @@ fn merge_partial(model: &mut Model, context: &mut PassContext) -> Result<usize, 
     let graph = &mut model.graph;
     let mut n_rewrites = 0;
     for id in graph.node_ids().collect::<Vec<_>>() {
-        let Some((x, rotary)) = partial(graph, &facts, id) else { continue };
+        let Some(Partial { x, rotary, width, is_turned }) = partial(graph, &facts, id) else {
+            continue;
+        };
         let output = graph.node(id).output(0).expect("matched");
-        let mut node = graph.node(rotary).clone();
-        let width = facts.get(node.input(0).expect("matched")).dim(-1).and_then(|d| d.as_const());
-        let Some(width) = width else { continue };
-        node.inputs[0] = Some(x);
-        node = node.with("rotary_embedding_dim", width);
         let hint = graph.value(output).name.clone();
+        let mut node = graph.node(rotary).clone().with("rotary_embedding_dim", width);
+        node.inputs[0] = Some(if is_turned { turn_heads(graph, &hint, x) } else { x });
         let merged = graph.add_op(&hint, node.with_outputs(Vec::new()));
+        let merged = if is_turned { turn_heads(graph, &hint, merged) } else { merged };
         graph.replace_value(output, merged);
         n_rewrites += 1;
     }
@@ -174,24 +166,49 @@ fn merge_partial(model: &mut Model, context: &mut PassContext) -> Result<usize, 
     Ok(n_rewrites)
 }
 
-/// The whole head x and the rotary node, if the Concat `id` joins its first, rotated channels
-/// with the rest.
-fn partial(graph: &Graph, facts: &Facts, id: NodeId) -> Option<(ValueId, NodeId)> {
+fn turn_heads(graph: &mut Graph, hint: &str, x: ValueId) -> ValueId {
+    let node = Node::new("Transpose", vec![Some(x)]).with("perm", vec![0, 2, 1, 3]);
+    graph.add_op(&format!("{hint}/heads"), node)
+}
+
+/// A rotary embedding of the first channels of each head alone.
+struct Partial {
+    /// The whole heads.
+    x: ValueId,
+    rotary: NodeId,
+    /// How many channels it turns.
+    width: i64,
+    /// Whether it stands between two transposes.
+    is_turned: bool,
+}
+
+/// The parts of the Concat `id`, if it joins rotated channels with the rest of the same heads.
+fn partial(graph: &Graph, facts: &Facts, id: NodeId) -> Option<Partial> {
     let node = graph.node(id);
-    let (rotated, rest) = (node.input(0)?, node.input(1)?);
+    let (mut rotated, rest) = (node.input(0)?, node.input(1)?);
     if !node.is("Concat") || node.inputs.len() != 2 {
         return None;
     }
+    let below_turn = |value| {
+        let node = graph.producer_node(value).filter(|node| node.is("Transpose"))?;
+        node.input(0).filter(|_| node.ints("perm") == Some(&[0, 2, 1, 3]))
+    };
+    let turned = below_turn(rotated);
+    rotated = turned.unwrap_or(rotated);
     let (rotary, _) = graph.producer(rotated)?;
     if !graph.node(rotary).is("RotaryEmbedding") {
         return None;
     }
-    let first = graph.node(rotary).input(0)?;
+    let mut first = graph.node(rotary).input(0)?;
+    if turned.is_some() {
+        first = below_turn(first)?;
+    }
     let (x, start) = slice_start(graph, facts, first)?;
     let (same, middle) = slice_start(graph, facts, rest)?;
     let width = facts.get(first).dim(-1)?.as_const()?;
     let whole = facts.shape(x)? == facts.shape(node.output(0)?)?;
-    (start == 0 && same == x && middle == width && whole).then_some((x, rotary))
+    let fits = start == 0 && same == x && middle == width && whole;
+    fits.then_some(Partial { x, rotary, width, is_turned: turned.is_some() })
 }
 
 /// The value that `part` is a part of along the last axis, and where it starts.

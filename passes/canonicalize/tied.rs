@@ -1,13 +1,13 @@
 //! A head and an embedding that share one table.
 
-use planish_ir::{Graph, Model, Node, ValueId};
+use planish_ir::{Graph, Model, Node, Tensor, ValueId};
 
 use super::linear::transpose_2d;
 use crate::pass::{PassContext, PassError};
 
 /// Brings a table that is stored for the head alone (`[hidden, vocab]`, transposed for the
-/// embedding's Gather) to the common form: `[vocab, hidden]`, read by Gather and transposed for
-/// the head.
+/// embedding's Gather), or once for each of them, to the common form: `[vocab, hidden]`, read by
+/// Gather and transposed for the head.
 pub(super) fn share_tied_weights(
     model: &mut Model,
     _: &mut PassContext,
@@ -25,10 +25,51 @@ pub(super) fn share_tied_weights(
         };
         if let Some(stored) = transposed_constant(graph, table) {
             n_rewrites += usize::from(turn(graph, stored, table));
+        } else if graph.constant(table).is_some_and(|t| t.shape().len() == 2) {
+            n_rewrites += share_copies(graph, table);
         }
     }
     graph.remove_dead();
     Ok(n_rewrites)
+}
+
+/// Lets products with a constant that is the transpose of `table` read the table.
+fn share_copies(graph: &mut Graph, table: ValueId) -> usize {
+    let mut n_rewrites = 0;
+    for id in graph.node_ids().collect::<Vec<_>>() {
+        let node = graph.node(id);
+        let Some(weight) = node.input(1).filter(|_| node.is("MatMul")) else { continue };
+        let pair = graph.constant(table).zip(graph.constant(weight));
+        if !pair.is_some_and(|(table, weight)| is_transpose(table, weight)) {
+            continue;
+        }
+        let hint = graph.value(weight).name.clone();
+        let turned = Node::new("Transpose", vec![Some(table)]).with("perm", vec![1, 0]);
+        let turned = graph.add_op(&hint, turned);
+        graph.replace_value(weight, turned);
+        n_rewrites += 1;
+    }
+    n_rewrites
+}
+
+/// Whether `b` `[columns, rows]` has the elements of `a` `[rows, columns]`.
+fn is_transpose(a: &Tensor, b: &Tensor) -> bool {
+    let &[rows, columns] = a.shape() else { return false };
+    let width = a.dtype().bits() / 8;
+    if b.shape() != [columns, rows] || a.dtype() != b.dtype() || width == 0 {
+        return false;
+    }
+    if a.strings().is_some() || rows * columns == 0 {
+        return false;
+    }
+    let (a, b) = (a.bytes(), b.bytes());
+    let is_same = |row: usize, column: usize| {
+        let (i, j) = ((row * columns + column) * width, (column * rows + row) * width);
+        a[i..i + width] == b[j..j + width]
+    };
+    // Tables that differ do so in their first column: the rest is read for copies alone.
+    (0..rows).all(|row| is_same(row, 0))
+        && (0..rows).all(|row| (1..columns).all(|column| is_same(row, column)))
 }
 
 /// The constant that `value` is the transpose of.

@@ -1,9 +1,12 @@
 //! Passes that make a model loadable by other runtimes: operators of newer sets lowered, planish's
 //! own operators accompanied by model-local functions, operator set imports as used.
 
+mod contributed;
 mod functions;
 mod opset;
+mod standard;
 mod swish;
+mod transforms;
 mod types;
 mod used;
 
@@ -15,8 +18,10 @@ mod tests;
 use planish_ir::Model;
 
 use crate::half::cast_weights;
+pub use contributed::{CACHE_NAMES, Contributed, DecoderInputs, Interface, lower_for_onnxruntime};
 pub use functions::add_functions;
 pub use opset::EMITTED_OPSET;
+pub use standard::lower_to_standard;
 
 /// Lowest version of the file format that has 4-bit integers.
 const IR_VERSION: i64 = 10;
@@ -39,6 +44,14 @@ pub enum EmitError {
         needs: i64,
         /// The version that was asked for.
         opset: i64,
+    },
+    /// A node that the asked-for format has no form for.
+    #[error("{node} can't be written in this format: {reason}")]
+    Refused {
+        /// The node.
+        node: String,
+        /// Why.
+        reason: String,
     },
     /// Shapes that contradict each other.
     #[error("{0}")]

@@ -44,3 +44,13 @@ fn needed_opset(node: &Node) -> i64 {
     let new_operator = node.is("Swish") || node.is("TensorScatter");
     if new_input || new_operator { 24 } else { 0 }
 }
+
+/// The lowest version, but 21, that has every operator of ONNX's own in the main graph.
+pub(super) fn lowest(model: &Model) -> i64 {
+    let needs = |node: &&Node| {
+        let first = ["Attention", "RMSNormalization", "RotaryEmbedding"];
+        let of_23 = first.iter().any(|op| node.is(op));
+        needed_opset(node).max(if of_23 { EMITTED_OPSET } else { 21 })
+    };
+    all_nodes(&model.graph).iter().map(needs).max().unwrap_or(21)
+}

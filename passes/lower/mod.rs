@@ -9,6 +9,7 @@ mod drop_padding;
 mod fuse;
 mod gpu;
 mod last_token;
+mod likeliest;
 mod linear;
 mod shape_of_past;
 mod weight_only;
@@ -23,6 +24,7 @@ use crate::pass::{Pass, PassContext, PassError, PassManager};
 
 pub use gpu::fuse_for_gpu;
 pub use last_token::select_positions;
+pub use likeliest::{Likeliest, add_likeliest};
 
 /// Graph input that [`LowerOptions::cache`] adds where something still asks for the length of
 /// the past: INT64 `[1]`, the number of positions in the cache.

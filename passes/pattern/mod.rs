@@ -50,14 +50,16 @@ impl Pattern {
         Self::new(Kind::Named(name, self))
     }
 
-    /// This to the power of a number; for 2 also the product with itself.
+    /// This to the power of a number; for 2 and 3 also as a product.
     #[must_use]
     pub fn pow(self, exponent: f32) -> Self {
         let power = op("Pow", [self.clone(), number(exponent)]);
-        if exponent == 2.0 {
-            return one_of([power, op("Mul", [self.clone(), self])]);
+        let square = op("Mul", [self.clone(), self.clone()]);
+        match exponent {
+            2.0 => one_of([power, square]),
+            3.0 => one_of([power, self * square]),
+            _ => power,
         }
-        power
     }
 }
 

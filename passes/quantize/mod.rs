@@ -3,6 +3,7 @@
 
 pub mod bits;
 
+mod already;
 mod cache;
 mod calibration;
 mod error;
@@ -24,6 +25,7 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
+pub use already::quantized_node;
 pub use bits::BitWidths;
 pub use calibration::{Calibration, Clip, Clips, WeightClip};
 pub use error::QuantizeError;

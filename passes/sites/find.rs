@@ -8,7 +8,7 @@ use planish_kernels::infer::{Facts, InferError, infer};
 use super::attention::attention_site;
 use super::blocks::find_blocks;
 use super::head::find_head;
-use super::linears::{linear_layer, reason_against};
+use super::linears::{is_router, linear_layer, reason_against};
 use super::roles::role_of;
 use super::stream::Stream;
 use super::{
@@ -46,6 +46,13 @@ impl Layout {
                 (Some(reason), _) => self.leave_alone(graph, *id, reason),
                 (None, Some(_)) if !depends => {
                     self.leave_alone(graph, *id, "it does not depend on the embedding".to_owned());
+                }
+                (None, Some(linear)) if is_router(graph, &linear) => {
+                    self.leave_alone(
+                        graph,
+                        *id,
+                        "the largest of its outputs are picked".to_owned(),
+                    );
                 }
                 (None, Some(linear)) => self.linears.push(linear),
                 (None, None) => {}

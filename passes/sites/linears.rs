@@ -1,5 +1,7 @@
 //! Linear layers, found by their shape in the graph.
 
+use std::collections::HashSet;
+
 use planish_ir::{Graph, Node, NodeId, ValueId};
 
 use super::{Bias, LinearLayer, PartColumns};
@@ -27,6 +29,26 @@ pub(super) fn reason_against(graph: &Graph, node: &Node) -> Option<String> {
         _ => return None,
     };
     Some(reason)
+}
+
+/// Whether the largest of what the layer computes are picked, as a router does to choose experts:
+/// a rounding error there does not shift the result, but takes another expert's.
+pub(super) fn is_router(graph: &Graph, linear: &LinearLayer) -> bool {
+    let passes_on = ["Softmax", "Sigmoid", "Cast", "Reshape", "Identity", "Add"];
+    let mut pending = vec![linear.output];
+    let mut seen = HashSet::new();
+    while let Some(value) = pending.pop() {
+        for (reader, index) in graph.users(value) {
+            let node = graph.node(reader);
+            if node.is("TopK") && index == 0 {
+                return true;
+            }
+            if passes_on.iter().any(|op| node.is(op)) && seen.insert(reader) {
+                pending.extend(node.output(0));
+            }
+        }
+    }
+    false
 }
 
 /// The linear layer whose product `id` computes, if it is one.

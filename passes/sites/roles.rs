@@ -8,7 +8,10 @@ use super::{AttentionId, Layout, Site, SiteRole};
 /// The role of a site. Whatever else reads the site's input, or a value on the way to it, would
 /// see a merged scale or transform: then nothing can be merged.
 pub(super) fn role_of(graph: &Graph, layout: &Layout, site: &Site) -> SiteRole {
-    let reads_alone = graph.users(site.input).len() == site.linears.len();
+    // What reads the size of a value sees neither.
+    let readers = graph.users(site.input).into_iter();
+    let n_readers = readers.filter(|(reader, _)| !graph.node(*reader).is("Shape")).count();
+    let reads_alone = n_readers == site.linears.len();
     let Some((id, 0)) = graph.producer(site.input).filter(|_| reads_alone) else {
         return SiteRole::Other;
     };

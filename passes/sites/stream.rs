@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use planish_ir::{Graph, Node, NodeId, ValueId};
+use planish_ir::{Graph, NodeId, ValueId};
 use planish_kernels::infer::Facts;
 
 use super::dominators::Cone;
@@ -23,15 +23,21 @@ type Rank = (usize, usize, usize);
 
 impl Stream {
     /// Finds the stream. Tables are looked up for positions too, and caches are outputs too: the
-    /// embedding is the start that most linear layers depend on, the logits the output with the
-    /// longest chain from there; of equal starts that with the longest chain, then with the
+    /// embedding is the start that most linear layers depend on, the logits the output that depends
+    /// on most of them and has the longest chain from there; of equal starts that with the longest chain, then with the
     /// largest table counts. `None` if nothing looks like an embedding.
     pub(super) fn find(graph: &Graph, facts: &Facts, order: &[NodeId]) -> Option<Self> {
+        let depths: Vec<(ValueId, usize)> = graph
+            .outputs
+            .iter()
+            .map(|output| (*output, n_products_before(graph, *output)))
+            .collect();
         let mut best: Option<(Rank, Cone, Vec<ValueId>)> = None;
         for (root, size) in roots(graph, facts) {
             let cone = Cone::new(graph, order, root);
-            let chains = graph.outputs.iter().map(|output| cone.chain(*output));
-            let Some(chain) = chains.rev().max_by_key(Vec::len) else { continue };
+            let chains = depths.iter().map(|(output, depth)| (*depth, cone.chain(*output)));
+            let chain = chains.rev().max_by_key(|(depth, chain)| (*depth, chain.len()));
+            let Some((_, chain)) = chain else { continue };
             let rank = (n_products(graph, &cone), chain.len(), size);
             if best.as_ref().is_none_or(|(best, ..)| rank > *best) {
                 best = Some((rank, cone, chain));
@@ -43,13 +49,21 @@ impl Stream {
     }
 }
 
+/// The products with a constant that `value` depends on.
+fn n_products_before(graph: &Graph, value: ValueId) -> usize {
+    upstream(graph, value).into_iter().filter(|id| is_product(graph, *id)).count()
+}
+
+fn is_product(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let weight = node.input(1).filter(|_| node.is("MatMul"));
+    weight.is_some_and(|weight| graph.constant(weight).is_some())
+}
+
 /// The products with a constant that depend on the root of the cone.
 fn n_products(graph: &Graph, cone: &Cone) -> usize {
-    let is_product = |node: &Node| {
-        let weight = node.input(1).filter(|_| node.is("MatMul"));
-        weight.is_some_and(|weight| graph.constant(weight).is_some()) && cone.is_read_by(node)
-    };
-    graph.node_ids().filter(|id| is_product(graph.node(*id))).count()
+    let depends = |id: &NodeId| is_product(graph, *id) && cone.is_read_by(graph.node(*id));
+    graph.node_ids().filter(depends).count()
 }
 
 /// Where the stream may begin, with the size of the table there: rows looked up in a constant

@@ -72,20 +72,40 @@ fn the_tiny_models_are_lifted_whole() {
         let model = canonical(&tiny.dir.join("model.onnx"));
         let counts = counts(&model);
         let count = |op: &str| counts.get(op).copied().unwrap_or(0);
-        let n_kv_heads = if tiny.arch == "gpt2" { 4 } else { 2 };
+        let n_kv_heads = match tiny.arch.as_str() {
+            "gpt2" | "gptneox" | "opt" | "bloom" | "mpt" | "falcon40b" => 4,
+            "falcon" => 1,
+            _ => 2,
+        };
         assert_eq!(n_cached_attentions(&model, 4, n_kv_heads), 2, "{}: {counts:?}", tiny.name);
         let (norm, n_norms) = match tiny.arch.as_str() {
-            "gpt2" => ("LayerNormalization", 5),
+            "gpt2" | "gptneox" | "opt" | "mpt" | "falcon40b" => ("LayerNormalization", 5),
+            // One norm for attention and MLP; one more behind the embedding.
+            "falcon" => ("LayerNormalization", 3),
+            "bloom" => ("LayerNormalization", 6),
+            // Queries and keys have norms too.
+            "olmoe" => ("RMSNormalization", 9),
             "gemma2" => ("RMSNormalization", 9),
             _ => ("RMSNormalization", 5),
         };
         assert_eq!(count(norm), n_norms, "{}: {counts:?}", tiny.name);
-        let n_rotary = if tiny.arch == "gpt2" { 0 } else { 4 };
+        let has_rotary = !["gpt2", "opt", "bloom", "mpt"].contains(&tiny.arch.as_str());
+        let n_rotary = if has_rotary { 4 } else { 0 };
         assert_eq!(count("RotaryEmbedding"), n_rotary, "{}: {counts:?}", tiny.name);
-        let activation =
-            if matches!(tiny.arch.as_str(), "gpt2" | "gemma2") { "Gelu" } else { "Swish" };
-        assert_eq!(count(activation), 2, "{}: {counts:?}", tiny.name);
-        for gone in ["Softmax", "Gemm", "IsNaN", "Sigmoid", "Pow", "ReduceMean", "Neg"] {
+        let (activation, n_activations) = match tiny.arch.as_str() {
+            "gpt2" | "gemma2" | "gptneox" | "falcon" | "falcon40b" | "bloom" | "mpt" => ("Gelu", 2),
+            "opt" => ("Relu", 2),
+            // One in each of the four experts, and in the one that all tokens pass.
+            "mixtral" | "olmoe" => ("Swish", 8),
+            "qwen2moe" => ("Swish", 10),
+            _ => ("Swish", 2),
+        };
+        assert_eq!(count(activation), n_activations, "{}: {counts:?}", tiny.name);
+        let routes = counts.contains_key("TopK");
+        assert_eq!(count("Softmax"), if routes { 2 } else { 0 }, "{}: {counts:?}", tiny.name);
+        let gates = if tiny.arch == "qwen2moe" { 2 } else { 0 };
+        assert_eq!(count("Sigmoid"), gates, "{}: {counts:?}", tiny.name);
+        for gone in ["Gemm", "IsNaN", "Pow", "ReduceMean", "Neg"] {
             assert_eq!(count(gone), 0, "{} still has {gone}: {counts:?}", tiny.name);
         }
     }

@@ -13,7 +13,12 @@ use planish_passes::transform::insert_transforms;
 /// Blocks, parts of each site of the first block, and whether scales merge everywhere.
 fn summary(layout: &Layout) -> (usize, Vec<usize>, bool) {
     let sites = layout.blocks[0].sites.iter().map(|id| layout.site(*id));
-    let parts = sites.map(|site| site.n_parts).collect();
+    let mut parts: Vec<usize> = sites.map(|site| site.n_parts).collect();
+    // Where branches run side by side, the file decides which comes first.
+    let is_parallel = layout.sites.iter().any(|site| site.role == SiteRole::Other);
+    if is_parallel {
+        parts.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
+    }
     let merges = layout.sites.iter().all(|site| site.role != SiteRole::Other);
     (layout.blocks.len(), parts, merges)
 }
@@ -40,7 +45,13 @@ fn the_tiny_models_have_the_layout_of_their_architecture() {
     for tiny in planish_models::tiny_models() {
         let layout = Layout::new(&canonical(&tiny.dir.join("model.onnx"))).unwrap();
         let (parts, merges) = match tiny.arch.as_str() {
-            "gpt2" => (vec![3, 1, 1, 1], false),
+            "gpt2" | "gptneox" | "opt" | "bloom" | "mpt" | "falcon40b" => (vec![3, 1, 1, 1], false),
+            // One norm for attention and MLP.
+            "falcon" => (vec![4, 1, 1], false),
+            // Four experts, whose tokens are picked: no scale merges before them.
+            "mixtral" | "olmoe" => (vec![3, 2, 2, 2, 2, 1, 1, 1, 1, 1], false),
+            // One expert more for all tokens, with a gate of its own.
+            "qwen2moe" => (vec![3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1], false),
             _ => (vec![3, 1, 2, 1], true),
         };
         assert_eq!(summary(&layout), (2, parts, merges), "{}:\n{layout}", tiny.name);

@@ -32,18 +32,54 @@ fn random_set(layout: &Layout, seed: u64) -> TransformSet {
     TransformSet { sites, heads }
 }
 
-fn check_invariance(decoder: TinyDecoder) {
-    let mut model = decoder.build(11);
+/// A model with random transforms, which computes what it did without them.
+fn transformed(decoder: TinyDecoder, seed: u64) -> Model {
+    let mut model = decoder.build(seed + 6);
     let before = run(&model);
     let layout = Layout::new(&model).unwrap();
-    insert_transforms(&mut model, &layout, &random_set(&layout, 5)).unwrap();
+    insert_transforms(&mut model, &layout, &random_set(&layout, seed)).unwrap();
     planish_ir::verify(&model).unwrap();
     let difference = largest_difference(&before, &run(&model));
-    assert!(difference < 1e-4, "{decoder:?}: {difference}");
+    assert!(difference < 1e-4, "{decoder:?}, seed {seed}: {difference}");
+    model
+}
+
+fn check_invariance(decoder: TinyDecoder) {
+    let model = transformed(decoder, 5);
     let n_transforms =
         model.graph.node_ids().filter(|id| model.graph.node(*id).domain == "planish").count();
     let per_block = if decoder.rotary { 6 } else { 4 };
     assert_eq!(n_transforms, per_block * decoder.n_blocks);
+}
+
+/// A decoder of random sizes and parts.
+fn random_decoder(random: &mut Random) -> TinyDecoder {
+    let mut pick = |from: &[usize]| from[(random.bits() % from.len() as u64) as usize];
+    let kv_heads = pick(&[1, 2, 3]);
+    let mut decoder = TinyDecoder {
+        hidden: pick(&[12, 20, 32, 42, 48]),
+        q_heads: kv_heads * pick(&[1, 2, 3]),
+        kv_heads,
+        head_size: pick(&[4, 6, 8, 10]),
+        ffn: pick(&[16, 30, 56, 80]),
+        n_blocks: pick(&[2, 3]),
+        tied: pick(&[0, 1]) == 1,
+        bias: pick(&[0, 1]) == 1,
+        fused: pick(&[0, 1]) == 1,
+        rotary: pick(&[0, 1, 1]) == 1,
+        ..TinyDecoder::default()
+    };
+    decoder.norm = if pick(&[0, 1]) == 0 { Norm::Rms } else { Norm::Layer };
+    decoder.mlp = if pick(&[0, 1]) == 0 { Mlp::SwiGlu } else { Mlp::Gelu };
+    decoder
+}
+
+#[test]
+fn random_decoders_compute_the_same() {
+    let mut random = Random::new(17);
+    for seed in 0..40 {
+        transformed(random_decoder(&mut random), seed);
+    }
 }
 
 #[test]

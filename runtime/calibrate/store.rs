@@ -119,8 +119,22 @@ impl Store {
     ) -> Result<(), CalibrationError> {
         let (partial, whole) =
             (self.folder.join(format!(".{name}.partial")), self.folder.join(name));
-        write(&partial)?;
-        fs::rename(&partial, &whole).map_err(|error| self.io(&whole, error))
+        let written = write(&partial)
+            .and_then(|()| fs::rename(&partial, &whole).map_err(|error| self.io(&whole, error)));
+        if written.is_err() {
+            self.clear(&partial);
+        }
+        written
+    }
+
+    /// Removes what could not be written whole, and the folder if it holds nothing of use.
+    fn clear(&self, partial: &Path) {
+        // Nothing can be done about what can't be removed either.
+        let _ = fs::remove_file(partial);
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        if entries.into_iter().all(|entry| entry.file_name() == KEY_FILE) {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 
     fn io(&self, path: &Path, error: std::io::Error) -> CalibrationError {

@@ -1,6 +1,6 @@
 //! One run of a graph on given arrays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use planish_ir::{DataType, Model, Tensor};
 
@@ -50,6 +50,8 @@ pub fn forward_arrays(
 struct Makers {
     names: FeedNames,
     empty: HashMap<String, Tensor>,
+    /// Inputs that nothing reads.
+    unread: HashSet<String>,
     extent: Extent,
 }
 
@@ -64,14 +66,20 @@ impl Makers {
         let empty =
             roles.caches.iter().filter_map(|pair| Some((name(pair.past), pair.empty(batch)?)));
         let extent = Extent { batch, past, length, logits_from: 0 };
-        Some(Self { empty: empty.collect(), names, extent })
+        let unread = model.graph.inputs.iter().filter(|v| model.graph.users(**v).is_empty());
+        let unread = unread.map(|v| name(*v)).collect();
+        Some(Self { empty: empty.collect(), unread, names, extent })
     }
 
     fn make(&self, input: &IoInfo) -> Option<Tensor> {
         if let Some(cache) = self.empty.get(&input.name) {
             return (self.extent.past == 0).then(|| cache.clone());
         }
-        let made = [&self.names.mask, &self.names.positions].map(Option::as_ref);
+        if self.unread.contains(&input.name) {
+            return Some(Feed::of(input, &self.names).ok()?.make(&[], self.extent));
+        }
+        let made =
+            [&self.names.mask, &self.names.positions, &self.names.switch].map(Option::as_ref);
         let feed = made.contains(&Some(&input.name)).then(|| Feed::of(input, &self.names).ok());
         Some(feed??.make(&[], self.extent))
     }

@@ -12,6 +12,7 @@ pub(super) struct FeedNames {
     pub tokens: String,
     pub mask: Option<String>,
     pub positions: Option<String>,
+    pub switch: Option<String>,
 }
 
 /// What an input is fed with.
@@ -27,6 +28,8 @@ enum Source {
     },
     PastLength,
     LogitsFrom,
+    /// Whether there is a past, in the shape of the input.
+    HasPast(Vec<usize>),
     Fixed(Tensor),
 }
 
@@ -62,6 +65,10 @@ impl Feed {
             name if name == names.tokens => ("token ids", Source::Tokens),
             _ if is(&names.mask) => ("an attention mask", Source::Mask),
             _ if is(&names.positions) => ("positions", positions(input)),
+            _ if is(&names.switch) => {
+                let rank = input.shape.as_ref().map_or(0, Vec::len);
+                ("a switch", Source::HasPast(vec![1; rank]))
+            }
             _ => match &input.default {
                 Some(tensor) => ("a default", Source::Fixed(tensor.clone())),
                 None => ("an input that nobody reads", Source::Fixed(blank(input)?)),
@@ -92,6 +99,7 @@ impl Feed {
                 let n_rows = if *rank == 1 { 1 } else { rows };
                 self.tensor(shape, (0..n_rows).flat_map(|_| past as i64..total as i64))
             }
+            Source::HasPast(shape) => self.tensor(shape, std::iter::once(i64::from(past > 0))),
             Source::PastLength => self.tensor(&[1], std::iter::once(past as i64)),
             Source::LogitsFrom => self.tensor(&[1], std::iter::once(logits_from)),
             Source::Fixed(tensor) => tensor.clone(),

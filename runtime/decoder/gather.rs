@@ -22,7 +22,8 @@ impl Rows {
         Self { want, batch, length, vocab, data: vec![0.0; rows * vocab] }
     }
 
-    /// Takes what is wanted of the logits of the positions `start..end`.
+    /// Takes what is wanted of the logits of the positions `start..end`, which are the last ones of
+    /// `logits`.
     ///
     /// # Errors
     /// If the logits have another shape.
@@ -37,8 +38,8 @@ impl Rows {
         }
         let data = logits.to_f32_vec().map_err(|e| failed(e.into()))?;
         let (first, count, stride) = match self.want {
-            Logits::All if n != end - start => return Err(self.misfit(logits)),
-            Logits::All => (start, n, self.length),
+            Logits::All if n < end - start => return Err(self.misfit(logits)),
+            Logits::All => (start, end - start, self.length),
             Logits::Last => (0, 1, 1),
         };
         for (row, sequence) in data.chunks_exact(n * vocab).enumerate() {

@@ -7,6 +7,7 @@ mod error;
 mod feed;
 mod feeds;
 mod gather;
+mod greedy;
 mod roles;
 mod values;
 
@@ -14,7 +15,7 @@ mod values;
 mod tests;
 
 use planish_ir::{Graph, Model, Tensor, ValueId};
-use planish_passes::lower::{LowerOptions, lower, select_positions};
+use planish_passes::lower::{LowerOptions, add_likeliest, lower, select_positions};
 use planish_passes::{PassManager, PassReport, canonicalize};
 
 pub use arrays::forward_arrays;
@@ -28,10 +29,11 @@ pub use values::collect_values;
 use crate::engine::{
     CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session,
 };
-use crate::model::check_ids;
+use crate::model::{check_ids, greedy};
 use crate::{LanguageModel, Logits, LogitsOut, MemoryUse, ModelError};
 use feed::{Extent, Feed, FeedNames};
 use gather::Rows;
+use greedy::last_tokens;
 
 /// In what form a graph is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +59,11 @@ pub struct DecoderOptions {
     pub profile: bool,
 }
 
+/// Index of the logits among the outputs of the graph.
+const LOGITS: usize = 0;
+/// Those of the likeliest token and its logit, if it has them.
+const CHOSEN: [usize; 2] = [1, 2];
+
 impl Default for DecoderOptions {
     fn default() -> Self {
         Self { batch: 1, mode: Mode::Lowered, chunk: 512, profile: false }
@@ -72,9 +79,15 @@ pub struct Decoder {
     empty: Vec<Tensor>,
     /// Whether the graph can leave out logits.
     selects: bool,
+    /// Whether the graph's second and third output are the likeliest token and its logit.
+    chooses: bool,
     options: DecoderOptions,
     vocab: usize,
     max_positions: Option<usize>,
+    /// Whether the graph is fed differently with and without a past.
+    switches: bool,
+    /// Tokens of each sequence before, where the graph has no cache and computes all anew.
+    history: Option<Vec<Vec<u32>>>,
     n_past: usize,
     reports: Vec<PassReport>,
 }
@@ -105,11 +118,18 @@ impl Decoder {
             selects = select_positions(&mut model, roles.logits)? > 0;
             lower(&mut model, LowerOptions { cache: true, no_padding: true }, &mut manager)?;
         }
+        let chooses = options.mode == Mode::Lowered && engine.chooses_tokens();
+        let mut outputs = vec![logits];
+        // Lowering gives values other ids.
+        if let Some(logits) = model.graph.find_value(&outputs[0]).filter(|_| chooses) {
+            let likeliest = add_likeliest(&mut model, logits);
+            outputs.extend([likeliest.token, likeliest.logit].map(|v| name_of(&model.graph, v)));
+        }
         let is_left =
             |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
         let carried: Vec<_> = caches.into_iter().filter(|(past, ..)| is_left(past)).collect();
         let compile_options = CompileOptions {
-            outputs: Some(vec![logits]),
+            outputs: Some(outputs),
             carried: carried
                 .iter()
                 .map(|(past, present, _)| (past.clone(), present.clone()))
@@ -120,15 +140,19 @@ impl Decoder {
         let executable = engine.compile(&model, &compile_options)?;
         drop(model);
         let feeds = executable.inputs().iter().map(|input| Feed::of(input, &names));
+        let history = roles.caches.is_empty().then(|| vec![Vec::new(); options.batch]);
         let mut decoder = Self {
             feeds: feeds.collect::<Result<_, _>>()?,
             session: executable.session(),
             executable,
             empty: carried.iter().filter_map(|(.., pair)| pair.empty(options.batch)).collect(),
             selects,
+            chooses,
             options,
             vocab: roles.vocab,
             max_positions: roles.max_positions,
+            switches: roles.switch.is_some(),
+            history,
             n_past: 0,
             reports: manager.reports().to_vec(),
         };
@@ -151,6 +175,11 @@ impl Decoder {
         self.session.profile()
     }
 
+    /// Whether every run computes all positions anew, because the graph has no KV cache.
+    pub fn recomputes(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// Positions that the graph has table rows for, where it has tables.
     pub fn max_positions(&self) -> Option<usize> {
         self.max_positions
@@ -168,25 +197,117 @@ impl Decoder {
     }
 
     fn feed(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, EngineError> {
-        let (batch, length) = (self.options.batch, ids.len() / self.options.batch);
-        let mut rows = Rows::new(want, batch, length, self.vocab);
-        let chunk = self.options.chunk.max(1);
-        for start in (0..length).step_by(chunk) {
-            let end = length.min(start + chunk);
-            let logits = self.run(&columns(ids, batch, start, end), end - start, want)?;
-            rows.add(&logits, start, end)?;
-        }
+        let mut rows = Rows::new(want, self.options.batch, self.length(ids), self.vocab);
+        self.feed_pieces(ids, want, [LOGITS], |[logits], start, end| {
+            rows.add(&logits, start, end)
+        })?;
         Ok(rows.finish())
     }
 
+    /// The likeliest token of each position of the last piece, and its logit.
+    fn feed_for_token(&mut self, ids: &[u32]) -> Result<[Tensor; 2], EngineError> {
+        let mut last = None;
+        self.feed_pieces(ids, Logits::Last, CHOSEN, |values, _, _| {
+            last = Some(values);
+            Ok(())
+        })?;
+        last.ok_or_else(|| EngineError::NoOutput("likeliest token".into()))
+    }
+
+    /// Positions of each sequence.
+    fn length(&self, ids: &[u32]) -> usize {
+        ids.len() / self.options.batch
+    }
+
+    /// Feeds `ids` piece by piece. Every piece whose logits are wanted gives its `outputs` to
+    /// `take`, with its first and end position.
+    fn feed_pieces<const N: usize>(
+        &mut self,
+        ids: &[u32],
+        want: Logits,
+        outputs: [usize; N],
+        mut take: impl FnMut([Tensor; N], usize, usize) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let (batch, length) = (self.options.batch, self.length(ids));
+        if self.history.is_some() {
+            let values = self.run_anew(ids, length, want, &outputs)?;
+            return values.try_into().map_or(Ok(()), |values| take(values, 0, length));
+        }
+        let chunk = match (self.switches, self.n_past) {
+            (false, _) => self.options.chunk.max(1),
+            // A graph without a past takes the prompt as a whole, one with a past single tokens.
+            (true, 0) => length,
+            (true, _) => 1,
+        };
+        for start in (0..length).step_by(chunk) {
+            let end = length.min(start + chunk);
+            let is_wanted = want == Logits::All || end == length;
+            let outputs = if is_wanted { &outputs[..] } else { &[] };
+            let piece = columns(ids, batch, start, end);
+            let values = self.run(&piece, end - start, want, outputs)?;
+            if let (true, Ok(values)) = (is_wanted, values.try_into()) {
+                take(values, start, end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the graph on all tokens so far and the `length` new ones of each sequence.
+    fn run_anew(
+        &mut self,
+        ids: &[u32],
+        length: usize,
+        want: Logits,
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let n_past = self.n_past;
+        let sequences = self.history.iter_mut().flatten().zip(ids.chunks(length.max(1)));
+        for (sequence, new) in sequences {
+            sequence.truncate(n_past);
+            sequence.extend_from_slice(new);
+        }
+        let all: Vec<u32> = self.history.iter().flatten().flatten().copied().collect();
+        self.n_past = 0;
+        let values = self.run(&all, n_past + length, want, outputs);
+        self.n_past = n_past + length;
+        values
+    }
+
     /// Runs the graph once, `length` positions of each sequence.
-    fn run(&mut self, ids: &[u32], length: usize, want: Logits) -> Result<Tensor, EngineError> {
+    fn run(
+        &mut self,
+        ids: &[u32],
+        length: usize,
+        want: Logits,
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
         let logits_from = if want == Logits::Last && self.selects { -1 } else { 0 };
         let extent = Extent { batch: self.options.batch, past: self.n_past, length, logits_from };
         let inputs: Vec<Tensor> = self.feeds.iter().map(|feed| feed.make(ids, extent)).collect();
-        let logits = self.session.run(&inputs)?.pop();
+        let values = self.session.run_for(&inputs, outputs)?;
         self.n_past += length;
-        logits.ok_or_else(|| EngineError::NoOutput("logits".into()))
+        Ok(values)
+    }
+
+    /// Feeds `ids` by `feed`; after an error the cache is as it was before.
+    fn whole<R>(
+        &mut self,
+        ids: &[u32],
+        feed: impl FnOnce(&mut Self, &[u32]) -> Result<R, EngineError>,
+    ) -> Result<R, ModelError> {
+        self.check(ids)?;
+        let n_past = self.n_past;
+        match feed(self, ids) {
+            Ok(result) => {
+                self.session.mark();
+                Ok(result)
+            }
+            Err(error) => {
+                self.session.rollback();
+                self.n_past = n_past;
+                Err(ModelError::engine(error))
+            }
+        }
     }
 }
 
@@ -210,19 +331,15 @@ impl LanguageModel for Decoder {
     }
 
     fn forward(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, ModelError> {
-        self.check(ids)?;
-        let n_past = self.n_past;
-        match self.feed(ids, want) {
-            Ok(logits) => {
-                self.session.mark();
-                Ok(logits)
-            }
-            Err(error) => {
-                self.session.rollback();
-                self.n_past = n_past;
-                Err(ModelError::engine(error))
-            }
+        self.whole(ids, |decoder, ids| decoder.feed(ids, want))
+    }
+
+    fn forward_greedy(&mut self, ids: &[u32]) -> Result<Vec<u32>, ModelError> {
+        if !self.chooses {
+            return greedy(&self.forward(ids, Logits::Last)?);
         }
+        let [tokens, logits] = self.whole(ids, Self::feed_for_token)?;
+        last_tokens(&tokens, &logits, self.options.batch)
     }
 
     fn memory(&self) -> MemoryUse {
@@ -237,6 +354,7 @@ impl FeedNames {
             tokens: name_of(graph, roles.tokens),
             mask: roles.mask.map(|v| name_of(graph, v)),
             positions: roles.positions.map(|v| name_of(graph, v)),
+            switch: roles.switch.map(|v| name_of(graph, v)),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Roles {
     pub mask: Option<ValueId>,
     /// Positions `[batch, sequence]`.
     pub positions: Option<ValueId>,
+    /// Whether there is a past: what chooses a branch by it.
+    pub switch: Option<ValueId>,
     /// Caches and the outputs that continue them.
     pub caches: Vec<CachePair>,
     /// Logits `[batch, sequence, vocab]`.
@@ -47,6 +49,7 @@ impl Roles {
             .filter(|v| *v != tokens && caches.iter().all(|pair| pair.past != *v))
             .filter(|v| !graph.users(*v).is_empty() && graph.value(*v).constant.is_none())
             .collect();
+        let switch = take(&mut others, |v| is_switch(graph, &facts, v));
         let positions = take(&mut others, |v| is_positions(graph, &facts, v, tokens));
         let mask = take(&mut others, |v| is_mask(graph, &facts, v, tokens));
         if let Some(unknown) = others.first() {
@@ -59,7 +62,7 @@ impl Roles {
             DecoderError::UnknownSize { what: "size of the vocabulary", name }
         })?;
         let max_positions = max_positions(graph, tokens);
-        Ok(Self { tokens, mask, positions, caches, logits, vocab, max_positions })
+        Ok(Self { tokens, mask, positions, switch, caches, logits, vocab, max_positions })
     }
 }
 
@@ -77,6 +80,39 @@ fn find_tokens(graph: &Graph, facts: &Facts) -> Option<ValueId> {
     (largest_table(graph, facts, best) > 0).then_some(best)
 }
 
+/// One truth value, which does nothing but decide which branches are taken.
+fn is_switch(graph: &Graph, facts: &Facts, value: ValueId) -> bool {
+    let fact = facts.get(value);
+    let is_small = fact.shape.as_ref().is_some_and(|shape| {
+        shape.len() <= 1 && shape.iter().all(|size| size.as_const() == Some(1))
+    });
+    let decides = |(id, index): &(planish_ir::NodeId, usize)| {
+        let node = graph.node(*id);
+        let same = ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze"];
+        *index == 0 && (node.is("If") || same.iter().any(|op| node.is(op)))
+    };
+    let users = aliases(graph, value).into_iter().flat_map(|alias| graph.users(alias));
+    fact.dtype == Some(DataType::Bool) && is_small && users.into_iter().all(|user| decides(&user))
+}
+
+/// Whether a graph within looks rows up by what it captures of `indices`.
+fn selects_within(graph: &Graph, indices: ValueId) -> bool {
+    aliases(graph, indices).into_iter().any(|alias| {
+        graph.users(alias).into_iter().any(|(id, index)| {
+            let node = graph.node(id);
+            let mut inner = node.attributes.values().flat_map(|attribute| attribute.graphs());
+            match index {
+                1 => node.is("Gather"),
+                usize::MAX => inner.any(|inner| {
+                    let mut captured = inner.captures.iter().filter(|c| c.outer == alias);
+                    captured.any(|capture| selects_within(inner, capture.inner))
+                }),
+                _ => false,
+            }
+        })
+    })
+}
+
 /// Elements of the largest table that `indices` selects from; 0 if there is none.
 fn largest_table(graph: &Graph, facts: &Facts, indices: ValueId) -> i64 {
     let tables =
@@ -87,7 +123,9 @@ fn largest_table(graph: &Graph, facts: &Facts, indices: ValueId) -> i64 {
             let shape = node.input(0).filter(|_| selects).and_then(|v| facts.get(v).shape);
             shape.map_or(0, |s| s.iter().map(|d| d.as_const().unwrap_or(1)).product())
         });
-    tables.max().unwrap_or(0)
+    let largest = tables.max().unwrap_or(0);
+    // Of a table within a branch nothing is known but that it is there.
+    largest.max(i64::from(selects_within(graph, indices)))
 }
 
 /// A value and what is the same up to type and shape.

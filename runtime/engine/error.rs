@@ -60,6 +60,9 @@ pub enum EngineError {
     /// A wanted output that nothing wrote.
     #[error("the output \"{0}\" was not computed")]
     NoOutput(String),
+    /// A model-local function that can't be inlined.
+    #[error(transparent)]
+    Inline(#[from] planish_passes::PassError),
     /// A graph that can't be ordered.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -34,6 +34,11 @@ pub trait Engine: Send + Sync {
         512
     }
 
+    /// Whether a token is better chosen on the device than from logits on the host.
+    fn chooses_tokens(&self) -> bool {
+        false
+    }
+
     /// Makes a graph ready to run: order, memory, kernels with packed weights.
     ///
     /// The result holds on to the bytes of the constants that it runs on as they are, and to
@@ -121,6 +126,23 @@ pub trait Session: Send {
     /// [`EngineError`]; carried tensors are then as they were before, caches may have grown
     /// (see [`Session::rollback`]).
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Runs the graph once, and returns only the outputs with these indices, in their order: the
+    /// others need not come from the device.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; an index that is none of an output.
+    fn run_for(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        let all = self.run(inputs)?;
+        let output = |index: &usize| {
+            all.get(*index).cloned().ok_or_else(|| EngineError::NoOutput(format!("output {index}")))
+        };
+        outputs.iter().map(output).collect()
+    }
 
     /// Runs the graph once on values where the engine keeps them; the outputs are there too. They
     /// hold until the next run of this session: who wants them longer makes a copy. The engine may

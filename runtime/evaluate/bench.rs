@@ -48,9 +48,9 @@ pub fn bench(model: &mut dyn LanguageModel, options: BenchOptions) -> Result<Spe
             return Err(EvalError::NothingToTime(what));
         }
     }
-    pass(model, options.prefill.min(32), 1, Logits::Last)?;
+    pass(model, options.prefill.min(32), 1, Wanted::Token)?;
     let times = (0..options.repeats.max(1))
-        .map(|_| pass(model, options.prefill, options.decode, Logits::Last))
+        .map(|_| pass(model, options.prefill, options.decode, Wanted::Token))
         .collect::<Result<Vec<_>, _>>()?;
     let of = |index: usize| times.iter().map(|time| time[index]).collect();
     Ok(Speed {
@@ -62,7 +62,7 @@ pub fn bench(model: &mut dyn LanguageModel, options: BenchOptions) -> Result<Spe
 }
 
 /// Tokens of the prompt per second, the median, if the logits of every position are wanted:
-/// [`bench`] asks for those of the last one alone, as generation does.
+/// [`bench`] asks for the likeliest next token alone, as greedy generation does.
 ///
 /// # Errors
 /// As [`bench`].
@@ -73,9 +73,9 @@ pub fn bench_all_logits(
     if options.prefill == 0 {
         return Err(EvalError::NothingToTime("prefill"));
     }
-    pass(model, options.prefill.min(32), 0, Logits::All)?;
+    pass(model, options.prefill.min(32), 0, Wanted::AllLogits)?;
     let times = (0..options.repeats.max(1))
-        .map(|_| Ok(pass(model, options.prefill, 0, Logits::All)?[0]))
+        .map(|_| Ok(pass(model, options.prefill, 0, Wanted::AllLogits)?[0]))
         .collect::<Result<_, EvalError>>()?;
     Ok(rate(model, options.prefill, times))
 }
@@ -85,12 +85,21 @@ fn rate(model: &dyn LanguageModel, tokens: usize, times: Vec<Duration>) -> f64 {
     (tokens * model.batch()) as f64 / median(times).as_secs_f64().max(1e-9)
 }
 
+/// What the prompt is fed for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// The likeliest next token.
+    Token,
+    /// The logits of all positions.
+    AllLogits,
+}
+
 /// Feeds a prompt of `prefill` tokens, then `decode` single ones; returns the times of both.
 fn pass(
     model: &mut dyn LanguageModel,
     prefill: usize,
     decode: usize,
-    want: Logits,
+    want: Wanted,
 ) -> Result<[Duration; 2], EvalError> {
     let (vocab, batch) = (model.vocab_size() as u64, model.batch());
     let mut random = SplitMix64::new(0);
@@ -98,11 +107,14 @@ fn pass(
     model.reset();
     let prompt = ids(prefill);
     let start = Instant::now();
-    model.forward(&prompt, want)?;
+    match want {
+        Wanted::Token => drop(model.forward_greedy(&prompt)?),
+        Wanted::AllLogits => drop(model.forward(&prompt, Logits::All)?),
+    }
     let prefilled = start.elapsed();
     let start = Instant::now();
     for _ in 0..decode {
-        model.forward(&ids(1), Logits::Last)?;
+        model.forward_greedy(&ids(1))?;
     }
     Ok([prefilled, start.elapsed()])
 }

@@ -2,6 +2,7 @@
 use thiserror::Error;
 
 use super::SplitMix64;
+use crate::model::argmax;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,7 +63,7 @@ impl Sampler {
     /// # Errors
     /// [`SamplingError::NotFinite`].
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
-        let best = argmax(logits)?;
+        let best = argmax(logits).ok_or(SamplingError::NotFinite)?;
         if self.options.temperature == 0.0 {
             return Ok(best as u32);
         }
@@ -106,23 +107,6 @@ impl Sampler {
         }
         weights.truncate(kept);
         sum
-    }
-}
-
-/// Index of the greatest logit, the first of equals.
-fn argmax(logits: &[f32]) -> Result<usize, SamplingError> {
-    let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
-            return Err(SamplingError::NotFinite);
-        }
-        if *logit > logits[best] {
-            best = index;
-        }
-    }
-    match logits.get(best) {
-        Some(logit) if logit.is_finite() => Ok(best),
-        _ => Err(SamplingError::NotFinite),
     }
 }
 

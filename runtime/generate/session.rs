@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{Sampler, SamplingError, SamplingOptions};
 use crate::text::{TextError, TextTokenizer};
-use crate::{LanguageModel, Logits, LogitsOut, ModelError};
+use crate::{LanguageModel, Logits, ModelError};
 
 /// How to generate, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,9 +97,9 @@ pub fn generate(
     if prompt.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
-    let mut sampler = Sampler::new(options.sampling)?;
+    let mut chooser = Chooser::new(options.sampling)?;
     let start = Instant::now();
-    let mut logits = model.forward(prompt, Logits::Last)?;
+    let mut next = chooser.feed(model, prompt)?;
     let prefill = start.elapsed();
 
     let start = Instant::now();
@@ -109,7 +109,7 @@ pub fn generate(
         if ids.len() == options.max_new_tokens {
             break StopReason::MaxNewTokens;
         }
-        let id = sampler.sample(logits.last_row().unwrap_or_default())?;
+        let id = next;
         ids.push(id);
         if tokenizer.eos_ids().contains(&id) {
             break StopReason::EndOfText;
@@ -118,9 +118,12 @@ pub fn generate(
             break StopReason::Callback;
         }
         if ids.len() < options.max_new_tokens {
-            match step(model, id)? {
-                Some(next) => logits = next,
-                None => break StopReason::ContextFull,
+            match chooser.feed(model, &[id]) {
+                Ok(token) => next = token,
+                Err(GenerateError::Model(ModelError::ContextFull { .. })) => {
+                    break StopReason::ContextFull;
+                }
+                Err(error) => return Err(error),
             }
         }
     };
@@ -133,12 +136,24 @@ pub fn generate(
     Ok(Generation { ids, stop, prompt_tokens: prompt.len(), decoded_tokens, prefill, decode })
 }
 
-/// Feeds one token; nothing when the context is full.
-fn step(model: &mut dyn LanguageModel, id: u32) -> Result<Option<LogitsOut>, ModelError> {
-    match model.forward(&[id], Logits::Last) {
-        Ok(logits) => Ok(Some(logits)),
-        Err(ModelError::ContextFull { .. }) => Ok(None),
-        Err(error) => Err(error),
+/// Feeds tokens and chooses the next one: the likeliest where the model is, others from its logits.
+struct Chooser {
+    sampler: Sampler,
+    is_greedy: bool,
+}
+
+impl Chooser {
+    fn new(options: SamplingOptions) -> Result<Self, SamplingError> {
+        Ok(Self { sampler: Sampler::new(options)?, is_greedy: options.temperature == 0.0 })
+    }
+
+    fn feed(&mut self, model: &mut dyn LanguageModel, ids: &[u32]) -> Result<u32, GenerateError> {
+        if self.is_greedy {
+            let tokens = model.forward_greedy(ids)?;
+            return tokens.last().copied().ok_or(GenerateError::Model(ModelError::NotFinite));
+        }
+        let logits = model.forward(ids, Logits::Last)?;
+        Ok(self.sampler.sample(logits.last_row().unwrap_or_default())?)
     }
 }
 

@@ -35,6 +35,9 @@ pub fn open_model(path: &Path, options: &OpenOptions) -> Result<Box<dyn Language
     let decoder_options = DecoderOptions { batch, chunk, ..DecoderOptions::default() };
     let decoder = Decoder::new(model, &*engine, decoder_options)
         .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))?;
+    if decoder.recomputes() {
+        tracing::warn!("the export has no KV cache: every token computes all before it anew");
+    }
     for (op, count) in &decoder.summary().fallbacks {
         tracing::warn!("{count} × {op} has no fast form on this device");
     }

@@ -66,9 +66,9 @@ impl OutputFolder {
         for name in COMPANIONS {
             let mut candidates = sources.iter().map(|folder| folder.join(name));
             if let Some(from) = candidates.find(|path| path.is_file()) {
-                let cannot =
-                    |source| AppError::failed(format!("cannot copy {}", from.display()), source);
-                fs::copy(&from, self.path().join(name)).map_err(cannot)?;
+                let to = self.path().join(name);
+                let what = || format!("cannot copy {} to {}", from.display(), to.display());
+                fs::copy(&from, &to).map_err(|source| AppError::failed(what(), source))?;
             }
         }
         Ok(())

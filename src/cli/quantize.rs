@@ -23,7 +23,8 @@ Examples:
   planish quantize exported/ -o quantized --method smoothquant --bits w8a8kv8 --calibration text.txt
   planish quantize exported/ -o quantized --bits w4a16kv16 --group-size 128
   planish quantize exported/ -o quantized --method flatquant --calibration text.txt
-  planish quantize exported/ -o quantized --method flatquant --effort full --rounding gptq")]
+  planish quantize exported/ -o quantized --method flatquant --effort full --rounding gptq
+  planish quantize exported/ -o quantized --format matmulnbits --bits w4a8 --group-size 32")]
 pub(super) struct QuantizeArgs {
     /// The exported model: an .onnx file, or a folder with model.onnx
     #[arg(value_name = "MODEL.onnx|DIR")]
@@ -35,8 +36,9 @@ pub(super) struct QuantizeArgs {
     #[arg(long, value_enum, default_value = "hadamard")]
     method: Method,
     /// Widths of weights (2, 3, 4, 8 or 16), activations and KV cache (4, 8 or 16; kv16 if left out)
-    #[arg(long, value_name = "wXaY[kvZ]", default_value = "w4a4kv4")]
-    bits: BitWidths,
+    /// [default: w4a4kv4, or what the format has of it: w4a16]
+    #[arg(long, value_name = "wXaY[kvZ]")]
+    bits: Option<BitWidths>,
     /// Weights that share a scale [default: a whole output channel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     group_size: Option<u32>,
@@ -79,7 +81,7 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         model: args.model,
         output: args.output,
         method: args.method,
-        bits: args.bits,
+        bits: args.bits.unwrap_or_else(|| args.format.default_bits()),
         group_size: args.group_size.map(|n| n as usize),
         calibration: args.calibration.map(|text| match text.as_str() {
             "self" => CalibrationText::OwnWords,

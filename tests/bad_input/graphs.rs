@@ -182,6 +182,22 @@ fn a_graph_that_is_no_decoder() {
     }
 }
 
+#[test]
+fn outputs_that_an_operator_does_not_have() {
+    let bench = Bench::new();
+    bench.edit(|model| {
+        // Read as a bound, which may be absent.
+        let graph = &mut model.graph;
+        let linear = linears(graph)[0];
+        let x = graph.node(linear).input(0);
+        let node = Node::new("Neg", vec![x]).with_name("the_culprit");
+        let outputs = graph.add_op_n("y", node, 2);
+        let clip = graph.add_op("clipped", Node::new("Clip", vec![x, Some(outputs[1])]));
+        graph.set_input(linear, 0, Some(clip));
+    });
+    refused_by_runners(&bench, &["m/model.onnx", "Neg", "the_culprit", "more outputs"]);
+}
+
 /// A field of a protobuf message: a number and bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     [&[number << 3 | 2, bytes.len() as u8], bytes].concat()

@@ -1,6 +1,6 @@
 //! Output folders that can't be written, and runs that do not come to their end.
 use std::fs;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use planish_runtime::npz::{NpyArray, write_npz};
@@ -49,12 +49,17 @@ fn a_quantised_model_is_not_quantised_again() {
     bench.refuses("quantize out/model.onnx -o again", &["out/model.onnx is quantised already"]);
 }
 
-/// A command under a limit for the size of files: 64 blocks, of 512 or 1024 bytes.
 #[cfg(unix)]
 fn on_a_small_disk(bench: &Bench, line: &str) -> Command {
+    on_a_disk_of(bench, 64, line)
+}
+
+/// A command under a limit for the size of files, in blocks of 512 or 1024 bytes.
+#[cfg(unix)]
+fn on_a_disk_of(bench: &Bench, blocks: usize, line: &str) -> Command {
     let mut command = Command::new("sh");
     let program = bench.command(line);
-    command.arg("-c").arg("ulimit -f 64; exec \"$0\" \"$@\"");
+    command.arg("-c").arg(format!("ulimit -f {blocks}; exec \"$0\" \"$@\""));
     command.arg(program.get_program()).args(program.get_args());
     command.current_dir(bench.path("."));
     command
@@ -73,6 +78,60 @@ fn a_full_disk_leaves_nothing() {
     let mut forward = on_a_small_disk(&bench, line);
     bench.refuses_command(&mut forward, &["cannot write out.npz", "File too large"]);
     bench.succeeds(line);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_when_the_tokenizer_is_copied_leaves_nothing() {
+    let bench = Bench::new();
+    let tokenizer = fs::read_to_string(bench.path("m/tokenizer.json")).unwrap();
+    bench.write("m/tokenizer.json", tokenizer + &" ".repeat(8 << 20));
+    let mut command = on_a_disk_of(&bench, 4096, "quantize m -o deep/out");
+    let parts = ["cannot copy m/tokenizer.json to deep/.out.", "File too large"];
+    bench.refuses_command(&mut command, &parts);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_while_learning_leaves_nothing() {
+    let bench = Bench::new();
+    let recipe = "windows=2,length=16,batch=2,steps=1,last-steps=0";
+    let line =
+        format!("quantize m -o out --method flatquant --calibration text.txt --recipe {recipe}");
+    let mut command = on_a_small_disk(&bench, &line);
+    bench.refuses_command(&mut command, &[".out.calibration", "File too large"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_killed_at_any_moment_leaves_all_or_nothing() {
+    const N_MOMENTS: u32 = 12;
+    let bench = Bench::new();
+    let begin = Instant::now();
+    bench.succeeds("quantize m -o whole");
+    let time = begin.elapsed();
+    let model = |folder: &str| {
+        let read = |name: &str| fs::read(bench.path(folder).join(name)).unwrap();
+        ["model.onnx", "model.onnx.data", "tokenizer.json"].map(read)
+    };
+    let whole = model("whole");
+    let mut n_unfinished = 0;
+    for i in 0..N_MOMENTS {
+        let mut command = bench.command("quantize m -o out");
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(time * i / N_MOMENTS);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if bench.path("out").exists() {
+            assert!(model("out") == whole, "killed after {i} of {N_MOMENTS} parts");
+            fs::remove_dir_all(bench.path("out")).unwrap();
+        } else {
+            n_unfinished += 1;
+        }
+    }
+    assert!(n_unfinished > 0, "no run was killed");
+    bench.succeeds("quantize m -o out");
+    assert!(model("out") == whole && partial(&bench).is_empty());
 }
 
 /// A `quantize` that has begun and waits for its calibration text, a pipe without a writer.

@@ -8,8 +8,9 @@ HEAD_SIZE = 16
 
 
 class Decoder:
-    def __init__(self, path):
+    def __init__(self, path, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL):
         options = ort.SessionOptions()
+        options.graph_optimization_level = level
         options.intra_op_num_threads = 2
         options.log_severity_level = 3
         # Else products with dequantised weights round their activations to 8 bits.

@@ -1,6 +1,8 @@
 """Checks that pairs of ONNX models compute the same outputs, bit for bit.
 
-usage: same_logits.py ORIGINAL COPY [ORIGINAL COPY ...]
+usage: same_logits.py [--head-size N] ORIGINAL COPY [ORIGINAL COPY ...]
+
+N is the last size of the caches (16) where the files do not give it.
 
 Each pair runs in ONNX Runtime on the same inputs, once with all optimisations and once with
 none. Exits with 1 and a line for every output that differs.
@@ -45,7 +47,7 @@ def make_input(info, head_dim, rng):
     raise SystemExit(f"no data for input {info.name} of type {info.type}")
 
 
-def run(path, level):
+def run(path, level, head_size):
     """The outputs of the model at `path`, by name."""
     options = ort.SessionOptions()
     options.graph_optimization_level = level
@@ -53,24 +55,25 @@ def run(path, level):
     options.log_severity_level = 3
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(1)
-    feeds = {i.name: make_input(i, head_dim(session), rng) for i in session.get_inputs()}
+    head_dim = given_head_dim(session) or head_size
+    feeds = {i.name: make_input(i, head_dim, rng) for i in session.get_inputs()}
     names = [o.name for o in session.get_outputs()]
     return dict(zip(names, session.run(names, feeds)))
 
 
-def head_dim(session):
-    """The last size of a cache, where the file gives it."""
+def given_head_dim(session):
+    """The last size of a cache, if the file gives it."""
     sizes = [i.shape[-1] for i in session.get_inputs() if len(i.shape) == 4]
     numbers = [s for s in sizes if isinstance(s, int)]
-    return numbers[0] if numbers else 16
+    return numbers[0] if numbers else None
 
 
-def main(paths):
+def main(head_size, paths):
     levels = ort.GraphOptimizationLevel
     n_wrong = 0
     for original, copy in zip(paths[::2], paths[1::2], strict=True):
         for level in (levels.ORT_DISABLE_ALL, levels.ORT_ENABLE_ALL):
-            expected, actual = run(original, level), run(copy, level)
+            expected, actual = (run(path, level, head_size) for path in (original, copy))
             if list(expected) != list(actual):
                 print(f"{original}: outputs {list(actual)} instead of {list(expected)}")
                 n_wrong += 1
@@ -83,4 +86,8 @@ def main(paths):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    size = 16
+    if arguments[0] == "--head-size":
+        size, arguments = int(arguments[1]), arguments[2:]
+    sys.exit(main(size, arguments))

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::problem::{Problem, QuantizedGemm, WeightOnlyGemm};
 use super::sources::{MMA, MMA_S4, NAIVE, WEIGHT_ONLY, WEIGHT_ONLY_F32, WGMMA};
 use super::wgmma::{Form, Groups, Size, Tiling, has_bulk_output};
-use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
+use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch, Properties};
 
 /// Rows and outputs of a block of the `mma.sync` kernels.
 const MMA_TILE: usize = 128;
@@ -265,6 +265,17 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
             gpu.function(&WEIGHT_ONLY, "weight_only", &[common.as_slice(), &own].concat())
         }
         Key::WeightOnlyF32 => gpu.function(&WEIGHT_ONLY_F32, "weight_only_f32", &common),
+    }
+}
+
+/// Whether products of codes with `n` outputs are faster here than by the kernels for few rows, which
+/// take up to 64; measured on an H200.
+pub fn suits_rows(properties: &Properties, rows: usize, n: usize) -> bool {
+    match rows {
+        0..=16 => false,
+        17..=32 => properties.has_wgmma() && n >= 28_672,
+        33..=64 => properties.has_wgmma() && n >= 4096,
+        _ => true,
     }
 }
 

@@ -15,7 +15,7 @@ mod tests;
 mod wgmma;
 
 pub use bench::bench;
-pub use launcher::{Gemm, Route};
+pub use launcher::{Gemm, Route, suits_rows};
 pub use problem::{QuantizedGemm, WeightOnlyGemm};
 pub use sources::SOURCES;
 pub use wgmma::Tiling;

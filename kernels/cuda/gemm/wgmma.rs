@@ -40,10 +40,13 @@ impl Tiling {
         Self { rows, blocks, band: 8, split }
     }
 
-    /// What to choose from, with the share of the largest tile's rate that each reaches. Tiles that
-    /// blocks share are not among them until they have been measured.
-    const CHOICES: [(Self, f64); 3] =
-        [(Self::new(128, 2, 1), 1.0), (Self::new(128, 1, 1), 0.85), (Self::new(64, 1, 1), 0.55)];
+    /// What to choose from, with the share of the largest tile's rate that each reaches.
+    const CHOICES: [(Self, f64); 4] = [
+        (Self::new(128, 2, 1), 1.0),
+        (Self::new(128, 1, 1), 0.85),
+        (Self::new(64, 1, 1), 0.55),
+        (Self::new(64, 1, 2), 0.55),
+    ];
 
     /// The tiles that should finish first.
     pub(super) fn choose(size: Size, multiprocessors: usize) -> Self {

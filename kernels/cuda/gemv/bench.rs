@@ -1,5 +1,6 @@
 //! What products of few rows take, weights not in cache.
 
+use super::plan::ways;
 use super::sources::READ;
 use super::{DenseGemv, Gemv, QuantizedGemv, WeightOnlyGemv};
 use crate::testing::{random_codes, random_f32};
@@ -11,11 +12,15 @@ const ROTATED: usize = 300 << 20;
 const SHAPES: [(usize, usize); 5] =
     [(4096, 4096), (4096, 6144), (4096, 14336), (4096, 28672), (14336, 4096)];
 
-/// Rows `what, µs, GB/s, part of the read bandwidth, times faster than cuBLAS f16`.
+/// Rows `what, µs, GB/s, part of the read bandwidth, times faster than cuBLAS f16`. With
+/// `PLANISH_GEMV_WAYS` in the environment: every kernel for 9 to 64 rows instead.
 ///
 /// # Errors
 /// If the device fails.
 pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
+    if std::env::var_os("PLANISH_GEMV_WAYS").is_some() {
+        return ways_of_many(gpu);
+    }
     let gemv = Gemv::new();
     let bandwidth = read_bandwidth(gpu)?;
     let mut lines = vec![format!("reading alone: {bandwidth:.0} GB/s")];
@@ -59,6 +64,107 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
         }
     }
     Ok(lines)
+}
+
+/// Every kernel that takes 9 to 64 rows of codes, those of `gemm` among them: what plans are made from.
+///
+/// # Errors
+/// If the device fails.
+fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
+    let (gemv, gemm) = (Gemv::new(), crate::gemm::Gemm::new());
+    let mut lines = Vec::new();
+    for (k, n) in SHAPES {
+        let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
+        for rows in [16, 32, 64] {
+            let rival = cublas_us(gpu, rows, k, n)?;
+            let operands = Operands::new(gpu, rows, k, n)?;
+            let mut add = |what: String, us: Result<f64, GpuError>| {
+                lines.push(match us {
+                    Ok(us) => {
+                        format!("{rows} × {k} × {n}: {us:6.2} µs, {:.2} times, {what}", rival / us)
+                    }
+                    Err(error) => format!("{rows} × {k} × {n}: {what}: {error}"),
+                });
+            };
+            let first = operands.product(&weights[0]);
+            for way in ways(gpu.properties(), &(&first).into(), rows) {
+                let us = graph_us(gpu, weights.len(), |i| {
+                    gemv.quantized_by(gpu, &operands.product(&weights[i]), way)
+                });
+                add(format!("{way:?}"), us);
+            }
+            for (tile, blocks, split) in
+                [(64, 1, 1), (64, 1, 2), (64, 1, 4), (64, 2, 1), (64, 2, 2), (64, 2, 4)]
+            {
+                let tiling = crate::gemm::Tiling { rows: tile, blocks, band: 8, split };
+                let us = graph_us(gpu, weights.len(), |i| {
+                    let product = operands.many(&weights[i]);
+                    gemm.quantized_by(gpu, &product, crate::gemm::Route::Wgmma(tiling))
+                });
+                add(format!("{tiling:?}"), us);
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// Activations, scales and the output of a product on the device.
+struct Operands {
+    rows: usize,
+    k: usize,
+    codes: DeviceBuffer,
+    a_scale: DeviceBuffer,
+    w_scale: DeviceBuffer,
+    out: DeviceBuffer,
+}
+
+impl Operands {
+    fn new(gpu: &Gpu, rows: usize, k: usize, n: usize) -> Result<Self, GpuError> {
+        Ok(Self {
+            rows,
+            k,
+            codes: gpu.upload(&random_codes(3, rows * k, 4))?,
+            a_scale: gpu.upload(&random_f32(4, rows))?,
+            w_scale: gpu.upload(&random_f32(5, n))?,
+            out: gpu.alloc(rows * n * 2)?,
+        })
+    }
+
+    fn product<'a>(&self, weights: &'a PackedWeights) -> QuantizedGemv<'a> {
+        QuantizedGemv {
+            rows: self.rows,
+            k: self.k,
+            codes: self.codes.ptr(),
+            a_scale: self.a_scale.ptr(),
+            weights,
+            w_scale: self.w_scale.ptr(),
+            block_size: 0,
+            bias: None,
+            residual: None,
+            out: self.out.ptr(),
+            out_stride: weights.n,
+            more: &[],
+            element: Element::F16,
+        }
+    }
+
+    fn many<'a>(&self, weights: &'a PackedWeights) -> crate::gemm::QuantizedGemm<'a> {
+        crate::gemm::QuantizedGemm {
+            rows: self.rows,
+            k: self.k,
+            codes: self.codes.ptr(),
+            code_bits: 4,
+            a_scale: self.a_scale.ptr(),
+            weights,
+            w_scale: self.w_scale.ptr(),
+            block_size: 0,
+            bias: None,
+            residual: None,
+            out: self.out.ptr(),
+            out_stride: weights.n,
+            element: Element::F16,
+        }
+    }
 }
 
 /// Microseconds of one of many launches in a captured graph, the i-th with the i-th copy.
@@ -128,27 +234,8 @@ fn packed(
 
 fn quantized_us(gpu: &Gpu, gemv: &Gemv, rows: usize, k: usize, n: usize) -> Result<f64, GpuError> {
     let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
-    let codes = gpu.upload(&random_codes(3, rows * k, 4))?;
-    let (a_scale, w_scale) = (gpu.upload(&random_f32(4, rows))?, gpu.upload(&random_f32(5, n))?);
-    let out = gpu.alloc(rows * n * 2)?;
-    graph_us(gpu, weights.len(), |i| {
-        let product = QuantizedGemv {
-            rows,
-            k,
-            codes: codes.ptr(),
-            a_scale: a_scale.ptr(),
-            weights: &weights[i],
-            w_scale: w_scale.ptr(),
-            block_size: 0,
-            bias: None,
-            residual: None,
-            out: out.ptr(),
-            out_stride: n,
-            more: &[],
-            element: Element::F16,
-        };
-        gemv.quantized(gpu, &product)
-    })
+    let operands = Operands::new(gpu, rows, k, n)?;
+    graph_us(gpu, weights.len(), |i| gemv.quantized(gpu, &operands.product(&weights[i])))
 }
 
 fn weight_only_us(

@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
     // Units begin..begin + count of tile after tile, UNROLL at a time.
     constexpr int UNIT_WORDS = PIECES * 32;
     weights += (size_t)begin * UNIT_WORDS + lane;
-    const Groups groups(w_scale, n, block_size);
+    const Groups groups(w_scale, k, n, block_size);
     Words w[UNROLL][PIECES];
     GroupScales scales[UNROLL];
     auto load = [&](int u, const Words* batch, int tile, int start) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::dense::DenseVariant;
-use super::plan::Variant;
+use super::plan::{Shape, Variant};
 use super::problem::{DenseGemv, QuantizedGemv, WeightOnlyGemv};
 use super::{dense, packed};
 use crate::{Function, Gpu, GpuError, Source};
@@ -38,7 +38,20 @@ impl Gemv {
     /// # Errors
     /// Sizes that do not go together, or if the driver refuses.
     pub fn quantized(&self, gpu: &Gpu, product: &QuantizedGemv<'_>) -> Result<(), GpuError> {
-        packed::run(gpu, &product.into(), |variant| self.packed(gpu, variant))
+        packed::run(gpu, &product.into(), None, |variant| self.packed(gpu, variant))
+    }
+
+    /// Codes times packed weights by a given kernel, which takes that many rows.
+    ///
+    /// # Errors
+    /// As [`Gemv::quantized`].
+    pub(super) fn quantized_by(
+        &self,
+        gpu: &Gpu,
+        product: &QuantizedGemv<'_>,
+        shape: Shape,
+    ) -> Result<(), GpuError> {
+        packed::run(gpu, &product.into(), Some(shape), |variant| self.packed(gpu, variant))
     }
 
     /// Floats times packed weights.
@@ -46,7 +59,7 @@ impl Gemv {
     /// # Errors
     /// As [`Gemv::quantized`].
     pub fn weight_only(&self, gpu: &Gpu, product: &WeightOnlyGemv<'_>) -> Result<(), GpuError> {
-        packed::run(gpu, &product.into(), |variant| self.packed(gpu, variant))
+        packed::run(gpu, &product.into(), None, |variant| self.packed(gpu, variant))
     }
 
     /// Floats times dense weights.

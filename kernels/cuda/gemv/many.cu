@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) CLUSTERED
         const size_t tile = min(mine / 16 + i, n_tiles - 1);
         of_tile[i] = weights + (tile * units + begin + warp_k) * (PIECES * 32) + lane;
     }
-    const Groups groups(w_scale, n, block_size);
+    const Groups groups(w_scale, k, n, block_size);
     Words w[UNITS_A_WARP][TILES][PIECES];
     GroupScales scales[UNITS_A_WARP][TILES];
     auto load = [&](int u, int chunk) {

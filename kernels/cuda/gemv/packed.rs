@@ -14,17 +14,19 @@ pub(super) fn kernel(variant: &Variant) -> (&'static Source, &'static str) {
     }
 }
 
-/// Multiplies, as many rows at a time as a kernel takes.
+/// Multiplies, as many rows at a time as a kernel takes, each time as `shape` or the plan says.
 pub(super) fn run(
     gpu: &Gpu,
     product: &Packed<'_>,
+    shape: Option<Shape>,
     function: impl Fn(&Variant) -> Result<Function, GpuError>,
 ) -> Result<(), GpuError> {
     product.check()?;
     let step = max_rows(product);
     for first in (0..product.rows).step_by(step) {
         let rows = step.min(product.rows - first);
-        let variant = plan(gpu.properties(), product, rows);
+        let planned = plan(gpu.properties(), product, rows);
+        let variant = Variant { shape: shape.unwrap_or(planned.shape), ..planned };
         let launch = launch(gpu, &variant, product, rows);
         gpu.launch(&function(&variant)?, launch, &args(product, first, rows))?;
     }

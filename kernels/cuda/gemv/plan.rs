@@ -160,27 +160,47 @@ fn unroll(share: usize) -> usize {
     (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
 }
 
-/// Whether `many_hopper.cu` is used where it can be; `many.cu` takes the same products. Off, as its
-/// results were not checked on a device yet.
-const USE_WGMMA: bool = false;
+/// Kernels that multiply 9 to 64 rows of codes, for measuring and testing each.
+pub(super) fn ways(properties: &Properties, product: &Packed<'_>, rows: usize) -> Vec<Shape> {
+    let most = properties.shared_memory_per_block as usize;
+    let units = product.weights.padded_k / UNIT;
+    let usual = many(properties, product, rows);
+    let clusters = if properties.can_overlap() { &[1, 2, 4, 8][..] } else { &[1] };
+    let many = clusters.iter().map(|&cluster| Many { cluster, ..usual });
+    let many = many.filter(|m| m.shared(product) <= most && units >= m.cluster * m.chunk);
+    let mut ways: Vec<Shape> = many.map(Shape::Many).collect();
+    if properties.has_wgmma() && product.x_scale.is_some() && product.group() == 0 {
+        let columns = rows.next_power_of_two().max(16);
+        for (groups_n, groups_k) in [(1, 2), (2, 1), (2, 2), (1, 4)] {
+            for cluster in [1, 2, 4, 8] {
+                let unroll = unroll(units.div_ceil(cluster * groups_k));
+                let shape = Hopper { columns, groups_n, groups_k, unroll, cluster };
+                if shape.shared(units) <= most {
+                    ways.push(Shape::Hopper(shape));
+                }
+            }
+        }
+    }
+    ways
+}
 
-/// The constants of `many_hopper.cu`, if it takes the product.
+/// The constants of `many_hopper.cu`, if it takes the product and all outputs are under way at once:
+/// with more of them `many.cu` was faster.
 fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
-    if !USE_WGMMA || !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
+    if !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
         return None;
     }
+    let multiprocessors = properties.multiprocessors as usize;
     let columns = columns.next_power_of_two().max(16);
     let units = product.weights.padded_k / UNIT;
     let shape = |cluster: usize| {
-        let (groups_n, groups_k) = (2, 2);
+        let (groups_n, groups_k) = (1, 4);
         let unroll = unroll(units.div_ceil(cluster * groups_k));
         Hopper { columns, groups_n, groups_k, unroll, cluster }
     };
-    [2, 4, 8].into_iter().map(shape).find(|shape| {
+    [8, 4, 2, 1].into_iter().map(shape).find(|shape| {
         shape.shared(units) <= properties.shared_memory_per_block as usize
-            && (shape.cluster == 8
-                || product.weights.n.div_ceil(shape.outputs())
-                    >= shape.clusters(properties.multiprocessors as usize))
+            && product.weights.n.div_ceil(shape.outputs()) * shape.cluster <= multiprocessors
     })
 }
 
@@ -195,8 +215,10 @@ fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
     if properties.can_overlap() {
         let blocks = product.weights.n.div_ceil(many.outputs());
         let units = product.weights.padded_k / UNIT;
+        // Two blocks of codes share a multiprocessor.
+        let together = if product.x_scale.is_some() { 2 } else { 1 };
         while many.cluster < 8
-            && blocks * many.cluster * 2 <= properties.multiprocessors as usize
+            && blocks * many.cluster * 2 <= properties.multiprocessors as usize * together
             && units >= many.cluster * 2 * many.chunk
         {
             many.cluster *= 2;

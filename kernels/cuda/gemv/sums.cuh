@@ -5,13 +5,15 @@ struct Groups {
     const float* scales;  // [k / block_size, n]
     int n;
     float units_a_block;
+    int last;  // row; inputs beyond k, which are zeros, have none of their own
 
-    __device__ __forceinline__ Groups(const float* scales, int n, int block_size)
-        : scales(scales), n(n), units_a_block((float)UNIT / (float)block_size) {}
+    __device__ __forceinline__ Groups(const float* scales, int k, int n, int block_size)
+        : scales(scales), n(n), units_a_block((float)UNIT / (float)block_size),
+          last(block_size > 0 ? (k - 1) / block_size : 0) {}
 
     // Row of the scales of an input, given in units; the quotient is exact enough by far.
     __device__ __forceinline__ const float* row(float unit) const {
-        return scales + (size_t)(int)((unit + 0.25f) * units_a_block) * n;
+        return scales + (size_t)min((int)((unit + 0.25f) * units_a_block), last) * n;
     }
 };
 

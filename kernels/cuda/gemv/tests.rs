@@ -1,5 +1,6 @@
 //! Tests of products of few rows against plain loops.
 
+use super::plan::ways;
 use super::{DenseGemv, Gemv, MoreOutput, QuantizedGemv, WeightOnlyGemv};
 use crate::testing::{gpu, random_codes, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu, PackedWeights, WeightOrder};
@@ -126,6 +127,43 @@ fn assert_near(got: &[f32], expected: &[(f64, f64)], element: Element, what: &st
 const SHAPES: [(usize, usize); 5] = [(64, 64), (70, 19), (96, 16), (320, 130), (2112, 48)];
 const ROWS: [usize; 9] = [1, 2, 3, 7, 8, 9, 17, 40, 70];
 
+/// Codes times `weights` by `multiply`, which must be exact.
+fn check_codes(
+    gpu: &Gpu,
+    weights: &Weights,
+    rows: usize,
+    what: &str,
+    mut multiply: impl FnMut(&QuantizedGemv<'_>),
+) {
+    let (bits, k, n) = (weights.packed.bits, weights.packed.k, weights.packed.n);
+    let codes = random_codes(7, rows * k, bits);
+    let a_scale = random_f32(8, rows);
+    let (codes_at, a_scale_at) = (gpu.upload(&codes).unwrap(), gpu.upload(&a_scale).unwrap());
+    let out = Out::new(gpu, rows, n, Element::F32);
+    multiply(&QuantizedGemv {
+        rows,
+        k,
+        codes: codes_at.ptr(),
+        a_scale: a_scale_at.ptr(),
+        weights: &weights.packed,
+        w_scale: weights.scale_at.ptr(),
+        block_size: 0,
+        bias: None,
+        residual: None,
+        out: out.ptr(),
+        out_stride: out.stride,
+        more: &[],
+        element: Element::F32,
+    });
+    for (i, got) in out.read(gpu).iter().enumerate() {
+        let (row, output) = (i / n, i % n);
+        let term = |j| i32::from(codes[row * k + j]) * i32::from(weights.codes[j * n + output]);
+        let sum: i32 = (0..k).map(term).sum();
+        let expected = sum as f32 * weights.scale[output] * a_scale[row];
+        assert_eq!(*got, expected, "{what}, {bits} bits, {rows} × {k} × {n}, at {i}");
+    }
+}
+
 #[test]
 fn products_of_codes_are_exact() {
     let Some(gpu) = gpu() else { return };
@@ -134,36 +172,32 @@ fn products_of_codes_are_exact() {
         for (k, n) in SHAPES {
             let weights = Weights::new(&gpu, bits, k, n, 0);
             for rows in ROWS {
-                let codes = random_codes(7, rows * k, bits);
-                let a_scale = random_f32(8, rows);
-                let (codes_at, a_scale_at) =
-                    (gpu.upload(&codes).unwrap(), gpu.upload(&a_scale).unwrap());
-                let out = Out::new(&gpu, rows, n, Element::F32);
-                let product = QuantizedGemv {
-                    rows,
-                    k,
-                    codes: codes_at.ptr(),
-                    a_scale: a_scale_at.ptr(),
-                    weights: &weights.packed,
-                    w_scale: weights.scale_at.ptr(),
-                    block_size: 0,
-                    bias: None,
-                    residual: None,
-                    out: out.ptr(),
-                    out_stride: out.stride,
-                    more: &[],
-                    element: Element::F32,
-                };
-                gemv.quantized(&gpu, &product).unwrap();
-                for (i, got) in out.read(&gpu).iter().enumerate() {
-                    let (row, output) = (i / n, i % n);
-                    let sum: i32 = (0..k)
-                        .map(|j| {
-                            i32::from(codes[row * k + j]) * i32::from(weights.codes[j * n + output])
-                        })
-                        .sum();
-                    let expected = sum as f32 * weights.scale[output] * a_scale[row];
-                    assert_eq!(*got, expected, "{bits} bits, {rows} × {k} × {n}, at {i}");
+                check_codes(&gpu, &weights, rows, "planned", |product| {
+                    gemv.quantized(&gpu, product).unwrap();
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kernel_for_several_rows_is_exact() {
+    let Some(gpu) = gpu() else { return };
+    let gemv = Gemv::new();
+    for bits in [4, 8] {
+        for (k, n) in [(2112, 48), (1000, 330)] {
+            let weights = Weights::new(&gpu, bits, k, n, 0);
+            for rows in [9, 16, 31, 64] {
+                let mut shapes = Vec::new();
+                check_codes(&gpu, &weights, rows, "planned", |product| {
+                    shapes = ways(gpu.properties(), &product.into(), rows);
+                    gemv.quantized(&gpu, product).unwrap();
+                });
+                assert!(!shapes.is_empty());
+                for shape in shapes {
+                    check_codes(&gpu, &weights, rows, &format!("{shape:?}"), |product| {
+                        gemv.quantized_by(&gpu, product, shape).unwrap();
+                    });
                 }
             }
         }

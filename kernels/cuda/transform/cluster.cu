@@ -357,8 +357,8 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     if (N1P != N1 || N2P != N2)
         for (int i = thread; i < (int)sizeof(s.x) / 16; i += THREADS) ((uint4 *)s.x)[i] = make_uint4(0, 0, 0, 0);
     __syncthreads();
-    wait_for_previous_kernel();
     let_next_kernel_start();
+    wait_for_previous_kernel();
 
     float h[ROUNDS][VEC];
     Chunk<VEC> sums[ROUNDS];

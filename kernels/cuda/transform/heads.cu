@@ -8,9 +8,9 @@ extern "C" __global__ void transform_heads(const T *x, const FACTOR_T *p, T *y, 
     extern __shared__ float shared[];
     float *matrix = shared, *vector = shared + (in_shared ? d * d : 0) + threadIdx.y * d;
     int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    let_next_kernel_start();
     // Where P is learned, the kernel before this one may be what writes it.
     wait_for_previous_kernel();
-    let_next_kernel_start();
     if (in_shared)
         for (int i = thread; i < d * d; i += blockDim.x * blockDim.y) matrix[i] = to_f32(p[i]);
     int column = threadIdx.x;
@@ -31,8 +31,8 @@ extern "C" __global__ void transform_heads(const T *x, const FACTOR_T *p, T *y, 
 // Asymmetric per vector: scale = max(hi - lo, 1e-8) / q_max with lo = clip_min * min and hi = clip_max * max;
 // zero = round(-lo / scale); y = (clip(round(x / scale) + zero, 0, q_max) - zero) * scale. A warp a vector.
 extern "C" __global__ void quantise_dequantise_heads(const T *x, T *y, int64_t n_heads, int32_t d, float clip_min, float clip_max, float q_max) {
-    wait_for_previous_kernel();
     let_next_kernel_start();
+    wait_for_previous_kernel();
     int lane = threadIdx.x % 32;
     int64_t head = (int64_t)blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
     if (head >= n_heads) return;

@@ -8,7 +8,7 @@ use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// Sizes (n1, n2) that products of warpgroups are used for by themselves: those whose results were
 /// checked on a device. The tests ask for other sizes as well.
-const WGMMA_SIZES: &[(usize, usize)] = &[(64, 64)];
+const WGMMA_SIZES: &[(usize, usize)] = &[(64, 64), (112, 128)];
 
 /// A kernel and its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,8 +58,8 @@ quantise_rows(const T *x, const T *other, const T *weight, T *sum, int64_t strid
     Quantiser q = {clip_min, clip_max, q_max};
     float h[ROUNDS][VEC];
     Stats stats = {0.0f, 0.0f};
-    wait_for_previous_kernel();
     let_next_kernel_start();
+    wait_for_previous_kernel();
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
         int chunk = i * THREADS + threadIdx.x;

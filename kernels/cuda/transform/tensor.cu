@@ -471,8 +471,8 @@ transform_rows(const T *x, const T *other, const T *weight, T *sum, int64_t stri
         for (int i = thread; i < CHUNKS; i += THREADS) largest_weight = largest(load_chunk<VEC>(weights + i * VEC), largest_weight);
         largest_weight = reduce<false>(largest_weight, (float *)(box + 16), group, thread);
     }
-    wait_for_previous_kernel();
     let_next_kernel_start();
+    wait_for_previous_kernel();
 
     int64_t row = (int64_t)blockIdx.x + (int64_t)group * gridDim.x, step = (int64_t)gridDim.x * GROUPS;
     fetch_next(raw, rows, row, n_rows, thread);

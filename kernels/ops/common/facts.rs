@@ -19,6 +19,12 @@ pub(crate) fn optional(inputs: &[Fact], index: usize) -> Option<&Fact> {
     inputs.get(index).filter(|fact| !fact.absent)
 }
 
+/// How many elements a list of sizes or axes has, if it is no longer than any that is followed: a
+/// file may declare a list of any length, and each element would become a size.
+pub(crate) fn list_length(fact: &Fact) -> Option<usize> {
+    fact.dim(0)?.as_usize().filter(|n| *n <= MAX_DIMS)
+}
+
 /// A shape of `rank` sizes that only a run can tell.
 pub(crate) fn unknown_shape(op: &OpNode, rank: usize) -> Vec<Dim> {
     (0..rank).map(|axis| unknown_dim(op.node, axis)).collect()

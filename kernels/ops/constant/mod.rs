@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use planish_ir::{Attribute, DataType, Dim, Tensor};
 
-use super::common::facts::required;
+use super::common::facts::{list_length, required};
 use super::common::index::count;
 use super::common::pick::take;
 use crate::infer::unknown_dim;
@@ -69,8 +69,7 @@ fn infer_fill(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let target = required(inputs, 0)?;
     let value = element(op)?;
     let unknown = |rank: usize| (0..rank).map(|axis| unknown_dim(op.node, axis)).collect();
-    let shape: Option<Vec<Dim>> =
-        target.dims.clone().or_else(|| target.dim(0)?.as_usize().map(unknown));
+    let shape: Option<Vec<Dim>> = target.dims.clone().or_else(|| list_length(target).map(unknown));
     let mut fact = Fact::new(Some(value.dtype()), shape);
     fact.dims = repeated(&value, fact.shape.as_deref());
     Ok(vec![fact])

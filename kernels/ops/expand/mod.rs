@@ -1,8 +1,8 @@
 //! `Expand` and `Tile`: a tensor repeated.
 
-use planish_ir::{Dim, Tensor, ValueId};
+use planish_ir::{Tensor, ValueId};
 
-use super::common::facts::{product, required, unknown_shape, with_dims};
+use super::common::facts::{list_length, product, required, unknown_shape, with_dims};
 use super::common::fallback::Fallback;
 use super::common::index::{coordinates, count, flat, strides};
 use super::common::pick::take;
@@ -26,7 +26,7 @@ pub(super) static OPS: &[OpDef] = &[
 
 fn infer_expand(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (x, target) = (required(inputs, 0)?, required(inputs, 1)?);
-    let (Some(shape), Some(rank)) = (&x.shape, target.dim(0).and_then(Dim::as_usize)) else {
+    let (Some(shape), Some(rank)) = (&x.shape, list_length(target)) else {
         return Ok(vec![Fact::new(x.dtype, None)]);
     };
     let Some(wanted) = &target.dims else {

@@ -74,7 +74,7 @@ pub(super) fn infer_unsqueeze(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>,
         (Some(shape), IntList::Known(list)) => Some(with(shape, &list, &Dim::from(1i64))?),
         (_, IntList::Absent) => return Err(OpError::MissingInput(1)),
         (Some(shape), IntList::Unknown) => facts::optional(inputs, 1)
-            .and_then(|fact| fact.dim(0)?.as_usize())
+            .and_then(facts::list_length)
             .map(|n| facts::unknown_shape(op, shape.len() + n)),
         _ => None,
     };

@@ -41,7 +41,7 @@ pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> 
         Some(wanted) => Some(solve(op, &wanted, x.shape.as_deref())?),
         // The length of the target is the rank of the result.
         None => facts::optional(inputs, 1)
-            .and_then(|fact| fact.dim(0)?.as_usize())
+            .and_then(facts::list_length)
             .map(|rank| facts::unknown_shape(op, rank)),
     };
     Ok(vec![viewed(x, shape)])

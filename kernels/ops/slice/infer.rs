@@ -5,7 +5,7 @@ use planish_ir::Dim;
 use super::bounds;
 use crate::infer::unknown_dim;
 use crate::ops::common::axes::{IntList, axes, list_fact};
-use crate::ops::common::facts::{optional, required, with_dims};
+use crate::ops::common::facts::{list_length, optional, required, with_dims};
 use crate::{Fact, OpError, OpNode};
 
 pub(super) fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
@@ -51,7 +51,7 @@ fn dims(op: &OpNode, inputs: &[Fact], index: usize, name: &str) -> Option<Vec<Di
 
 /// Number of axes that are sliced.
 fn n_sliced(op: &OpNode, inputs: &[Fact], known: Option<&Vec<Dim>>) -> Option<usize> {
-    let length = |i| optional(inputs, i).and_then(|fact| fact.dim(0)?.as_usize());
+    let length = |i| optional(inputs, i).and_then(list_length);
     known
         .map(Vec::len)
         .or_else(|| length(1))

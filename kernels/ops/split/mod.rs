@@ -55,7 +55,7 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let Some(shape) = &x.shape else { return Ok(vec![Fact::new(x.dtype, None); n]) };
     let axis = axis(op.node.int("axis", 0), shape.len())?;
     let parts = part_dims(op, &list_fact(op, inputs, 1, "split"), &shape[axis])?;
-    let mut start = 0;
+    let mut start = 0usize;
     let mut facts = Vec::with_capacity(n);
     for i in 0..n {
         let mut part = shape.clone();
@@ -64,9 +64,11 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
             None => Dim::symbol(&format!("{}_{i}", crate::infer::unknown_dim(op.node, axis))),
         };
         let length = part[axis].as_usize();
-        let dims = x.dims.as_ref().zip(length).and_then(|(dims, n)| dims.get(start..start + n));
-        facts.push(with_dims(x.dtype, Some(part), dims.map(<[Dim]>::to_vec)));
-        start += length.unwrap_or(0);
+        let of_part =
+            |(dims, n): (&Vec<Dim>, usize)| Some(dims.get(start..start.checked_add(n)?)?.to_vec());
+        let dims = x.dims.as_ref().zip(length).and_then(of_part);
+        facts.push(with_dims(x.dtype, Some(part), dims));
+        start = start.saturating_add(length.unwrap_or(0));
     }
     Ok(facts)
 }

@@ -1,7 +1,7 @@
 //! Products with packed weights on the device: by the kernels for few rows (decoding) or many
 //! (prefill).
 
-use planish_cuda::gemm::{Gemm, QuantizedGemm, WeightOnlyGemm};
+use planish_cuda::gemm::{Gemm, QuantizedGemm, WeightOnlyGemm, suits_rows};
 use planish_cuda::gemv::{Gemv, MoreOutput, QuantizedGemv, WeightOnlyGemv};
 use planish_cuda::{DeviceBuffer, DevicePtr, PackedWeights, WeightOrder};
 use planish_ir::{DataType, Tensor};
@@ -109,7 +109,7 @@ impl PackedProducts {
         let outputs = self.parts.iter().map(|(_, n)| context.floats(with_last(x, *n)));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         let (bias, residual) = (bias.map(GpuTensor::ptr), residual.map(GpuTensor::ptr));
-        if x.rows() <= FEW {
+        if self.suits_few(context, left) {
             self.few(context, left, bias, residual, &outputs)?;
         } else {
             for (part, output) in self.parts.iter().zip(&outputs) {
@@ -117,6 +117,17 @@ impl PackedProducts {
             }
         }
         Ok(outputs)
+    }
+
+    /// Whether the kernels for few rows are the faster ones; those for many take a product at a time.
+    fn suits_few(&self, context: &CudaContext, left: Left<'_>) -> bool {
+        let rows = left.tensor().rows();
+        let suits_many = |(_, n): &(usize, usize)| {
+            matches!(left, Left::Codes(..))
+                && self.block_size == 0
+                && suits_rows(context.gpu.properties(), rows, *n)
+        };
+        rows <= FEW && !self.parts.iter().all(suits_many)
     }
 
     fn check(

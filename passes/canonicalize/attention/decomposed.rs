@@ -3,7 +3,7 @@
 use planish_ir::{Graph, NodeId, ValueId};
 use planish_kernels::infer::Facts;
 
-use super::Parts;
+use super::{Parts, mask_terms};
 use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of, op, scalar};
 
 /// The parts of an attention whose last product is the node `id`; nothing if it does not start
@@ -11,16 +11,14 @@ use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of
 ///
 /// # Errors
 /// A sentence that says what is different, where it starts from one.
-pub(super) fn parts(graph: &Graph, facts: &Facts, id: NodeId) -> Result<Option<Parts>, String> {
+pub(super) fn parts(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<Option<Parts>, String> {
     let node = graph.node(id);
     let (Some(probabilities), Some(v)) = (node.input(0), node.input(1)) else { return Ok(None) };
     let Ok(softmax) = match_value(graph, &guarded_softmax(), probabilities) else {
         return Ok(None);
     };
     check_softmax_axis(graph, facts, &softmax)?;
-    let logits = softmax.value("logits");
-    let with_mask = scores(graph, facts, logits, v, true);
-    with_mask.or_else(|_| scores(graph, facts, logits, v, false)).map(Some)
+    scores(graph, facts, softmax.value("logits"), v).map(Some)
 }
 
 /// softmax(logits), also where rows of NaN (everything masked) are made zero
@@ -38,17 +36,9 @@ fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Result<(),
     Err(format!("the softmax runs over axis {axis}, not the last of four"))
 }
 
-/// scores [+ mask], scores = [cap · tanh(… / cap)], … = [scale ·] (q · kᵀ)
-fn scores(
-    graph: &Graph,
-    facts: &Facts,
-    logits: ValueId,
-    v: ValueId,
-    masked: bool,
-) -> Result<Parts, String> {
-    let pattern = if masked { capped() + any("mask") } else { capped() };
-    let found = match_value(graph, &pattern, logits).map_err(|miss| miss.reason)?;
-    let mask = found.try_value("mask");
+/// scores, under any masks and biases; scores = [cap · tanh(… / cap)], … = [scale ·] (q · kᵀ)
+fn scores(graph: &mut Graph, facts: &Facts, logits: ValueId, v: ValueId) -> Result<Parts, String> {
+    let (found, terms) = mask_terms::peel(graph, &capped(), logits)?;
     let number_of =
         |name| found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number);
     let mut scale = number_of("factor").unwrap_or(1.0) / number_of("divisor").unwrap_or(1.0);
@@ -57,13 +47,14 @@ fn scores(
     let k = untransposed(graph, facts, k_transposed)
         .ok_or_else(|| format!("\"{}\" is no transpose of keys", graph.value(k_transposed).name))?;
     let k = unscaled(graph, k, &mut scale);
+    let softcap = number_of("cap").unwrap_or(0.0);
     Ok(Parts {
         q,
         k,
         v,
-        mask: mask.map(|mask| boolean_mask(graph, mask)),
+        mask: mask_terms::join(graph, terms),
         scale: Some(scale),
-        softcap: number_of("cap").unwrap_or(0.0),
+        softcap,
         is_causal: false,
     })
 }
@@ -80,7 +71,7 @@ fn scaled_product() -> Pattern {
 }
 
 /// The value below products with single numbers, which go into `scale`.
-fn unscaled(graph: &Graph, value: ValueId, scale: &mut f32) -> ValueId {
+pub(super) fn unscaled(graph: &Graph, value: ValueId, scale: &mut f32) -> ValueId {
     let scaled = any("x") * scalar("factor");
     match match_value(graph, &scaled, value) {
         Ok(found) => {
@@ -110,13 +101,4 @@ fn untransposed(graph: &Graph, facts: &Facts, value: ValueId) -> Option<ValueId>
         && before[2] == after[3]
         && before[3] == after[2];
     swapped.then_some(source)
-}
-
-/// `Where(keep, 0, very negative)` as the boolean `keep`; any other mask as it is.
-fn boolean_mask(graph: &Graph, mask: ValueId) -> ValueId {
-    let pattern = op("Where", [any("keep"), number(0.0), scalar("low")]);
-    match match_value(graph, &pattern, mask) {
-        Ok(found) if found.number(graph, "low") <= -1e4 => found.value("keep"),
-        _ => mask,
-    }
 }

@@ -1,6 +1,8 @@
 //! ONNX Runtime's `GroupQueryAttention`.
 
-use planish_ir::{DataType, Graph, Model, Node, NodeId, ValueId, ValueType};
+use std::collections::BTreeMap;
+
+use planish_ir::{DataType, Graph, Model, Node, NodeId, Tensor, ValueId, ValueType};
 use planish_kernels::MICROSOFT;
 use planish_kernels::infer::Facts;
 
@@ -33,6 +35,8 @@ pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize
 struct Shared {
     positions: Option<ValueId>,
     mask: Option<ValueId>,
+    /// Masks of sliding windows, by their width.
+    windows: BTreeMap<i64, ValueId>,
 }
 
 fn lift_one(
@@ -71,14 +75,19 @@ fn lift_one(
         q = rotary(graph, q, node.clone().with("num_heads", q_heads));
         k = rotary(graph, k, node.with("num_heads", kv_heads));
     }
-    let mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
+    let mut mask = *shared.mask.get_or_insert_with(|| padding_mask(graph, ids, attention_mask));
+    let window = node.int("local_window_size", -1);
+    if window > 0 {
+        let make = || window_mask(graph, mask, ids, attention_mask, window);
+        mask = *shared.windows.entry(window).or_insert_with(make);
+    }
     let scale = match node.float("scale", 0.0) {
         0.0 => 1.0 / (head_size as f32).sqrt(),
         scale => scale,
     };
     let inputs = [Some(q), Some(k), Some(v), Some(mask), Some(past_key), Some(past_value)];
     let softcap = node.float("softcap", 0.0);
-    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, true)
+    let lifted = attention_node(inputs, q_heads, kv_heads, scale, softcap, window <= 0)
         .with_name(node.name.clone())
         .with_outputs(node.outputs.iter().take(3).copied().collect());
     graph.replace_node(id, lifted).map_err(|error| error.to_string())?;
@@ -87,9 +96,6 @@ fn lift_one(
 
 /// Forms that the canonical operator has no word for.
 fn check(node: &Node) -> Result<(), String> {
-    if node.int("local_window_size", -1) > 0 {
-        return Err("it has a sliding window".into());
-    }
     if node.int("smooth_softmax", 0) != 0 || node.input(10).is_some() || node.input(11).is_some() {
         return Err("it has a bias, a sink or a smooth softmax".into());
     }
@@ -173,4 +179,36 @@ pub(in super::super) fn padding_mask(
     let keep = graph.add_op("keep", Node::new("Unsqueeze", vec![Some(keep), Some(axes)]));
     graph.value_mut(keep).ty = ValueType::Unknown;
     graph.add_op("padding_mask", Node::new("Expand", vec![Some(keep), Some(shape)]))
+}
+
+/// `[batch, 1, sequence, total]`: which keys are tokens, none after the query, and among the last
+/// `window` up to it, itself included.
+fn window_mask(
+    graph: &mut Graph,
+    padding: ValueId,
+    ids: ValueId,
+    attention_mask: ValueId,
+    window: i64,
+) -> ValueId {
+    let op = |graph: &mut Graph, name: &str, op_type: &str, inputs: &[ValueId]| {
+        graph.add_op(name, Node::new(op_type, inputs.iter().copied().map(Some).collect()))
+    };
+    let width = |graph: &mut Graph, value| {
+        let node = Node::new("Shape", vec![Some(value)]).with("start", 1i64).with("end", 2i64);
+        let size = graph.add_op("width", node);
+        op(graph, "width", "Squeeze", &[size])
+    };
+    let (total, new) = (width(graph, attention_mask), width(graph, ids));
+    let [zero, one, window] =
+        [0, 1, window].map(|n| graph.add_constant("number", Tensor::scalar(n)));
+    let past = op(graph, "past", "Sub", &[total, new]);
+    let queries = op(graph, "queries", "Range", &[past, total, one]);
+    let axes = graph.add_constant("axes", int64s(&[1]));
+    let queries = op(graph, "queries", "Unsqueeze", &[queries, axes]);
+    let keys = op(graph, "keys", "Range", &[zero, total, one]);
+    let not_after = op(graph, "causal", "LessOrEqual", &[keys, queries]);
+    let oldest = op(graph, "oldest", "Sub", &[queries, window]);
+    let recent = op(graph, "recent", "Greater", &[keys, oldest]);
+    let seen = op(graph, "seen", "And", &[not_after, recent]);
+    op(graph, "window_mask", "And", &[padding, seen])
 }

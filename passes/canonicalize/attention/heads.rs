@@ -4,6 +4,7 @@ use planish_ir::{Graph, Node, NodeId, ValueId, ValueType};
 use planish_kernels::infer::Facts;
 
 use super::super::constants::int64s;
+use super::decomposed::unscaled;
 use super::{Parts, attention_node};
 use crate::half::input_behind;
 
@@ -44,11 +45,12 @@ impl Heads<'_> {
             // Without a cache of its own, the operator lets query 0 see key 0 only.
             return Err("it is causal from the first key on, which is in its cache".into());
         }
+        let mut scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
         let q3 = self.side_by_side(parts.q)?;
+        let q3 = unscaled(self.graph, q3, &mut scale);
         let k3 = self.side_by_side(k.new)?;
         let v3 = self.side_by_side(v.new)?;
         let inputs = [Some(q3), Some(k3), Some(v3), parts.mask, k.past, v.past];
-        let scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
         let mut node =
             attention_node(inputs, q_heads, k.n_heads, scale, parts.softcap, parts.is_causal);
         node.name = self.graph.node(id).name.clone();
@@ -56,6 +58,9 @@ impl Heads<'_> {
         let y = self.graph.new_value(&format!("{hint}/side_by_side"), ValueType::Unknown);
         let mut outputs = vec![Some(y)];
         if let (Some(_), Some(k_present), Some(v_present)) = (k.past, k.present, v.present) {
+            for cached in [&k, &v] {
+                self.size_by_parts(cached);
+            }
             self.detach(k_present);
             self.detach(v_present);
             outputs.extend([Some(k_present), Some(v_present)]);
@@ -131,31 +136,59 @@ impl Heads<'_> {
                 let hint = self.graph.value(value).name.clone();
                 return Ok(self.graph.add_op(&format!("{hint}/side_by_side"), rotary));
             }
+        }
+        let last = self.heads_last(value);
+        self.merged(value, last)
+    }
+
+    /// `[batch, sequence, heads, size]` for `[batch, heads, sequence, size]`. Norms of single
+    /// heads are moved to the other side of a transpose.
+    fn heads_last(&mut self, value: ValueId) -> ValueId {
+        if let Some(node) = self.graph.producer_node(value).cloned()
+            && let Some(x) = node.input(0)
+        {
             if node.is("Transpose") && node.ints("perm") == Some(&[0, 2, 1, 3]) {
-                return self.merged(node.input(0).ok_or("an input is absent")?);
+                return x;
+            }
+            if self.is_head_norm(&node) {
+                let x = self.heads_last(x);
+                let mut norm = node.with("axis", -1);
+                norm.inputs[0] = Some(x);
+                norm.outputs.clear();
+                let hint = self.graph.value(value).name.clone();
+                return self.graph.add_op(&format!("{hint}/heads_last"), norm);
             }
         }
         let hint = self.graph.value(value).name.clone();
         let turned = Node::new("Transpose", vec![Some(value)]).with("perm", vec![0, 2, 1, 3]);
-        let turned = self.graph.add_op(&hint, turned);
-        Ok(self.add_merge(&hint, turned))
+        self.graph.add_op(&hint, turned)
     }
 
-    /// `[batch, sequence, heads · size]` for `[batch, sequence, heads, size]`.
-    fn merged(&mut self, value: ValueId) -> Result<ValueId, String> {
+    /// A norm over the last of four axes, the same for all heads.
+    fn is_head_norm(&self, node: &Node) -> bool {
+        let mut parameters = node.inputs.iter().skip(1).flatten();
+        (node.is("RMSNormalization") || node.is("LayerNormalization"))
+            && matches!(node.int("axis", -1), -1 | 3)
+            && node.outputs.iter().skip(1).flatten().next().is_none()
+            && parameters.all(|v| self.facts.get(*v).rank() == Some(1))
+    }
+
+    /// `[batch, sequence, heads · size]` for `last`, which is `value` `[batch, heads, sequence,
+    /// size]` with the heads behind the sequence.
+    fn merged(&mut self, value: ValueId, last: ValueId) -> Result<ValueId, String> {
         let shape = self.facts.shape(value).ok_or("unknown shape")?;
-        let [batch, sequence, heads, size] = shape else {
+        let [batch, heads, sequence, size] = shape else {
             return Err(format!("\"{}\" has shape {shape:?}", self.graph.value(value).name));
         };
         let wanted = [batch.clone(), sequence.clone(), heads.mul(size)];
-        if let Some(node) = self.graph.producer_node(value).filter(|n| n.is("Reshape")) {
+        if let Some(node) = self.graph.producer_node(last).filter(|n| n.is("Reshape")) {
             let source = node.input(0).ok_or("an input is absent")?;
             if self.facts.shape(source) == Some(&wanted) {
                 return Ok(source);
             }
         }
-        let hint = self.graph.value(value).name.clone();
-        Ok(self.add_merge(&hint, value))
+        let hint = self.graph.value(last).name.clone();
+        Ok(self.add_merge(&hint, last))
     }
 
     fn add_merge(&mut self, hint: &str, value: ValueId) -> ValueId {
@@ -171,6 +204,44 @@ impl Heads<'_> {
             self.graph.add_op("heads", Node::new("Reshape", vec![Some(value), Some(target)]));
         let node = Node::new("Transpose", vec![Some(split)]).with("perm", vec![0, 2, 1, 3]);
         self.graph.add_op("heads", node)
+    }
+
+    /// Lets nodes that read the size of the present read those of the past and of what is new: the
+    /// mask may depend on it, and the attention that writes the present depends on the mask.
+    fn size_by_parts(&mut self, cached: &Cached) {
+        let (Some(past), Some(present)) = (cached.past, cached.present) else { return };
+        for (user, _) in self.graph.users(present) {
+            let node = self.graph.node(user).clone();
+            let Some(shape) = node.output(0).filter(|_| node.is("Shape")) else { continue };
+            let axis = |name: &str, default: i64| {
+                let axis = node.int(name, default);
+                (if axis < 0 { axis + 4 } else { axis }).clamp(0, 4)
+            };
+            let (start, end) = (axis("start", 0), axis("end", 4));
+            let grows: Vec<i64> = (start..end).map(|axis| i64::from(axis == 2)).collect();
+            let grows = self.graph.add_constant("grows", int64s(&grows));
+            let before = Node::new("Shape", vec![Some(past)]).with("start", start).with("end", end);
+            let before = self.graph.add_op("past_size", before);
+            let (source, at) = self.source_of_size(cached.new);
+            let new = Node::new("Shape", vec![Some(source)]).with("start", at).with("end", at + 1);
+            let new = self.graph.add_op("new_size", new);
+            let new = self.graph.add_op("new_size", Node::new("Mul", vec![Some(new), Some(grows)]));
+            let sum = Node::new("Add", vec![Some(before), Some(new)]);
+            let sum = self.graph.add_op("present_size", sum);
+            self.graph.replace_value(shape, sum);
+        }
+    }
+
+    /// A value and an axis of it with as many positions as keys that are new: a graph input where
+    /// there is one, as these need not be computed.
+    fn source_of_size(&self, new: ValueId) -> (ValueId, i64) {
+        let size = self.facts.get(new).dim(2).cloned();
+        let inputs = self.graph.inputs.iter().flat_map(|input| {
+            let shape = self.facts.shape(*input).unwrap_or_default().iter().enumerate();
+            shape.map(|(axis, dim)| (*input, axis as i64, dim))
+        });
+        let mut fitting = inputs.filter(|(.., dim)| Some(*dim) == size.as_ref());
+        fitting.next().map_or((new, 2), |(input, axis, _)| (input, axis))
     }
 
     /// Frees a value from the node that writes it, so that another can.

@@ -49,7 +49,7 @@ macro_rules! families {
 
 families! {
     activations, attention, grouped_query, linears, masks, no_ops, norms, rotary, splits,
-    tied_weights, widening,
+    tied_weights, transforms, widening,
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use planish_cpu::ThreadPool;
 use planish_ir::Model;
+use planish_passes::inline::runnable;
 
 use super::{
     CompileOptions, Device, Engine, EngineError, Executable, IoInfo, PlanSummary, Session,
@@ -53,7 +54,8 @@ impl Engine for CpuEngine {
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let plan = Arc::new(Compiler::new(model, &self.pool)?.compile(options)?);
+        let model = runnable(model)?;
+        let plan = Arc::new(Compiler::new(&model, &self.pool)?.compile(options)?);
         Ok(Box::new(CpuExecutable { plan, pool: self.pool.clone() }))
     }
 }

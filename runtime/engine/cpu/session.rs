@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use planish_cpu::{KvCache, ThreadPool};
 use planish_ir::Tensor;
-use planish_kernels::CpuContext;
 use planish_kernels::buffers::BufferPool;
+use planish_kernels::{CpuContext, OpError};
 
 use super::device::host;
 use super::plan::{Plan, Step};
@@ -73,6 +73,11 @@ impl CpuSession {
             .action
             .run(&mut context, &self.slots, &step.inputs)
             .map_err(|error| EngineError::Run { node: step.node.clone(), error })?;
+        // A reader of an output that is not there would take its input for one that may be absent.
+        if step.outputs.iter().skip(results.len()).any(Option::is_some) {
+            let error = OpError::unsupported("it lists more outputs than its operator has");
+            return Err(EngineError::Run { node: step.node.clone(), error });
+        }
         for (slot, tensor) in step.outputs.iter().zip(results) {
             if let Some(slot) = slot {
                 self.slots[*slot as usize] = Some(tensor);

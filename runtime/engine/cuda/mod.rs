@@ -22,6 +22,7 @@ use planish_cpu::ThreadPool;
 use planish_cuda::{Element, Gpu, GpuError, MemoryPool};
 use planish_ir::Model;
 use planish_passes::PassManager;
+use planish_passes::inline::runnable;
 use planish_passes::lower::fuse_for_gpu;
 
 use super::{
@@ -77,12 +78,17 @@ impl Engine for CudaEngine {
         2048
     }
 
+    fn chooses_tokens(&self) -> bool {
+        true
+    }
+
     fn compile(
         &self,
         model: &Model,
         options: &CompileOptions,
     ) -> Result<Box<dyn Executable>, EngineError> {
-        let fused = fused(model);
+        let model = runnable(model)?;
+        let fused = fused(&model);
         let compiler = Compiler::new(&fused, &self.pool, &self.gpu, self.element)?;
         let plan = Arc::new(compiler.compile(options)?);
         let (gpu, pool, shared) = (self.gpu.clone(), self.pool.clone(), self.shared.clone());

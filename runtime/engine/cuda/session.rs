@@ -326,10 +326,13 @@ impl CudaSession {
         Ok(())
     }
 
-    fn take_outputs(&mut self) -> Result<Vec<Tensor>, EngineError> {
+    fn take_outputs(&mut self, wanted: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let plan = self.plan.clone();
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (slot, info) in plan.output_slots.iter().zip(&plan.outputs) {
+        let mut outputs = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            let output = plan.output_slots.get(*index).zip(plan.outputs.get(*index));
+            let (slot, info) =
+                output.ok_or_else(|| EngineError::NoOutput(format!("output {index}")))?;
             let tensor = self.slots.host(*slot).map_err(of_engine)?;
             let tensor = tensor.ok_or_else(|| EngineError::NoOutput(info.name.clone()))?;
             outputs.push(as_declared(tensor, info)?);
@@ -373,8 +376,17 @@ impl CudaSession {
 
 impl Session for CudaSession {
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        let all: Vec<usize> = (0..self.plan.outputs.len()).collect();
+        self.run_for(inputs, &all)
+    }
+
+    fn run_for(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
         self.set_inputs(inputs.iter().cloned().map(Value::Host))?;
-        let result = self.run_all(false).and_then(|()| self.take_outputs());
+        let result = self.run_all(false).and_then(|()| self.take_outputs(outputs));
         self.clear();
         result
     }

@@ -3,35 +3,59 @@ use std::path::Path;
 
 use planish_ir::Model;
 use planish_onnx::{ExternalData, ValueInfo, WriteOptions};
-use planish_passes::emit::{EMITTED_OPSET, lower_for_opset};
+use planish_passes::emit::{EMITTED_OPSET, lower_for_opset, lower_to_standard};
 use planish_runtime::text::{TokenizerConfig, text_folder};
 
+use super::genai::GenaiModel;
+use super::request::{Format, QuantizeRequest};
 use crate::app::error::AppError;
 use crate::app::output_folder::OutputFolder;
 
 /// Initializers from this size on go to the external data file.
 const EXTERNAL_BYTES: usize = 1024;
 
-/// Writes the model for other runtimes, reads it back and checks it.
-pub(super) fn emit(model: &mut Model, folder: &OutputFolder) -> Result<(), AppError> {
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        AppError::failed("cannot write the quantised model", error)
-    };
+/// Writes the model for other runtimes, reads it back and checks it; with what a runtime needs
+/// beside it. Returns what the user should know.
+pub(super) fn emit(
+    request: &QuantizeRequest,
+    model: &mut Model,
+    file: &Path,
+    folder: &OutputFolder,
+) -> Result<Vec<String>, AppError> {
     model.producer_name = "planish".into();
     model.producer_version = env!("CARGO_PKG_VERSION").into();
-    lower_for_opset(model, EMITTED_OPSET).map_err(|error| failed(error.into()))?;
+    let mut notes = Vec::new();
+    match request.format {
+        Format::Fused => lower_for_opset(model, EMITTED_OPSET).map(|_| ()).map_err(failed)?,
+        Format::Qdq => lower_to_standard(model, EMITTED_OPSET).map(|_| ()).map_err(failed)?,
+        Format::MatMulNBits => {
+            let genai = GenaiModel::lower(model, file, request.bits)?;
+            folder.write("genai_config.json", genai.config()?.as_bytes())?;
+            notes = genai.notes();
+        }
+    }
+    write(model, folder)?;
+    Ok(notes)
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> AppError {
+    AppError::failed("cannot write the quantised model", error)
+}
+
+fn write(model: &Model, folder: &OutputFolder) -> Result<(), AppError> {
     let path = folder.path().join("model.onnx");
     let external_data =
         ExternalData::Beside { file_name: "model.onnx.data".into(), min_bytes: EXTERNAL_BYTES };
     let options = WriteOptions { external_data, value_info: ValueInfo::Declared };
-    planish_onnx::write_model(model, &path, &options).map_err(|error| failed(error.into()))?;
-    let written = planish_onnx::read_model(&path).map_err(|error| failed(error.into()))?;
-    planish_kernels::infer::infer(&written).map_err(|error| failed(error.into()))?;
+    planish_onnx::write_model(model, &path, &options).map_err(failed)?;
+    let written = planish_onnx::read_model(&path).map_err(failed)?;
+    planish_kernels::infer::infer(&written).map_err(failed)?;
     Ok(())
 }
 
 /// Copies the files that travel with the model, which may lie one folder up. Not among them is
-/// `genai_config.json`, as it describes the graph of before: what it alone says about the end of
+/// `genai_config.json`, as it describes the graph of before (the format `matmulnbits` has one of its
+/// own): what it alone says about the end of
 /// a text goes into a `generation_config.json`.
 pub(super) fn copy_companions(file: &Path, folder: &OutputFolder) -> Result<(), AppError> {
     let own = file.parent().unwrap_or(Path::new(""));

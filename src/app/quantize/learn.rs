@@ -113,9 +113,10 @@ pub(super) fn learn(
 
 fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions {
     let affine = request.method == Method::Affinequant;
-    let stability = if request.bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
+    let bits = request.graph_bits();
+    let stability = if bits.quantizes_activations() { STABILITY.0 } else { STABILITY.1 };
     StudentOptions {
-        bits: request.bits,
+        bits,
         group_size: request.group_size,
         online: !affine,
         scales: true,

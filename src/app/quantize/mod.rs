@@ -1,5 +1,6 @@
 //! Quantising a model into a new folder.
 mod emit;
+mod genai;
 mod learn;
 mod provenance;
 mod request;
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 use planish_ir::Model;
 use planish_passes::canonicalize::canonicalize;
+use planish_passes::quantize::quantized_node;
 use planish_passes::quantize::{self, CalibrationStats};
 use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
@@ -61,8 +63,8 @@ pub fn quantize(
     let (report, learned) = rewrite(request, &mut model, &file, text, progress)?;
     manager.dump(&model, "quantize").map_err(cannot)?;
     progress(Stage::new("write", 0, 1));
-    emit(&mut model, &folder)?;
     copy_companions(&file, &folder)?;
+    let emitted = emit(request, &mut model, &file, &folder)?;
     let report = QuantizeReport {
         output: request.output.clone(),
         layers: report.n_linears,
@@ -70,7 +72,7 @@ pub fn quantize(
         weight_bytes_before: report.weight_bytes_before as u64,
         weight_bytes_after: report.weight_bytes_after as u64,
         seconds: start.elapsed().as_secs_f64(),
-        notes: report.notes.into_iter().chain(unused_calibration(request)).collect(),
+        notes: report.notes.into_iter().chain(unused_calibration(request)).chain(emitted).collect(),
     };
     let record =
         learned.as_ref().map(|l| LearningRecord { recipe: &l.recipe, outcome: &l.outcome });
@@ -103,18 +105,19 @@ fn rewrite(
     Ok((report, None))
 }
 
-/// A model that was quantised before would lose twice.
+/// A model that was quantised before, by planish or anything else, would lose twice.
 fn refuse_quantized(model: &Model, file: &Path) -> Result<(), AppError> {
-    if model.opset(planish_kernels::DOMAIN).is_none() {
-        return Ok(());
-    }
-    let path = file.display();
-    Err(AppError::Input(format!("{path} is quantised already; start from the original model")))
+    let Some(node) = quantized_node(&model.graph) else { return Ok(()) };
+    let (path, node) = (file.display(), node.describe());
+    Err(AppError::Input(format!(
+        "{path} is quantised already, as {node} shows; start from the original model"
+    )))
 }
 
 /// What can be said before the model is read.
 fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
     check_readable(&request.model)?;
+    request.format.check(request.bits, request.group_size).map_err(AppError::Input)?;
     file_of(request).map_or(Ok(()), check_readable)?;
     engine(&request.open)?;
     let is_smoothquant = request.method == Method::Smoothquant;

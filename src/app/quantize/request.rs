@@ -82,6 +82,51 @@ pub enum Format {
     /// Fused nodes, each with a model-local function in standard ops.
     #[default]
     Fused,
+    /// ONNX Runtime's own operators, for it and onnxruntime-genai: MatMulNBits and its like.
+    #[value(name = "matmulnbits")]
+    MatMulNBits,
+    /// Standard operators alone: DequantizeLinear on the weights' codes.
+    Qdq,
+}
+
+impl Format {
+    /// The widths that are quantised to unless others are asked for.
+    pub fn default_bits(self) -> BitWidths {
+        match self {
+            Self::Fused => BitWidths::W4A4KV4,
+            Self::MatMulNBits | Self::Qdq => BitWidths { weights: 4, activations: 16, kv: 16 },
+        }
+    }
+
+    /// Checks that the format has words for a request.
+    ///
+    /// # Errors
+    /// A sentence that says what it has none for.
+    pub(super) fn check(self, bits: BitWidths, group_size: Option<usize>) -> Result<(), String> {
+        let (name, activations): (_, &[u8]) = match self {
+            Self::Fused => return Ok(()),
+            Self::MatMulNBits => ("matmulnbits", &[8, 16]),
+            Self::Qdq => ("qdq", &[16]),
+        };
+        if !bits.quantizes_weights() {
+            return Err(format!("the format {name} is for quantised weights: ask for w4 or w8"));
+        }
+        if !activations.contains(&bits.activations) {
+            let widths: Vec<String> = activations.iter().map(|n| format!("a{n}")).collect();
+            let (widths, asked) = (widths.join(" or "), bits.activations);
+            return Err(format!("the format {name} has no a{asked}: ask for {widths}"));
+        }
+        if bits.quantizes_kv() {
+            let asked = bits.kv;
+            return Err(format!("the format {name} has no kv{asked}: ask for kv16"));
+        }
+        match group_size {
+            Some(size) if self == Self::MatMulNBits && !size.is_multiple_of(16) => Err(format!(
+                "the format {name} takes group sizes that are multiples of 16, and not {size}"
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A request to quantise a model.
@@ -122,10 +167,18 @@ pub struct QuantizeRequest {
 }
 
 impl QuantizeRequest {
+    /// The widths that the graph is quantised to: `MatMulNBits` rounds its activations itself.
+    pub(super) fn graph_bits(&self) -> BitWidths {
+        match self.format {
+            Format::MatMulNBits => BitWidths { activations: 16, ..self.bits },
+            Format::Fused | Format::Qdq => self.bits,
+        }
+    }
+
     /// The request in the terms of the quantising passes.
     pub(super) fn options(&self) -> QuantizeOptions {
         QuantizeOptions {
-            bits: self.bits,
+            bits: self.graph_bits(),
             method: match self.method {
                 Method::Smoothquant => quantize::Method::SmoothQuant { alpha: SMOOTHQUANT_ALPHA },
                 Method::Hadamard => quantize::Method::Hadamard,

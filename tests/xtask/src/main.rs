@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod compatibility;
 mod demo;
 mod fetch_model;
 mod generate_model;
@@ -30,6 +31,7 @@ enum Command {
     Check(check::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    Compatibility(compatibility::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Compatibility(arguments) => compatibility::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -44,7 +44,7 @@ impl Planish {
         let mut build = cargo(root);
         build.args(["build", "--release", "--package", "planish", "--bin", "planish"]);
         let messages = read(build.arg("--message-format=json-render-diagnostics"))?;
-        let path = executable(&String::from_utf8_lossy(&messages));
+        let path = executable(&String::from_utf8_lossy(&messages), "planish");
         Ok(Self { path: path.context("cargo has built no binary")?, threads })
     }
 
@@ -88,12 +88,12 @@ impl Planish {
     }
 }
 
-/// The executable that cargo's messages, one JSON object a line, tell of.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The executable of that name that cargo's messages, one JSON object a line, tell of.
+pub fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut executables = messages.filter_map(|message| {
-        let is_planish = message["target"]["name"] == "planish";
-        message["executable"].as_str().filter(|_| is_planish).map(PathBuf::from)
+        let is_wanted = message["target"]["name"] == name;
+        message["executable"].as_str().filter(|_| is_wanted).map(PathBuf::from)
     });
     executables.next_back()
 }
@@ -117,8 +117,8 @@ mod tests {
 {"reason":"compiler-artifact","target":{"name":"planish"},"executable":null}
 {"reason":"compiler-artifact","target":{"name":"planish"},"executable":"target/release/planish"}
 {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some("target/release/planish".into()));
-        assert_eq!(executable("error"), None);
+        assert_eq!(executable(messages, "planish"), Some("target/release/planish".into()));
+        assert_eq!(executable("error", "planish"), None);
     }
 
     #[test]

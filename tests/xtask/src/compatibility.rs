@@ -1,0 +1,145 @@
+//! `cargo xtask compatibility`: which runtimes run what planish reads and writes, measured.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use planish_models::{Exporter, default_cache_dir, tiny_models};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::planish::executable;
+use crate::{fetch_model, process, python, table, workspace};
+
+/// The consumers, as the columns of the table.
+const CONSUMERS: [(&str, &str); 5] = [
+    ("planish", "planish, CPU"),
+    ("onnxruntime", "onnxruntime"),
+    ("onnxruntime plain", "the same, optimisations off"),
+    ("onnxruntime-genai", "onnxruntime-genai"),
+    ("tract", "tract"),
+];
+const TARGET: &str = "docs/compatibility.md";
+
+/// Measure which runtimes run what planish reads and writes; writes docs/compatibility.md.
+#[derive(Args)]
+pub struct Arguments {
+    /// Measure the four exports of SmolLM2-135M too (downloads them, takes minutes).
+    #[arg(long)]
+    smollm2: bool,
+    /// Folder to keep models in [default: $PLANISH_CACHE, else the user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+/// What was measured of a model in one format.
+#[derive(Debug, Deserialize)]
+struct Row {
+    model: String,
+    format: String,
+    cells: Map<String, Value>,
+}
+
+/// Runs the command: the table into the documentation, progress on stderr.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let root = workspace::root()?;
+    let python = python::ensure(&root)?;
+    let planish = build(&root, &["--package", "planish", "--bin", "planish"], "planish")?;
+    let oracle = ["--package", "planish-oracle", "--example", "tract_logits"];
+    let tract = build(&root, &oracle, "tract_logits")?;
+    let mut folders: Vec<PathBuf> = tiny_models().into_iter().map(|tiny| tiny.dir).collect();
+    if arguments.smollm2 {
+        let cache = arguments.cache.clone().map_or_else(default_cache_dir, Ok)?;
+        folders.extend(smollm2(&root, &cache)?);
+    }
+    let mut measure = Command::new(python);
+    measure.arg(root.join("tests/python/compatibility.py")).args([planish, tract]).args(folders);
+    let lines = String::from_utf8(process::read(&mut measure)?)?;
+    let rows: Result<Vec<Row>, _> = lines.lines().map(serde_json::from_str).collect();
+    let text = document(&rows.context("the measurements can't be read")?);
+    let target = root.join(TARGET);
+    fs::write(&target, text).with_context(|| format!("cannot write {}", target.display()))?;
+    eprintln!("written: {TARGET}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds one program of the workspace; returns its path.
+fn build(root: &Path, target: &[&str], name: &str) -> Result<PathBuf> {
+    let mut build = workspace::cargo(root);
+    build.arg("build").args(target).arg("--message-format=json-render-diagnostics");
+    let messages = process::read(&mut build)?;
+    let path = executable(&String::from_utf8_lossy(&messages), name);
+    path.with_context(|| format!("cargo has not built {name}"))
+}
+
+/// Folders with the exports of SmolLM2, called after architecture and exporter as the tiny ones,
+/// each with the logits that it is to give.
+fn smollm2(root: &Path, cache: &Path) -> Result<Vec<PathBuf>> {
+    let expected = root.join("models/smollm2/expected.npz");
+    let make = |exporter: &Exporter| {
+        let source = fetch_model::fetch_shown(*exporter, cache)?;
+        let folder = cache.join("compatibility").join(format!("smollm2-{exporter}"));
+        let failed = || format!("cannot fill {}", folder.display());
+        fs::create_dir_all(&folder).with_context(failed)?;
+        for entry in fs::read_dir(&source).with_context(failed)? {
+            let from = entry.with_context(failed)?.path();
+            let to = folder.join(from.file_name().unwrap_or_default());
+            if !to.exists() && fs::hard_link(&from, &to).is_err() {
+                fs::copy(&from, &to).with_context(failed)?;
+            }
+        }
+        fs::copy(&expected, folder.join("expected.npz")).with_context(failed)?;
+        Ok(folder)
+    };
+    Exporter::ALL.iter().map(make).collect()
+}
+
+/// The page.
+fn document(rows: &[Row]) -> String {
+    let mut header = vec!["architecture, exporter", "format"];
+    header.extend(CONSUMERS.iter().map(|(_, title)| *title));
+    let cells = |row: &Row| {
+        let (architecture, exporter) = row.model.rsplit_once('-').unwrap_or((&row.model, ""));
+        let mut line = vec![format!("{architecture}, {exporter}"), row.format.clone()];
+        let cell = |key: &str| row.cells.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        line.extend(CONSUMERS.iter().map(|(key, _)| cell(key)));
+        line
+    };
+    let lines: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    format!("{INTRODUCTION}\n{}", table::markdown(&header, &lines))
+}
+
+const INTRODUCTION: &str = "\
+# What runs where
+
+Written by `cargo xtask compatibility` from what it measured; not edited by hand.
+
+Rows: the models under `models/tiny` (random weights; `--smollm2` adds the real one's exports), as exported and as written
+by `planish quantize` in each format (`--method` as by default, but `rtn` for w8a8kv8).
+Cells are measured on the prompt in `expected.npz`:
+
+- *planish, CPU*: the largest difference of our logits from those of the export in ONNX Runtime when it was made, relative
+  to the largest logit. For quantised formats that is the error of quantisation, large for random weights.
+- *onnxruntime*, *tract*: the largest difference of their logits from ours on the same file. Rounding of
+  activations to few bits (w4a4, w8a8; w4a8 inside ONNX Runtime's products) makes it large where a code falls to the other side.
+- *onnxruntime-genai*: how many of the greedy tokens are those of onnxruntime on the same file.
+- *no: …*: what the runtime said instead. Empty: not tried, as the format is not for it.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measured_cell_is_in_the_table() {
+        let line = r#"{"model": "gpt2-dynamo18", "format": "qdq w4a16",
+                       "cells": {"planish": "1.0e-1", "tract": "no: reason"}}"#;
+        let text = document(&[serde_json::from_str(line).unwrap()]);
+        let row = text.lines().last().unwrap();
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let expected = ["", "gpt2, dynamo18", "qdq w4a16", "1.0e-1", "", "", "", "no: reason", ""];
+        assert_eq!(cells, expected);
+    }
+}
