@@ -117,6 +117,10 @@ pub fn infer_node(
     if let Some(folded) = fold(node, &view, op.eval, &inputs, &inferred) {
         inferred = folded;
     }
+    let is_read = |value: &ValueId| !graph.users(*value).is_empty() || graph.is_output(*value);
+    if node.outputs.iter().skip(inferred.len()).flatten().any(is_read) {
+        return Err(fail(OpError::unsupported("it lists more outputs than its operator has")));
+    }
     for (output, fact) in node.outputs.iter().zip(inferred) {
         let Some(output) = output else { continue };
         let declared = facts.get(*output);

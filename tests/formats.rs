@@ -15,13 +15,15 @@ use planish_runtime::{LanguageModel, Logits};
 /// Largest difference of logits between our engine, which takes activations in 16-bit fixed point
 /// where weights alone are quantised, and ONNX Runtime; relative to the largest.
 const WEIGHT_ONLY: f32 = 5e-4;
+/// The same where it rounds the activations of the head, whose weight has 8 bits, to 8 bits.
+const ROUNDED_HEAD: f32 = 2e-2;
 /// The same where ONNX Runtime rounds activations to 8 bits, which our engine doesn't.
 const ROUNDED_INSIDE: f32 = 0.1;
 /// Tokens that are generated.
 const NEW_TOKENS: usize = 24;
 /// By how much the likeliest token must be ahead of the next, relative to the largest logit, for
-/// runtimes that add up in other orders to agree on it.
-const MARGIN: f32 = 2e-3;
+/// an 8-bit head to agree on it.
+const MARGIN: f32 = 1e-2;
 
 /// A way to write a model.
 #[derive(Clone, Copy)]
@@ -32,7 +34,7 @@ struct Case {
 }
 
 const CASES: [Case; 4] = [
-    case(Format::MatMulNBits, Method::Hadamard, "w4a16kv16", None, WEIGHT_ONLY),
+    case(Format::MatMulNBits, Method::Hadamard, "w4a16kv16", None, ROUNDED_HEAD),
     case(Format::MatMulNBits, Method::Rtn, "w4a8kv16", Some(16), ROUNDED_INSIDE),
     case(Format::Qdq, Method::Orthogonal, "w4a16kv16", Some(16), WEIGHT_ONLY),
     case(Format::Qdq, Method::Rtn, "w8a16kv16", None, WEIGHT_ONLY),
@@ -53,11 +55,13 @@ impl Case {
         format!("{:?}-{}", self.format, self.recipe.name()).to_lowercase()
     }
 
-    fn quantize(self, model: &Path, output: &Path) {
+    /// Quantises; returns what is noted.
+    fn quantize(self, model: &Path, output: &Path) -> Vec<String> {
         let mut request = self.recipe.request(model, output);
         request.format = self.format;
         let result = quantize(&request, &mut |_| ());
-        result.unwrap_or_else(|error| panic!("{} of {}: {error}", self.name(), model.display()));
+        let failed = |error| panic!("{} of {}: {error}", self.name(), model.display());
+        result.unwrap_or_else(failed).notes
     }
 }
 
@@ -83,42 +87,69 @@ fn check_logits(name: &str, folder: &Path, tolerance: f32) {
     }
 }
 
-#[test]
-fn tiny_models_in_every_format_give_the_same_logits_in_onnxruntime() {
-    let root = tempfile::tempdir().unwrap();
-    let mut written: Vec<(String, PathBuf, f32)> = Vec::new();
-    for tiny in tiny_models() {
+/// A tiny model as it was written.
+struct Written {
+    name: String,
+    folder: PathBuf,
+    case: Case,
+    /// Whether an attention has no form among ONNX Runtime's own operators.
+    is_left: bool,
+}
+
+/// Writes every tiny model in the first case, and in one of the others by turns.
+fn write_tiny_models(root: &Path) -> Vec<Written> {
+    let mut written = Vec::new();
+    for (i, tiny) in tiny_models().into_iter().enumerate() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        for case in CASES {
-            let folder = root.path().join(format!("{}-{}", tiny.name, case.name()));
-            case.quantize(&tiny.dir, &folder);
+        let before = inspect(&tiny.dir).unwrap().recognised.unwrap();
+        for case in [CASES[0], CASES[1 + i % (CASES.len() - 1)]] {
+            let folder = root.join(format!("{}-{}", tiny.name, case.name()));
+            let notes = case.quantize(&tiny.dir, &folder);
+            let is_left = notes.iter().any(|note| note.contains("stays as it is"));
             let ids = ["ids", "step_ids"].map(|n| (n.to_owned(), find(&expected, n).clone()));
             write_npz(&folder.join("ids.npz"), &ids).unwrap();
-            written.push((format!("{} as {}", tiny.name, case.name()), folder, case.tolerance));
+            let name = format!("{} as {}", tiny.name, case.name());
+            let model = Written { name, folder, case, is_left };
+            check_recognised(&model, before.attentions);
+            written.push(model);
         }
     }
-    let folders: Vec<String> = written.iter().map(|(_, f, _)| f.display().to_string()).collect();
-    python("logits.py", &folders);
-    for (name, folder, tolerance) in &written {
-        check_logits(name, folder, *tolerance);
+    written
+}
+
+/// What was written is made of the format's operators, and read back in canonical form.
+fn check_recognised(model: &Written, n_attentions: usize) {
+    let name = &model.name;
+    let report = inspect(&model.folder).unwrap();
+    if model.case.format == Format::MatMulNBits && !model.is_left {
+        let left = ["Attention", "RotaryEmbedding", "DequantizeLinear"];
+        let left = left.iter().find(|op| report.nodes.contains_key(**op));
+        assert_eq!(left, None, "{name}");
     }
+    let canonical = report.recognised.unwrap();
+    assert_eq!(canonical.attentions, n_attentions, "{name}: {:?}", canonical.nodes);
+    let contributed = canonical.nodes.keys().find(|op| op.starts_with("com.microsoft"));
+    assert_eq!(contributed, None, "{name}");
 }
 
 #[test]
-fn what_was_written_is_recognised_again() {
+fn tiny_models_in_every_format_run_the_same_in_other_runtimes() {
     let root = tempfile::tempdir().unwrap();
-    for tiny in tiny_models() {
-        for case in CASES {
-            let folder = root.path().join(format!("{}-{}", tiny.name, case.name()));
-            case.quantize(&tiny.dir, &folder);
-            let (before, after) = (inspect(&tiny.dir).unwrap(), inspect(&folder).unwrap());
-            let [before, after] = [before, after].map(|report| report.recognised.unwrap());
-            let name = format!("{} as {}", tiny.name, case.name());
-            assert_eq!(before.attentions, after.attentions, "{name}: {:?}", after.nodes);
-            let contributed = after.nodes.keys().find(|op| op.starts_with("com.microsoft"));
-            assert_eq!(contributed, None, "{name}");
+    let written = write_tiny_models(root.path());
+    let folders: Vec<String> = written.iter().map(|w| w.folder.display().to_string()).collect();
+    python("logits.py", &folders);
+    let (mut n_models, mut n_tokens) = (0, 0);
+    for model in &written {
+        check_logits(&model.name, &model.folder, model.case.tolerance);
+        if model.case.tolerance == ROUNDED_HEAD {
+            let ids = read_npz(&model.folder.join("ids.npz")).unwrap();
+            let ids = tokens(find(&ids, "ids"));
+            n_models += 1;
+            n_tokens += check_genai(&model.name, &model.folder, &[ids], MARGIN);
         }
     }
+    println!("onnxruntime-genai: {n_tokens} tokens of {n_models} models");
+    assert!(n_tokens >= 2 * n_models, "{n_tokens} tokens of {n_models} models were clear");
 }
 
 /// Our likeliest tokens after the prompt, up to the first that is not clearly ahead.
@@ -159,20 +190,6 @@ fn check_genai(name: &str, folder: &Path, prompts: &[Vec<u32>], margin: f32) -> 
     n_compared
 }
 
-#[test]
-fn genai_continues_tiny_models_as_we_do() {
-    let root = tempfile::tempdir().unwrap();
-    let mut n_compared = 0;
-    for tiny in tiny_models() {
-        let folder = root.path().join(&tiny.name);
-        let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        CASES[0].quantize(&tiny.dir, &folder);
-        let ids = tokens(find(&expected, "ids"));
-        n_compared += check_genai(&tiny.name, &folder, &[ids], MARGIN);
-    }
-    assert!(n_compared >= 5 * tiny_models().len(), "{n_compared} tokens were clear");
-}
-
 /// Texts whose continuations a 4-bit model is sure of.
 const PROMPTS: [&str; 3] =
     ["1, 2, 3, 4, 5, 6, 7, 8,", "Monday, Tuesday, Wednesday,", "a b c d e f g"];
@@ -180,17 +197,15 @@ const PROMPTS: [&str; 3] =
 #[test]
 fn genai_continues_a_real_model_as_we_do() {
     let root = tempfile::tempdir().unwrap();
-    let grouped = |bits| case(Format::MatMulNBits, Method::Rtn, bits, Some(32), WEIGHT_ONLY);
-    for (bits, margin) in [("w4a16kv16", MARGIN), ("w4a8kv16", 5e-2)] {
-        let folder = root.path().join(bits);
-        grouped(bits).quantize(&smollm2(), &folder);
-        let tokenizer = TextTokenizer::load(&folder).unwrap();
-        let encode = |text: &&str| tokenizer.encode(text, false).unwrap();
-        let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(encode).collect();
-        let n_compared = check_genai(bits, &folder, &prompts, margin);
-        println!("{bits}: {n_compared} tokens");
-        assert!(n_compared >= 8, "{bits}: {n_compared} tokens were clear");
-    }
+    let folder = root.path().join("out");
+    let case = case(Format::MatMulNBits, Method::Rtn, "w4a16kv16", Some(32), ROUNDED_HEAD);
+    assert_eq!(case.quantize(&smollm2(), &folder), Vec::<String>::new());
+    let tokenizer = TextTokenizer::load(&folder).unwrap();
+    let encode = |text: &&str| tokenizer.encode(text, false).unwrap();
+    let prompts: Vec<Vec<u32>> = PROMPTS.iter().map(encode).collect();
+    let n_tokens = check_genai("SmolLM2", &folder, &prompts, MARGIN);
+    println!("{n_tokens} tokens");
+    assert!(n_tokens >= 8, "{n_tokens} tokens were clear");
 }
 
 #[test]

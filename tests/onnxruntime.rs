@@ -11,8 +11,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{LEARNED, RECIPES, Recipe, difference, find, python, smollm2, tokens};
-use planish::app::{Method, OpenOptions, forward, open_model};
+use common::{LEARNED, Recipe, difference, find, python, recipes_for, smollm2, tokens};
+use planish::app::{Method, OpenOptions, forward, inspect, open_model};
 use planish_models::tiny_models;
 use planish_runtime::npz::{NpyArray, NpyType, read_npz, write_npz};
 use planish_runtime::text::TextTokenizer;
@@ -134,8 +134,8 @@ fn quantize_tiny_models(root: &Path) -> Vec<(String, PathBuf, u8)> {
     let mut folders = Vec::new();
     for tiny in tiny_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
-        let recipes = RECIPES.into_iter().chain([LEARNED]);
-        for recipe in recipes.filter(|recipe| recipe.suits(&tiny.arch)) {
+        let learned = Some(LEARNED).filter(|recipe| recipe.suits(&tiny.arch));
+        for recipe in recipes_for(&tiny).into_iter().chain(learned) {
             let name = format!("{} {}", tiny.name, recipe.name());
             let folder = root.join(format!("{}-{}", tiny.name, recipe.name()));
             recipe.quantize(&tiny.dir, &folder);
@@ -168,6 +168,30 @@ fn tiny_models_of_all_widths_give_the_same_codes_and_logits() {
     }
     // Each has thousands of codes: in one or two of them all, one may fall to the other side.
     assert!(departed.len() * 25 <= models.len(), "{departed:#?}");
+}
+
+#[test]
+fn padded_batches_give_what_their_sequences_give_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut names, mut folders) = (Vec::new(), Vec::new());
+    for tiny in tiny_models() {
+        let has_mask =
+            inspect(&tiny.dir).unwrap().inputs.iter().any(|i| i.name == "attention_mask");
+        if !has_mask {
+            continue;
+        }
+        let folder = root.path().join(&tiny.name);
+        Recipe::new(Method::Rtn, "w8a16kv16").quantize(&tiny.dir, &folder);
+        std::fs::copy(tiny.dir.join("expected.npz"), folder.join("ids.npz")).unwrap();
+        names.push(tiny.name);
+        folders.push(folder.display().to_string());
+    }
+    let lines = python("padded_alone.py", &folders);
+    let differences: Vec<f32> = lines.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(names.len(), differences.len());
+    for (name, difference) in names.iter().zip(differences) {
+        assert!(difference < 1e-5, "{name}: {difference}");
+    }
 }
 
 /// Texts after which the largest logit stays ahead of the next one by more (2.6 in W4A4KV4, 0.6 in

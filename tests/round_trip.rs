@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{RECIPES, Recipe, find, python, tokens};
+use common::{Recipe, find, python, recipes_for, tokens};
 use planish::app::{OpenOptions, open_model};
 use planish_ir::Model;
 use planish_models::{Exporter, tiny_models};
@@ -50,7 +50,7 @@ fn written_models_are_what_was_quantised() {
     for tiny in tiny_models() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
         let [prompt, step] = ["ids", "step_ids"].map(|name| tokens(find(&expected, name)));
-        for recipe in RECIPES.into_iter().filter(|recipe| recipe.suits(&tiny.arch)) {
+        for recipe in recipes_for(&tiny) {
             let model = quantized_in_memory(&tiny.dir, recipe);
             let options = DecoderOptions::default();
             let mut in_memory = Decoder::new(model, &CpuEngine::new(0), options).unwrap();

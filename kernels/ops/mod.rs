@@ -27,6 +27,7 @@ mod fake_quantize_heads;
 mod fake_quantize_rows;
 mod fused_matmul;
 mod gather;
+mod gather_block_quantized;
 mod gelu;
 mod gemm;
 mod group_query_attention;
@@ -85,6 +86,7 @@ static OPS: &[&[OpDef]] = &[
     expand::OPS,
     extremum::OPS,
     gather::OPS,
+    gather_block_quantized::OPS,
     nonzero::OPS,
     onehot::OPS,
     pad::OPS,

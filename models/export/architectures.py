@@ -78,7 +78,11 @@ ARCHITECTURES = {
     ),
     "phi4mini": (
         "Phi3Config",
-        dict(original_max_position_embeddings=64, partial_rotary_factor=0.5, tie_word_embeddings=True),
+        dict(
+            original_max_position_embeddings=64,
+            partial_rotary_factor=0.5,
+            tie_word_embeddings=True,
+        ),
     ),
     "stablelm": (
         "StableLmConfig",
@@ -119,7 +123,13 @@ ARCHITECTURES = {
     ),
     "falcon40b": (
         "FalconConfig",
-        dict(new_decoder_architecture=True, num_kv_heads=2, bias=False, alibi=False, ffn_hidden_size=48),
+        dict(
+            new_decoder_architecture=True,
+            num_kv_heads=2,
+            bias=False,
+            alibi=False,
+            ffn_hidden_size=48,
+        ),
     ),
     "opt": (
         "OPTConfig",
@@ -136,7 +146,14 @@ ARCHITECTURES = {
     "bloom": ("BloomConfig", dict(n_head=4, n_layer=2, tie_word_embeddings=True)),
     "mpt": (
         "MptConfig",
-        dict(d_model=32, n_heads=4, n_layers=2, expansion_ratio=2, max_seq_len=64, tie_word_embeddings=True),
+        dict(
+            d_model=32,
+            n_heads=4,
+            n_layers=2,
+            expansion_ratio=2,
+            max_seq_len=64,
+            tie_word_embeddings=True,
+        ),
     ),
     "mixtral": (
         "MixtralConfig",
@@ -149,16 +166,18 @@ ARCHITECTURES = {
     "qwen3moe": ("Qwen3MoeConfig", dict(head_dim=16, **MOE)),
     "olmoe": ("OlmoeConfig", dict(intermediate_size=24, num_experts=4, num_experts_per_tok=2)),
 }
-# Names of COMMON that a config spells otherwise and would take for something else.
+SIZES = ["intermediate_size", "num_key_value_heads"]
+DEPTHS = ["num_hidden_layers", "num_attention_heads", "max_position_embeddings"]
+# Names of COMMON that a config spells otherwise, or has not.
 OWN_NAMES = {
-    "GPT2Config": ["hidden_size", "intermediate_size", "num_key_value_heads", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"],
-    "GPTJConfig": ["hidden_size", "intermediate_size", "num_key_value_heads", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"],
-    "GPTBigCodeConfig": ["hidden_size", "intermediate_size", "num_key_value_heads", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"],
-    "BloomConfig": ["intermediate_size", "num_key_value_heads", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"],
-    "MptConfig": ["hidden_size", "intermediate_size", "num_key_value_heads", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"],
-    "FalconConfig": ["intermediate_size", "num_key_value_heads"],
+    "GPT2Config": ["hidden_size", *SIZES, *DEPTHS],
+    "GPTJConfig": ["hidden_size", *SIZES, *DEPTHS],
+    "GPTBigCodeConfig": ["hidden_size", *SIZES, *DEPTHS],
+    "MptConfig": ["hidden_size", *SIZES, *DEPTHS],
+    "BloomConfig": [*SIZES, *DEPTHS],
+    "FalconConfig": SIZES,
     "GPTNeoXConfig": ["num_key_value_heads"],
-    "OPTConfig": ["intermediate_size", "num_key_value_heads"],
+    "OPTConfig": SIZES,
 }
 
 

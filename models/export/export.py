@@ -8,6 +8,11 @@ Each folder `<architecture>-<exporter>` gets `model.onnx` (`model.onnx.data`, wh
 writes one) and `expected.npz`: `ids` [1, 9], `logits`, then one decoding step on its cache,
 `step_ids` [1, 1] and `step_logits`, all by ONNX Runtime.
 
+The model builder needs transformers 5, optimum the one before:
+
+    venv/bin/pip install --target newer "transformers>=5,<6"
+    NEWER_TRANSFORMERS=$PWD/newer venv/bin/python export.py out qwen3-genai
+
 Exporters: `optimum` (TorchScript), `dynamo18` and `dynamo23` (`torch.onnx.export(dynamo=True)` at
 that opset), `dynamo18eager` (the attention written out by the model itself instead of by
 `scaled_dot_product_attention`), `genai` (the model builder of onnxruntime-genai).
@@ -114,7 +119,8 @@ def export_dynamo(model, folder, opset):
 def drop_traces(path):
     """Takes the stack traces away that make up most of a tiny file."""
     model = onnx.load(path)
-    for item in [*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
+    graph = model.graph
+    for item in [*graph.node, *graph.value_info, *graph.input, *graph.output]:
         kept = [p for p in item.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
         del item.metadata_props[:]
         item.metadata_props.extend(kept)

@@ -1,6 +1,6 @@
 //! Norms.
 
-use planish_ir::{Attribute, Graph, Model, Node, NodeId, Tensor, ValueId};
+use planish_ir::{Attribute, DataType, Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::MICROSOFT;
 
 use crate::pass::{PassContext, PassError};
@@ -102,6 +102,9 @@ fn centred(
 fn ones(rewriter: &mut Rewriter, x: ValueId) -> Result<ValueId, String> {
     let channels = rewriter.facts.get(x).dim(-1).and_then(|d| d.as_usize());
     let n = channels.ok_or("the number of channels is not known")?;
+    if rewriter.facts.get(x).dtype != Some(DataType::F32) {
+        return Err("it is not computed in f32".into());
+    }
     Ok(rewriter.constant("ones", Tensor::from_vec(&[n], vec![1f32; n])))
 }
 
@@ -179,11 +182,14 @@ fn lift_simplified(graph: &mut Graph, id: NodeId) -> bool {
 /// `bias_index` is the position of the bias that is added to the sum.
 fn lift_skip(graph: &mut Graph, id: NodeId, op_type: &str, bias_index: usize) -> bool {
     let node = graph.node(id);
-    let unused = |index: usize| node.output(index).is_none_or(|v| graph.users(v).is_empty());
+    let unused = |index: usize| {
+        node.output(index).is_none_or(|v| graph.users(v).is_empty() && !graph.is_output(v))
+    };
     let (Some(x), Some(skip), Some(weight)) = (node.input(0), node.input(1), node.input(2)) else {
         return false;
     };
-    if !unused(1) || !unused(2) {
+    let has_others = node.outputs.iter().skip(4).any(Option::is_some);
+    if !unused(1) || !unused(2) || has_others {
         return false;
     }
     let node = graph.remove_node(id);

@@ -88,7 +88,6 @@ impl Packing {
     fn unpack(&self, data: &Tensor) -> Result<Tensor, String> {
         let stride = self.n_blocks() * self.block_size;
         let bytes = data.bytes();
-        let whole = stride == self.columns && data.n_elements() * self.bits / 8 == bytes.len();
         let expected = self.rows * stride * self.bits / 8;
         // A lookup's rows are not filled up.
         let tight = self.rows * self.columns * self.bits / 8;
@@ -99,9 +98,7 @@ impl Packing {
         let shape = vec![self.rows, self.columns];
         let flipped = |mask: u8| bytes.iter().map(|byte| byte ^ mask).collect::<Vec<u8>>();
         let tensor = match self.bits {
-            8 if whole || stride == self.columns => {
-                Tensor::new(DataType::I8, shape, flipped(0x80).into())
-            }
+            8 if stride == self.columns => Tensor::new(DataType::I8, shape, flipped(0x80).into()),
             4 if stride == self.columns => Tensor::new(DataType::I4, shape, flipped(0x88).into()),
             8 => {
                 let rows = bytes.chunks_exact(stride).flat_map(|row| &row[..self.columns]);
@@ -231,9 +228,9 @@ fn dequantized(graph: &mut Graph, table: &Table) -> ValueId {
 fn lift_lookup(graph: &mut Graph, tables: &mut Tables, id: NodeId) -> Result<(), String> {
     let node = graph.node(id).clone();
     let data = node.input(0).and_then(|v| graph.constant(v)).ok_or("its codes are no constant")?;
-    let (bits, signed) = match data.dtype() {
-        DataType::U8 => (size(&node, "bits", 4)?, false),
-        DataType::U4 => (4, false),
+    let bits = match data.dtype() {
+        DataType::U8 => size(&node, "bits", 4)?,
+        DataType::U4 => 4,
         other => return Err(format!("its codes are of type {other}")),
     };
     let [rows, width] = data.shape()[..] else {
@@ -242,7 +239,7 @@ fn lift_lookup(graph: &mut Graph, tables: &mut Tables, id: NodeId) -> Result<(),
     let packs = data.dtype() == DataType::U8 && bits == 4;
     let columns = if packs { 2 * width } else { width };
     let by_rows = node.int("gather_axis", 0) == 0 && matches!(node.int("quantize_axis", 1), 1 | -1);
-    if !by_rows || signed || !matches!(bits, 4 | 8) {
+    if !by_rows || !matches!(bits, 4 | 8) {
         return Err("it does not look rows up whose blocks follow each other".into());
     }
     let packing = Packing { rows, columns, bits, block_size: size(&node, "block_size", 128)? };

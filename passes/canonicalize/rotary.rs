@@ -10,8 +10,8 @@ use crate::pass::{PassContext, PassError};
 use crate::pattern::{Match, Pattern, any, op};
 use crate::rule::{Rewriter, Rule, apply};
 
-/// Lifts decomposed rotary embeddings to `RotaryEmbedding` with half tables, and merges the part
-/// of a head that is not rotated into it.
+/// Lifts decomposed rotary embeddings to `RotaryEmbedding` with half tables, merges the part of a
+/// head that is not rotated into it, and gives each sequence a table of its own.
 pub(super) fn lift_rotary_embeddings(
     model: &mut Model,
     context: &mut PassContext,
@@ -21,7 +21,9 @@ pub(super) fn lift_rotary_embeddings(
         Rule { name: "lift_interleaved_rope", pattern: interleaved_pattern, replace: interleaved },
     ];
     let n_lifted = apply(model, context, &rules)?;
-    Ok(n_lifted + merge_partial(model, context)?)
+    let n_merged = merge_partial(model, context)?;
+    let facts = context.infer(model)?;
+    Ok(n_lifted + n_merged + tables::repeat_tables(&mut model.graph, &facts))
 }
 
 /// x · cos + concat(−x₂, x₁) · sin, where x₁ and x₂ are the halves of x (checked in `split_half`)

@@ -43,9 +43,10 @@ fn expand(graph: &mut Graph, id: NodeId, leading: usize, channels: i64) -> Optio
     let left = if heads { None } else { Some(transposed(graph, node.input(1)?)?) };
     let right = if heads { node.input(1) } else { node.input(2) };
     let n1 = left.as_ref().map(|matrix| matrix.shape()[0] as i64);
-    let n2 = right
-        .map(|p| graph.constant(p).map(|matrix| matrix.shape()[0] as i64))
-        .map_or(channels.checked_div(n1.unwrap_or(1)), |n2| n2)?;
+    let n2 = match right {
+        Some(right) => graph.constant(right)?.shape()[0] as i64,
+        None => channels.checked_div(n1.unwrap_or(1))?,
+    };
     let mut rows = vec![0i64; leading];
     rows.extend([channels.checked_div(n2)?, n2]);
     let mut y = reshape(graph, &name, x, &rows);

@@ -58,7 +58,8 @@ fn only_masks_that_are_more_than_padding_stay() {
         let graph = &block.model.graph;
         let node = graph.node(block.layout.attentions[0].node);
         let has_mask = node.input(3).is_some();
-        let is_more = ["gemma2", "bloom", "mpt"].contains(&tiny.arch.as_str());
+        let windowed = ["gemma2", "gemma3", "mistral", "starcoder2"];
+        let is_more = windowed.iter().chain(&["bloom", "mpt"]).any(|arch| tiny.arch == *arch);
         assert_eq!(has_mask, is_more, "{}", tiny.name);
         let floats =
             block.outside.iter().filter(|o| graph.value(**o).dtype() == Some(DataType::F32));

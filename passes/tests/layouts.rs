@@ -46,8 +46,12 @@ fn the_tiny_models_have_the_layout_of_their_architecture() {
         let layout = Layout::new(&canonical(&tiny.dir.join("model.onnx"))).unwrap();
         let (parts, merges) = match tiny.arch.as_str() {
             "gpt2" | "gptneox" | "opt" | "bloom" | "mpt" | "falcon40b" => (vec![3, 1, 1, 1], false),
+            "starcoder2" | "nemotron" => (vec![3, 1, 1, 1], false),
             // One norm for attention and MLP.
-            "falcon" => (vec![4, 1, 1], false),
+            "falcon" | "phi" | "gptj" => (vec![4, 1, 1], false),
+            "cohereqk" => (vec![5, 1, 1], true),
+            // Norms behind attention and MLP alone.
+            "olmo2" => (vec![3, 2, 1, 1], false),
             // Four experts, whose tokens are picked: no scale merges before them.
             "mixtral" | "olmoe" => (vec![3, 2, 2, 2, 2, 1, 1, 1, 1, 1], false),
             // One expert more for all tokens, with a gate of its own.

@@ -36,7 +36,6 @@ impl Calibration<'_> {
         inputs: &States,
         outside: &HashMap<String, Value>,
     ) -> Result<States, CalibrationError> {
-        let start = Instant::now();
         let mut model = block.model.clone();
         lower(&mut model, NO_CACHE, &mut PassManager::new()).map_err(CalibrateError::from)?;
         let mut targets = inputs.empty_like();
@@ -44,7 +43,6 @@ impl Calibration<'_> {
         self.run_block(self.engine, (block, &model), inputs, outside, all, &mut |outputs| {
             targets.push(&*self.engine.device(), &outputs[0])
         })?;
-        tracing::info!("a block's targets: {:.2?}", start.elapsed());
         Ok(targets)
     }
 
@@ -116,10 +114,8 @@ impl Calibration<'_> {
         let start = Instant::now();
         let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
         initial.statistics = self.observe(engine, block, inputs, outside)?;
-        tracing::info!("block {index} observed: {:.2?}", start.elapsed());
         let student = Student::new(block, self.options, &mut initial)?;
         let mut learner = Learner::new(&*engine.device(), &student.parameters)?;
-        tracing::info!("block {index} at its start: {:.2?}", start.elapsed());
         start_weight_clips(engine, &student, &mut learner, self.options)?;
         tracing::info!("block {index} prepared: {:.2?}", start.elapsed());
         Ok(Pupil { student, learner })
@@ -151,11 +147,11 @@ impl Calibration<'_> {
             progress(CalibrationProgress { block: lesson.block, n_blocks, step, n_steps, loss });
         };
         let before = self.store.map_or(Ok(None), |store| store.load(&name))?;
-        if let Some(finished) = before {
-            if pupil.learner.restore(&*engine.device(), &finished.values)? {
-                report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
-                return Ok(finished.losses);
-            }
+        if let Some(finished) = before
+            && pupil.learner.restore(&*engine.device(), &finished.values)?
+        {
+            report(n_steps, finished.losses.last().copied().unwrap_or(0.0));
+            return Ok(finished.losses);
         }
         let start = Instant::now();
         let Pupil { student, learner } = pupil;

@@ -136,31 +136,22 @@ pub(super) struct Learners {
     pub workers: Vec<Worker>,
 }
 
-/// Blocks that learn side by side on a GPU at least: while the host prepares some, the device has
-/// another to learn.
-const GPU_WORKERS: usize = 3;
-
-/// Engines for learning up to `n_workers` blocks at once. On a GPU all share it, and floats are f32.
+/// Engines for learning: on the CPU `n_workers` that share its threads, if there is more than one. On a
+/// GPU one block learns at a time, on all of it; floats are f32.
 ///
 /// # Errors
 /// As [`engine`].
 pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learners, AppError> {
-    let n_threads = options.threads.unwrap_or(0);
-    let Some(cuda) = cuda(options, Element::F32)? else {
-        let available = || std::thread::available_parallelism().map_or(1, usize::from);
-        let each = (options.threads.unwrap_or_else(available) / n_workers.max(1)).max(1);
-        let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)) };
-        let n_workers = if n_workers > 1 { n_workers } else { 0 };
-        let workers = (0..n_workers).map(worker).collect();
-        return Ok(Learners { engine: Box::new(cpu(options)), workers });
-    };
-    cuda.gpu().keep_memory();
-    let worker = |_| {
-        let engine = CudaEngine::on(cuda.gpu().clone(), Element::F32, n_threads);
-        Worker { engine: Box::new(engine) }
-    };
-    let workers = (0..n_workers.max(GPU_WORKERS)).map(worker).collect();
-    Ok(Learners { engine: Box::new(cuda), workers })
+    if let Some(cuda) = cuda(options, Element::F32)? {
+        cuda.gpu().keep_memory();
+        return Ok(Learners { engine: Box::new(cuda), workers: Vec::new() });
+    }
+    let available = || std::thread::available_parallelism().map_or(1, usize::from);
+    let each = (options.threads.unwrap_or_else(available) / n_workers.max(1)).max(1);
+    let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)) };
+    let n_workers = if n_workers > 1 { n_workers } else { 0 };
+    let workers = (0..n_workers).map(worker).collect();
+    Ok(Learners { engine: Box::new(cpu(options)), workers })
 }
 
 /// The engine for what runs on the CPU alone: reports.

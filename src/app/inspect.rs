@@ -1,5 +1,5 @@
 //! What a model file contains.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use planish_ir::{Graph, Model, ValueId};
@@ -89,13 +89,24 @@ pub fn inspect(path: &Path) -> Result<InspectReport, AppError> {
     let (mut model, file) = read(path)?;
     let mut report = summary(&model, file);
     let mut manager = PassManager::new();
+    let before = names(&model.graph);
     match recognise(&mut model, &mut manager) {
         Ok(recognised) => report.recognised = Some(recognised),
         Err(error) => report.notes.push(format!("nothing was recognised: {error}")),
     }
+    let after = names(&model.graph);
+    // What one rule misses another may lift: then the name is gone, and there is nothing to say.
+    let is_there = |name: &str| !before.contains(name) || after.contains(name);
     let notes = manager.reports().iter().flat_map(|pass| &pass.notes);
-    report.notes.extend(notes.cloned());
+    let current = notes.filter(|note| note.split('"').skip(1).step_by(2).all(is_there));
+    report.notes.extend(current.cloned());
     Ok(report)
+}
+
+/// The names of all values and nodes.
+fn names(graph: &Graph) -> BTreeSet<String> {
+    let values = graph.value_ids().map(|id| graph.value(id).name.clone());
+    values.chain(graph.node_ids().map(|id| graph.node(id).name.clone())).collect()
 }
 
 /// What the file itself says.

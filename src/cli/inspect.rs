@@ -53,13 +53,29 @@ fn text(report: &InspectReport) -> Result<String, std::fmt::Error> {
             writeln!(out, "  {count:6}  {op}")?;
         }
     }
-    for note in &report.notes {
-        writeln!(out, "note      {note}")?;
+    for (note, others) in alike(&report.notes) {
+        let more = if others > 0 { format!(" ({others} more like it)") } else { String::new() };
+        writeln!(out, "note      {note}{more}")?;
     }
     for (key, value) in &report.metadata {
         writeln!(out, "{key} = {value}")?;
     }
     Ok(out)
+}
+
+/// The first of all notes that differ in numbers alone, as those of equal blocks do, and how many
+/// others there are.
+fn alike(notes: &[String]) -> Vec<(&str, usize)> {
+    let without_digits = |note: &str| note.replace(|c: char| c.is_ascii_digit(), "");
+    let mut groups: Vec<(String, &str, usize)> = Vec::new();
+    for note in notes {
+        let key = without_digits(note);
+        match groups.iter_mut().find(|(known, ..)| *known == key) {
+            Some((.., others)) => *others += 1,
+            None => groups.push((key, note, 0)),
+        }
+    }
+    groups.into_iter().map(|(_, note, others)| (note, others)).collect()
 }
 
 fn values(out: &mut String, title: &str, list: &[ValueReport]) -> std::fmt::Result {
@@ -73,6 +89,13 @@ fn values(out: &mut String, title: &str, list: &[ValueReport]) -> std::fmt::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notes_about_equal_blocks_are_shown_once() {
+        let notes = ["MatMul \"h.0/q\" has no weight", "x", "MatMul \"h.11/q\" has no weight"];
+        let notes = notes.map(String::from);
+        assert_eq!(alike(&notes), [("MatMul \"h.0/q\" has no weight", 1), ("x", 0)]);
+    }
 
     #[test]
     fn everything_is_shown() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use planish::app::{Effort, Format, Method, OpenOptions, QuantizeRequest, Rounding, quantize};
+use planish_models::{TinyModel, tiny_models};
 use planish_passes::quantize::BitWidths;
 use planish_runtime::npz::NpyArray;
 
@@ -79,6 +80,18 @@ pub const RECIPES: [Recipe; 5] = [
     Recipe { method: Method::Rtn, bits: "w4a8kv4", group_size: Some(16) },
     Recipe::new(Method::Orthogonal, "w8a4kv16"),
 ];
+
+/// Those to try on a model: of the ones that are not tried thoroughly the first two, 4 bits with
+/// transforms and 8 bits without.
+pub fn recipes_for(tiny: &TinyModel) -> Vec<Recipe> {
+    let n = if tiny.is_tried_thoroughly() { RECIPES.len() } else { 2 };
+    RECIPES.into_iter().take(n).filter(|recipe| recipe.suits(&tiny.arch)).collect()
+}
+
+/// The tiny models on which every format is tried.
+pub fn thorough_models() -> Vec<TinyModel> {
+    tiny_models().into_iter().filter(TinyModel::is_tried_thoroughly).collect()
+}
 
 /// One whose transforms and clipping are learned.
 pub const LEARNED: Recipe = Recipe::new(Method::Flatquant, "w4a4kv4");

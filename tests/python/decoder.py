@@ -19,8 +19,8 @@ class Decoder:
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.reset()
 
-    def reset(self):
-        """Empties the caches."""
+    def reset(self, rows=1):
+        """Empties the caches, for a batch of `rows` sequences."""
         self.n_past = 0
         self.caches = {}
         for past in self.session.get_inputs():
@@ -28,16 +28,20 @@ class Decoder:
                 _, heads, _, size = past.shape
                 size = size if isinstance(size, int) else HEAD_SIZE
                 dtype = np.float16 if past.type == "tensor(float16)" else np.float32
-                self.caches[past.name] = np.zeros((1, heads, 0, size), dtype)
+                self.caches[past.name] = np.zeros((rows, heads, 0, size), dtype)
 
-    def run(self, ids):
-        """Runs `ids` [1, n] on the caches; returns all inputs and all outputs by name."""
+    def run(self, ids, **given):
+        """Runs `ids` [rows, n] on the caches; returns all inputs and all outputs by name.
+
+        `given` are inputs in place of those for one sequence without padding.
+        """
         total = self.n_past + ids.shape[1]
         known = {
             "input_ids": ids,
             "attention_mask": np.ones((1, total), np.int64),
             "position_ids": np.arange(self.n_past, total, dtype=np.int64)[None],
             **self.caches,
+            **given,
         }
         feeds = {info.name: known[info.name] for info in self.session.get_inputs()}
         results = dict(zip(self.outputs, self.session.run(self.outputs, feeds)))

@@ -88,6 +88,7 @@ template <typename Team>
 static __device__ Grid make_grid(const FakeQuantize &p, const Team &team, uint32_t group, uint64_t start,
                                  uint32_t n) {
     float low = INFINITY_F, high = -INFINITY_F;
+#pragma unroll 4
     for (uint32_t i = team.lane; i < n; i += Team::size) {
         float x = to_f32(p.x[start + (uint64_t)i * p.step]);
         low = fminf(low, x);
@@ -103,6 +104,7 @@ static __device__ void forward(const FakeQuantize &p, const Team &team, uint32_t
     uint32_t n = group < p.groups ? p.n : 0;
     uint64_t start = (uint64_t)(group / p.step) * p.n * p.step + group % p.step;
     Grid grid = make_grid(p, team, group, start, n);
+#pragma unroll 4
     for (uint32_t i = team.lane; i < n; i += Team::size) {
         uint64_t at = start + (uint64_t)i * p.step;
         float code = grid.limited(grid.free_code(to_f32(p.x[at])));
@@ -119,6 +121,7 @@ static __device__ void backward(const FakeQuantize &p, const Team &team, uint32_
     Grid grid = make_grid(p, team, group, start, n);
     float of_scale = 0.0f, clipped = 0.0f;
     int first_high = 0x7fffffff, first_low = 0x7fffffff;
+#pragma unroll 4
     for (uint32_t i = team.lane; i < n; i += Team::size) {
         uint64_t at = start + (uint64_t)i * p.step;
         float x = to_f32(p.x[at]), dy = to_f32(p.dy[at]);
@@ -146,6 +149,7 @@ static __device__ void backward(const FakeQuantize &p, const Team &team, uint32_
         of_high = decides && is_high ? of_scale : 0.0f;
         of_low = decides && !is_high ? -of_scale : 0.0f;
     }
+#pragma unroll 4
     for (uint32_t i = team.lane; i < n; i += Team::size) {
         uint64_t at = start + (uint64_t)i * p.step;
         float dx = grid.holds(grid.free_code(to_f32(p.x[at]))) ? to_f32(p.dy[at]) : 0.0f;

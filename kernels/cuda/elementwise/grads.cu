@@ -61,6 +61,7 @@ extern "C" __global__ void __launch_bounds__(32 * PARTS) norm_grad_columns(const
     uint32_t lane = threadIdx.x % 32, part = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
     float scale = 0.0f, bias = 0.0f;
     if (column < p.n)
+#pragma unroll 8
         for (uint32_t row = part; row < p.rows; row += PARTS) {
             uint64_t at = (uint64_t)row * p.n + column;
             float dy = to_f32(p.dy[at]);

@@ -3,6 +3,7 @@
 use super::plan::ways;
 use super::sources::READ;
 use super::{DenseGemv, Gemv, QuantizedGemv, WeightOnlyGemv};
+use crate::gemm::{Gemm, QuantizedGemm, Route, Tiling, suits_rows};
 use crate::testing::{random_codes, random_f32};
 use crate::{Args, DeviceBuffer, Element, Gpu, GpuError, Launch, PackedWeights, cublas, timer};
 
@@ -71,7 +72,7 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
 /// # Errors
 /// If the device fails.
 fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
-    let (gemv, gemm) = (Gemv::new(), crate::gemm::Gemm::new());
+    let (gemv, gemm) = (Gemv::new(), Gemm::new());
     let mut lines = Vec::new();
     for (k, n) in SHAPES {
         let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
@@ -96,10 +97,10 @@ fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             for (tile, blocks, split) in
                 [(64, 1, 1), (64, 1, 2), (64, 1, 4), (64, 2, 1), (64, 2, 2), (64, 2, 4)]
             {
-                let tiling = crate::gemm::Tiling { rows: tile, blocks, band: 8, split };
+                let tiling = Tiling { rows: tile, blocks, band: 8, split };
                 let us = graph_us(gpu, weights.len(), |i| {
                     let product = operands.many(&weights[i]);
-                    gemm.quantized_by(gpu, &product, crate::gemm::Route::Wgmma(tiling))
+                    gemm.quantized_by(gpu, &product, Route::Wgmma(tiling))
                 });
                 add(format!("{tiling:?}"), us);
             }
@@ -148,8 +149,8 @@ impl Operands {
         }
     }
 
-    fn many<'a>(&self, weights: &'a PackedWeights) -> crate::gemm::QuantizedGemm<'a> {
-        crate::gemm::QuantizedGemm {
+    fn many<'a>(&self, weights: &'a PackedWeights) -> QuantizedGemm<'a> {
+        QuantizedGemm {
             rows: self.rows,
             k: self.k,
             codes: self.codes.ptr(),
@@ -232,9 +233,14 @@ fn packed(
     buffers.into_iter().map(|data| PackedWeights::of_packed(data, bits, (k, n))).collect()
 }
 
+/// By the kernels of `gemm` where those suit better, as the engine does it.
 fn quantized_us(gpu: &Gpu, gemv: &Gemv, rows: usize, k: usize, n: usize) -> Result<f64, GpuError> {
     let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
     let operands = Operands::new(gpu, rows, k, n)?;
+    if suits_rows(gpu.properties(), rows, n) {
+        let gemm = Gemm::new();
+        return graph_us(gpu, weights.len(), |i| gemm.quantized(gpu, &operands.many(&weights[i])));
+    }
     graph_us(gpu, weights.len(), |i| gemv.quantized(gpu, &operands.product(&weights[i])))
 }
 

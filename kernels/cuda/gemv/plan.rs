@@ -193,12 +193,13 @@ fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Opti
     let multiprocessors = properties.multiprocessors as usize;
     let columns = columns.next_power_of_two().max(16);
     let units = product.weights.padded_k / UNIT;
-    let shape = |cluster: usize| {
-        let (groups_n, groups_k) = (1, 4);
+    let groups = [(1, 4), (2, 2)].into_iter();
+    let shapes = groups.flat_map(|groups| [8, 4, 2, 1].map(|cluster| (groups, cluster)));
+    let mut shapes = shapes.map(|((groups_n, groups_k), cluster)| {
         let unroll = unroll(units.div_ceil(cluster * groups_k));
         Hopper { columns, groups_n, groups_k, unroll, cluster }
-    };
-    [8, 4, 2, 1].into_iter().map(shape).find(|shape| {
+    });
+    shapes.find(|shape| {
         shape.shared(units) <= properties.shared_memory_per_block as usize
             && product.weights.n.div_ceil(shape.outputs()) * shape.cluster <= multiprocessors
     })

@@ -53,11 +53,24 @@ pub(crate) fn with_dims(
     dims: Option<Vec<Dim>>,
 ) -> Fact {
     match (dtype, dims) {
-        (Some(dtype), Some(dims)) if dtype.is_integer() && dims.len() <= MAX_DIMS => {
+        (Some(dtype), Some(dims))
+            if dtype.is_integer()
+                && dims.len() <= MAX_DIMS
+                && shape.as_deref().is_none_or(|shape| holds(shape, dims.len())) =>
+        {
             let rank = shape.map_or(1, |shape| shape.len());
             Fact::of_dims(dtype, rank, dims)
         }
         (dtype, _) => Fact::new(dtype, shape),
+    }
+}
+
+/// Whether a scalar or list of this shape has `n` elements: what a file says of them may differ.
+fn holds(shape: &[Dim], n: usize) -> bool {
+    match shape {
+        [] => n == 1,
+        [size] => size.as_const().is_none_or(|_| size.as_usize() == Some(n)),
+        _ => false,
     }
 }
 

@@ -59,10 +59,9 @@ impl CudaKernel for Transform {
         inputs: CudaInputs<'_>,
     ) -> Result<Vec<GpuTensor>, OpError> {
         let x = inputs.device(0)?;
-        if let (Made::Values, Some(factors)) = (self.made, kronecker(inputs, x)) {
-            if factors.suits(context, x) {
-                return Ok(vec![factors.transform(context, x, false)?]);
-            }
+        let factors = kronecker(inputs, x).filter(|factors| factors.suits(context, x));
+        if let (Made::Values, Some(factors)) = (self.made, factors) {
+            return Ok(vec![factors.transform(context, x, false)?]);
         }
         self.factors.run(context, inputs, x, RowSource::Plain { x: x.ptr() }, self.made)
     }

@@ -30,6 +30,9 @@ pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize
     Ok(n_rewrites)
 }
 
+/// More heads than any model has; products of their number and size stay far from overflow.
+const MAX_HEADS: i64 = 1 << 16;
+
 /// What all layers have in common.
 #[derive(Default)]
 struct Shared {
@@ -96,12 +99,22 @@ fn lift_one(
 
 /// Forms that the canonical operator has no word for.
 fn check(node: &Node) -> Result<(), String> {
+    if node.int("sliding_window_cache", 0) != 0 {
+        return Err("its cache holds no more than its sliding window".into());
+    }
     if node.int("smooth_softmax", 0) != 0 || node.input(10).is_some() || node.input(11).is_some() {
         return Err("it has a bias, a sink or a smooth softmax".into());
     }
     let rest = node.inputs.iter().skip(12).flatten().next().is_some();
     if rest || node.int("k_quant_type", 0) != 0 || node.input(0).is_none() {
         return Err("it has inputs that are not known".into());
+    }
+    if node.outputs.iter().skip(3).any(Option::is_some) {
+        return Err("it returns its scores".into());
+    }
+    let heads = ["num_heads", "kv_num_heads"].map(|name| node.int(name, 0));
+    if heads.iter().any(|n| !(1..=MAX_HEADS).contains(n)) {
+        return Err(format!("it has {} query heads over {}", heads[0], heads[1]));
     }
     Ok(())
 }

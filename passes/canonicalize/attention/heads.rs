@@ -136,28 +136,36 @@ impl Heads<'_> {
                 let hint = self.graph.value(value).name.clone();
                 return Ok(self.graph.add_op(&format!("{hint}/side_by_side"), rotary));
             }
+            // Heads that were turned to be rotated, and back.
+            let twice = self.turned(value).and_then(|once| self.turned(once));
+            if let Some(same) = twice {
+                return self.side_by_side(same);
+            }
         }
         let last = self.heads_last(value);
         self.merged(value, last)
     }
 
+    /// What `value` is the transpose of, heads and sequence swapped.
+    fn turned(&self, value: ValueId) -> Option<ValueId> {
+        let node = self.graph.producer_node(value).filter(|node| node.is("Transpose"))?;
+        node.input(0).filter(|_| node.ints("perm") == Some(&[0, 2, 1, 3]))
+    }
+
     /// `[batch, sequence, heads, size]` for `[batch, heads, sequence, size]`. Norms of single
     /// heads are moved to the other side of a transpose.
     fn heads_last(&mut self, value: ValueId) -> ValueId {
-        if let Some(node) = self.graph.producer_node(value).cloned()
-            && let Some(x) = node.input(0)
+        if let Some(source) = self.turned(value) {
+            return source;
+        }
+        let norm = self.graph.producer_node(value).filter(|node| self.is_head_norm(node));
+        if let Some(mut norm) = norm.cloned()
+            && let Some(x) = norm.input(0)
         {
-            if node.is("Transpose") && node.ints("perm") == Some(&[0, 2, 1, 3]) {
-                return x;
-            }
-            if self.is_head_norm(&node) {
-                let x = self.heads_last(x);
-                let mut norm = node.with("axis", -1);
-                norm.inputs[0] = Some(x);
-                norm.outputs.clear();
-                let hint = self.graph.value(value).name.clone();
-                return self.graph.add_op(&format!("{hint}/heads_last"), norm);
-            }
+            norm.inputs[0] = Some(self.heads_last(x));
+            norm.outputs.clear();
+            let hint = self.graph.value(value).name.clone();
+            return self.graph.add_op(&format!("{hint}/heads_last"), norm.with("axis", -1));
         }
         let hint = self.graph.value(value).name.clone();
         let turned = Node::new("Transpose", vec![Some(value)]).with("perm", vec![0, 2, 1, 3]);

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use planish_ir::{DataType, Node, Tensor, ValueId};
+use planish_ir::{DataType, Dim, Graph, Node, Tensor, ValueId};
+use planish_kernels::infer::Facts;
 
 use super::Order;
 use crate::canonicalize::CANONICAL_OPSET;
@@ -63,6 +64,50 @@ pub(super) fn half_table(
     Ok(rewriter.graph.add_op(&format!("{name}/half"), Node::new("Slice", inputs)))
 }
 
+/// Repeats tables `[1, sequence, d/2]`, which positions make that are the same for the whole
+/// batch, for each sequence of it: the operator asks for that.
+pub(super) fn repeat_tables(graph: &mut Graph, facts: &Facts) -> usize {
+    let mut repeated: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let nodes = graph.node_ids().filter(|id| {
+        let node = graph.node(*id);
+        node.is("RotaryEmbedding") && node.input(3).is_none()
+    });
+    let mut n_rewrites = 0;
+    for id in nodes.collect::<Vec<_>>() {
+        let x = graph.node(id).input(0);
+        let Some(batch) = x.and_then(|x| facts.get(x).dim(0).cloned()) else { continue };
+        for index in [1, 2] {
+            let Some(table) = graph.node(id).input(index) else { continue };
+            let rows = facts.get(table).dim(0).and_then(|dim| dim.as_const());
+            if rows != Some(1) || batch.as_const() == Some(1) || facts.get(table).rank() != Some(3)
+            {
+                continue;
+            }
+            let known = repeated.get(&table).copied();
+            let Some(wide) = known.or_else(|| repeat_table(graph, facts, table, &batch)) else {
+                continue;
+            };
+            repeated.insert(table, wide);
+            graph.set_input(id, index, Some(wide));
+            n_rewrites += 1;
+        }
+    }
+    n_rewrites
+}
+
+/// `table` expanded to as many sequences as an input of the graph has.
+fn repeat_table(graph: &mut Graph, facts: &Facts, table: ValueId, batch: &Dim) -> Option<ValueId> {
+    let mut inputs = graph.inputs.iter().copied();
+    let source = inputs.find(|input| facts.get(*input).dim(0) == Some(batch))?;
+    let size = Node::new("Shape", vec![Some(source)]).with("start", 0).with("end", 1);
+    let size = graph.add_op("batch_size", size);
+    let ones = graph.add_constant("ones", int64s(&[1, 1]));
+    let shape = Node::new("Concat", vec![Some(size), Some(ones)]).with("axis", 0);
+    let shape = graph.add_op("table_shape", shape);
+    let hint = format!("{}/repeated", graph.value(table).name);
+    Some(graph.add_op(&hint, Node::new("Expand", vec![Some(table), Some(shape)])))
+}
+
 /// Computes a table for a few positions, to see that its halves, or the elements of its pairs,
 /// are equal: there are many ways to repeat an element.
 fn check_computed(rewriter: &Rewriter, table: ValueId, order: Order) -> Result<(), String> {
@@ -91,7 +136,7 @@ fn sample(rewriter: &Rewriter, value: ValueId) -> Result<Tensor, String> {
     let mut inputs = BTreeMap::new();
     for leaf in leaves(rewriter, value)? {
         let fact = rewriter.facts.get(leaf);
-        let size = |dim: &planish_ir::Dim| {
+        let size = |dim: &Dim| {
             let known = dim.eval(&|_| Some(3)).and_then(|n| usize::try_from(n).ok());
             known.unwrap_or(3)
         };

@@ -30,7 +30,8 @@ const OPSET: i64 = 21;
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contributed {
-    /// `accuracy_level` of the products: 4 lets activations be rounded to 8 bits inside, 0 doesn't.
+    /// `accuracy_level` of products with 4-bit weights: 4 lets activations be rounded to 8 bits
+    /// inside, 0 doesn't. With 8-bit weights it is 4.
     pub accuracy_level: i64,
     /// Positions that tables of rotary embeddings have rows for.
     pub n_positions: usize,
@@ -125,20 +126,20 @@ fn finish(model: &mut Model) -> Result<(), EmitError> {
     Ok(())
 }
 
-/// Channels that the product behind the logits reads, and that it gives.
+/// Channels that the product behind the logits reads, and that it gives; 0 where that is not known.
 fn head_sizes(model: &Model, logits: ValueId) -> Result<(usize, usize), EmitError> {
     let facts = infer(model).map_err(|error| EmitError::Infer(error.to_string()))?;
     let graph = &model.graph;
-    let last = |v: ValueId| facts.get(v).dim(-1).and_then(|dim| dim.as_usize());
-    let vocabulary = last(logits).unwrap_or(0);
+    let vocabulary = facts.get(logits).dim(-1).and_then(|dim| dim.as_usize()).unwrap_or(0);
     let mut value = logits;
     while let Some(node) = graph.producer_node(value) {
-        let Some(x) = node.input(0) else { break };
-        let is_product = node.op_type.starts_with("MatMul");
-        if is_product {
-            return Ok((last(x).unwrap_or(0), vocabulary));
+        let weight = node.input(1).and_then(|weight| facts.get(weight).dim(0)?.as_usize());
+        match (node.op_type.as_str(), node.input(0)) {
+            ("MatMulNBits", _) => return Ok((node.int("K", 0) as usize, vocabulary)),
+            ("MatMul", _) => return Ok((weight.unwrap_or(0), vocabulary)),
+            (_, Some(x)) => value = x,
+            (_, None) => break,
         }
-        value = x;
     }
     Ok((0, vocabulary))
 }

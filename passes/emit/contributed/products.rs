@@ -9,6 +9,9 @@ use super::blocks::{BlockWeight, Layout};
 use super::{Contributed, refused};
 use crate::emit::EmitError;
 
+/// The `accuracy_level` at which activations are rounded to 8 bits, block by block.
+const ROUNDS_ACTIVATIONS: i64 = 4;
+
 /// Weights that were packed before, by the value of their codes: a head and an embedding share
 /// theirs, and the file holds it once.
 #[derive(Default)]
@@ -109,10 +112,16 @@ fn lower(
         .with("N", weight.n as i64)
         .with("bits", weight.bits as i64)
         .with("block_size", weight.block_size as i64)
-        .with("accuracy_level", options.accuracy_level)
+        .with("accuracy_level", accuracy_level(options, weight.bits))
         .with_outputs(outputs);
     graph.replace_node(id, product).map_err(|error| error.to_string())?;
     Ok(())
+}
+
+/// ONNX Runtime multiplies 8-bit weights with 8-bit activations, or else makes floats of the whole
+/// weight in every run, which costs a decoding step several times what all the rest does.
+fn accuracy_level(options: Contributed, bits: usize) -> i64 {
+    if bits == 8 { ROUNDS_ACTIVATIONS } else { options.accuracy_level }
 }
 
 /// The `Add` of a constant vector that alone reads the product.

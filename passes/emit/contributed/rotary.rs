@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use planish_ir::{DataType, Graph, Model, Tensor, ValueId};
+use planish_ir::{DataType, Dim, Graph, Model, Tensor, ValueId};
 use planish_kernels::infer::Facts;
 
 use super::DecoderInputs;
@@ -64,7 +64,9 @@ impl Tables<'_> {
     fn content(&self, input: ValueId, past: usize, new: usize) -> Option<Tensor> {
         let fact = self.facts.get(input);
         if let Some([_, heads, _, size]) = fact.shape.as_deref() {
-            let shape = vec![1, heads.as_usize()?, past, size.as_usize()?];
+            // Only how long it is can matter to angles.
+            let known = |dim: &Dim| dim.as_usize().unwrap_or(1);
+            let shape = vec![1, known(heads), past, known(size)];
             let n_bytes = fact.dtype?.n_bytes(shape.iter().product())?;
             return Tensor::new(fact.dtype?, shape, vec![0u8; n_bytes].into()).ok();
         }

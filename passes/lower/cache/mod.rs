@@ -191,6 +191,9 @@ fn check_past(graph: &Graph, value: ValueId, attention: NodeId) -> Result<ValueI
     let name = &graph.value(value).name;
     let input = input_behind(graph, value);
     let input = input.ok_or_else(|| format!("the past \"{name}\" is no graph input"))?;
+    if graph.is_output(input) || graph.is_output(value) {
+        return Err(format!("the past \"{name}\" is a graph output too"));
+    }
     let cast = graph.producer(value).map(|(id, _)| id);
     let reads = |(user, index): &(NodeId, usize)| *user == attention && PAST.contains(index);
     let is_allowed = |user: &(NodeId, usize)| {

@@ -4,6 +4,7 @@ mod cuda;
 mod eight_bits;
 mod forms;
 mod learned;
+mod padding;
 
 use std::path::{Path, PathBuf};
 

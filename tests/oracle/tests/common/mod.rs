@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
-use planish_models::TinyModel;
+use planish_models::{TinyModel, tiny_models};
 use planish_onnx::{WriteOptions, write_model};
 use planish_oracle::{OracleError, tract_logits};
 use planish_runtime::npz::read_npz;
@@ -20,6 +20,12 @@ pub type Logits = (Vec<usize>, Vec<f32>);
 pub struct Expected {
     pub ids: Vec<i64>,
     pub logits: Logits,
+}
+
+/// The tiny models that everything is tried on; those of other architectures have operators that
+/// tract does not know.
+pub fn thorough_models() -> Vec<TinyModel> {
+    tiny_models().into_iter().filter(TinyModel::is_tried_thoroughly).collect()
 }
 
 /// The model's ONNX file.
@@ -70,20 +76,5 @@ pub fn assert_refused(name: &str, reason: &str, result: &Result<Logits, String>)
     match result {
         Ok(_) => panic!("{name}: tract runs it, and must no longer be listed as refusing it"),
         Err(words) => assert!(words.contains(reason), "{name}: tract says: {words}"),
-    }
-}
-
-/// Whether tract is known to run a model, or to refuse it for a listed reason. Of others it must
-/// give the right logits where it runs them: it takes few of the operators that pick experts, and
-/// few of the ways in which tables of positions and biases are computed.
-pub fn must_run(model: &TinyModel) -> bool {
-    ["llama", "qwen2", "phi3", "gemma2", "gpt2"].contains(&model.arch.as_str())
-}
-
-/// As [`assert_close`], where there are logits.
-pub fn assert_close_if_run(model: &TinyModel, expected: &Expected, actual: Result<Logits, String>) {
-    match actual {
-        Ok(actual) => assert_close(&model.name, &expected.logits, &actual),
-        Err(reason) => println!("{}: tract says: {reason}", model.name),
     }
 }
