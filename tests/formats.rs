@@ -87,6 +87,10 @@ fn check_logits(name: &str, folder: &Path, tolerance: f32) {
     }
 }
 
+/// Architectures whose tiny models rotate heads of 16 channels as a whole, which ONNX Runtime's
+/// attention takes in; it takes neither fewer nor, in these sizes, a part of them.
+const WHOLE_HEADS: [&str; 4] = ["llama-", "qwen2-", "phi3-", "gemma2-"];
+
 /// A tiny model as it was written.
 struct Written {
     name: String,
@@ -122,8 +126,9 @@ fn check_recognised(model: &Written, n_attentions: usize) {
     let name = &model.name;
     let report = inspect(&model.folder).unwrap();
     if model.case.format == Format::MatMulNBits && !model.is_left {
-        let left = ["Attention", "RotaryEmbedding", "DequantizeLinear"];
-        let left = left.iter().find(|op| report.nodes.contains_key(**op));
+        let is_whole = WHOLE_HEADS.iter().any(|architecture| name.starts_with(architecture));
+        let left = [("Attention", true), ("DequantizeLinear", true), ("RotaryEmbedding", is_whole)];
+        let left = left.iter().find(|(op, gone)| *gone && report.nodes.contains_key(*op));
         assert_eq!(left, None, "{name}");
     }
     let canonical = report.recognised.unwrap();
