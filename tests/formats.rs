@@ -106,7 +106,10 @@ fn write_tiny_models(root: &Path) -> Vec<Written> {
     for (i, tiny) in tiny_models().into_iter().enumerate() {
         let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
         let before = inspect(&tiny.dir).unwrap().recognised.unwrap();
-        for case in [CASES[0], CASES[1 + i % (CASES.len() - 1)]] {
+        // Experts of 24 channels, which groups of 16 do not divide.
+        let is_small = ["olmoe", "qwen2moe"].contains(&tiny.arch.as_str());
+        let other = if is_small { 3 } else { 1 + i % (CASES.len() - 1) };
+        for case in [CASES[0], CASES[other]] {
             let folder = root.join(format!("{}-{}", tiny.name, case.name()));
             let notes = case.quantize(&tiny.dir, &folder);
             let is_left = notes.iter().any(|note| note.contains("stays as it is"));
