@@ -138,7 +138,8 @@ fn caches_of_16_bits_become_f32_at_the_boundary() {
     let mut model = quantized(LLAMA(), Method::Rtn);
     let before = lowered(model.clone()).0;
     let graph = &mut model.graph;
-    for input in graph.inputs[2..].to_vec() {
+    let caches: Vec<ValueId> = graph.inputs.iter().skip(2).copied().collect();
+    for input in caches {
         let users = graph.users(input);
         let wide = crate::half::cast_value(graph, input, planish_ir::DataType::F32);
         users.into_iter().for_each(|(user, at)| graph.set_input(user, at, Some(wide)));
