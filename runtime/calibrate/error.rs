@@ -79,6 +79,7 @@ pub enum CalibrationError {
         /// The file.
         path: PathBuf,
         /// Why.
+        #[source]
         error: NpzError,
     },
     /// What was learned before was learned for something else.

@@ -64,7 +64,7 @@ fn row(values: &[f32]) -> Tensor {
 
 const IF: &str = "<ir_version: 8, opset_import: [\"\": 18]>
 main (bool c, float[n] x) => (float[n] y) <float[1] two = {2}> {
-  y = If (c) <then_branch = double () => (float[n] a) { a = Mul (x, two) },
+  y = If (c) <then_branch = doubled () => (float[n] a) { a = Mul (x, two) },
               else_branch = plain () => (float[n] b) { b = Identity (x) }>
 }";
 

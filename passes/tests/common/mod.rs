@@ -38,10 +38,11 @@ pub fn prompt(model: &Model) -> HashMap<ValueId, Tensor> {
     graph.inputs.iter().map(|v| (*v, tensor(v))).collect()
 }
 
-/// Where the export leaves the head size open: what the attention that reads the cache has.
+/// Where the export leaves the head size open: what the attention that reads the cache has, or, where
+/// something lies between the two, any.
 fn head_size(model: &Model, cache: ValueId) -> Option<usize> {
-    let (reader, _) = model.graph.users(cache).first().copied()?;
+    let reader = model.graph.users(cache).first().map(|(reader, _)| *reader);
     let layout = Layout::new(model).ok()?;
-    let attention = layout.attentions.iter().find(|attention| attention.node == reader)?;
-    Some(attention.head_size)
+    let reads = layout.attentions.iter().find(|attention| Some(attention.node) == reader);
+    reads.or(layout.attentions.first()).map(|attention| attention.head_size)
 }
