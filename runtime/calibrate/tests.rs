@@ -447,6 +447,12 @@ fn what_any_exported_model_learns_is_what_its_quantised_model_does() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let bench = Bench::new(&name);
+        // What sends tokens to experts has no gradient, and is refused by name.
+        if ["mixtral", "olmoe", "qwen2moe"].iter().any(|mixture| name.starts_with(mixture)) {
+            let error = divergences(&bench, &flat("w4a4kv4")).unwrap_err().to_string();
+            assert!(error.contains("there is no gradient rule for"), "{name}: {error}");
+            continue;
+        }
         for options in [flat("w4a4kv4"), affine("w4a4kv4"), flat("w3a16kv16")] {
             check_divergences(&name, &bench, &options);
         }

@@ -17,7 +17,7 @@ use prost::Message;
 /// Three weights of 768 MiB: the last one ends beyond 2 GiB, in the file as read and as written.
 const N_WEIGHTS: u64 = 3;
 const SHAPE: [i64; 2] = [192, 1 << 20];
-const BYTES: u64 = 4 * 192 << 20;
+const BYTES: u64 = (4 * 192) << 20;
 /// Memory that this process may allocate: less than one weight needs.
 const LIMIT: u64 = 256 << 20;
 /// What reading may add to its resident memory.

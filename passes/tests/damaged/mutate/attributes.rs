@@ -69,22 +69,22 @@ fn change_value(attribute: &mut AttributeProto, random: &mut Random) {
     if random.one_in(20) {
         attribute.r#type = Some(random.below(16) as i32);
     }
-    match AttributeType::try_from(attribute.r#type()) {
-        Ok(AttributeType::Int) => attribute.i = Some(random.integer()),
-        Ok(AttributeType::Float) => attribute.f = Some(random.float()),
-        Ok(AttributeType::Ints) => random.change_list(&mut attribute.ints, Random::integer),
-        Ok(AttributeType::Floats) => random.change_list(&mut attribute.floats, Random::float),
-        Ok(AttributeType::Tensor) => {
+    match attribute.r#type() {
+        AttributeType::Int => attribute.i = Some(random.integer()),
+        AttributeType::Float => attribute.f = Some(random.float()),
+        AttributeType::Ints => random.change_list(&mut attribute.ints, Random::integer),
+        AttributeType::Floats => random.change_list(&mut attribute.floats, Random::float),
+        AttributeType::Tensor => {
             if let Some(tensor) = attribute.t.as_mut() {
                 tensors::change_tensor(tensor, random);
             }
         }
-        Ok(AttributeType::Graph) => {
+        AttributeType::Graph => {
             if let Some(graph) = attribute.g.as_mut() {
                 super::change_graph(graph, random);
             }
         }
-        Ok(AttributeType::String) => {
+        AttributeType::String => {
             let texts = [&b""[..], b"both", b"add", b"max", b"tanh", b"equation", b"\xff\xfe"];
             attribute.s = random.pick(&texts).map(|text| bytes::Bytes::from_static(text));
         }
