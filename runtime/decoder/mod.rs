@@ -120,13 +120,15 @@ impl Decoder {
             selects = select_positions(&mut model, roles.logits)? > 0;
             lower(&mut model, LowerOptions { cache: true, no_padding: true }, &mut manager)?;
         }
-        let chooses = options.mode == Mode::Lowered && engine.chooses_tokens();
-        let mut outputs = vec![logits];
         // Lowering gives values other ids.
-        if let Some(logits) = model.graph.find_value(&outputs[0]).filter(|_| chooses) {
+        let lowered = model.graph.find_value(&logits);
+        let mut outputs = vec![logits];
+        let is_asked = options.mode == Mode::Lowered && engine.chooses_tokens();
+        if let Some(logits) = lowered.filter(|_| is_asked) {
             let likeliest = add_likeliest(&mut model, logits);
             outputs.extend([likeliest.token, likeliest.logit].map(|v| name_of(&model.graph, v)));
         }
+        let chooses = outputs.len() > 1;
         let is_left =
             |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
         let carried: Vec<_> = caches.into_iter().filter(|(past, ..)| is_left(past)).collect();

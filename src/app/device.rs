@@ -137,12 +137,15 @@ pub(super) struct Learners {
 }
 
 /// Engines for learning: on the CPU `n_workers` that share its threads, if there is more than one. On a
-/// GPU one block learns at a time, on all of it; floats are f32.
+/// GPU one block learns at a time, on all of it; floats are f32. That has to be asked for by name: the
+/// same seed was not shown to give the same file there.
 ///
 /// # Errors
 /// As [`engine`].
 pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learners, AppError> {
-    if let Some(cuda) = cuda(options, Element::F32)? {
+    if matches!(options.device, Device::Cuda(_))
+        && let Some(cuda) = cuda(options, Element::F32)?
+    {
         cuda.gpu().keep_memory();
         return Ok(Learners { engine: Box::new(cuda), workers: Vec::new() });
     }
