@@ -63,6 +63,7 @@ pub struct Gemm {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
+    let _turn = gpu.bind()?;
     let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
@@ -75,7 +76,6 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
     let (x_op, x_lead) = if gemm.trans_x { (CUBLAS_OP_T, n) } else { (CUBLAS_OP_N, k) };
     let (alpha, beta) = (gemm.alpha, f32::from(u8::from(gemm.accumulate)));
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
-    gpu.bind()?;
     let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // SAFETY: callers keep to the sizes of their buffers.
     unsafe {
@@ -132,6 +132,7 @@ pub struct Batched {
 /// # Errors
 /// If cuBLAS is not installed or refuses.
 pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
+    let _turn = gpu.bind()?;
     let Handle { handle, lock, .. } = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
@@ -143,7 +144,6 @@ pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
     let ((a, a_turned, a_step), (b, b_turned, b_step)) = (batched.a, batched.b);
     let beta = 0f32;
-    gpu.bind()?;
     let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // As above, the factors are exchanged. SAFETY: callers keep to the sizes of their buffers.
     unsafe {
@@ -193,13 +193,13 @@ fn compute(element: Element, tf32: bool) -> sys::cublasComputeType_t {
     }
 }
 
+/// Made at first use, by a thread whose turn it is.
 fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
     let handle = gpu.cublas.get_or_init(|| {
         // SAFETY: looks for the library only.
         if !unsafe { sys::is_culib_present() } {
             return Err(String::new());
         }
-        gpu.bind().map_err(|error| error.to_string())?;
         let handle = result::create_handle().map_err(|error| error.to_string())?;
         let workspace = gpu.alloc_exact(WORKSPACE_BYTES).map_err(|error| error.to_string())?;
         let at = workspace.ptr().0 as *mut c_void;

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::ThreadId;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{result, sys};
 
 use crate::error::Doing;
 use crate::launch::Module;
 use crate::memory::MemoryPool;
+use crate::turns::{Turn, Turns};
 use crate::{Function, GpuError, Source, cache, cublas, nvrtc};
 
 /// What is known of a device.
@@ -58,9 +58,7 @@ pub struct Gpu {
     modules: Mutex<HashMap<String, Arc<Module>>>,
     pool: Mutex<MemoryPool>,
     keeps_memory: AtomicBool,
-    /// The thread that has the device to itself, and how many times over.
-    owner: Mutex<Option<(ThreadId, usize)>>,
-    released: Condvar,
+    turns: Turns,
     pub(crate) cublas: OnceLock<Result<cublas::Handle, String>>,
 }
 
@@ -125,8 +123,7 @@ impl Gpu {
             modules: Mutex::default(),
             pool: Mutex::new(MemoryPool::new()),
             keeps_memory: AtomicBool::new(false),
-            owner: Mutex::default(),
-            released: Condvar::new(),
+            turns: Turns::default(),
             cublas: OnceLock::new(),
         }))
     }
@@ -149,27 +146,17 @@ impl Gpu {
     /// Calls `work` while all other threads wait with whatever they start on the device: what is
     /// recorded, and where memory comes from, concerns the whole stream.
     pub fn exclusively<R>(&self, work: impl FnOnce() -> R) -> R {
-        let me = std::thread::current().id();
-        let mut owner = self.wait_for_others();
-        *owner = Some((me, owner.map_or(1, |(_, depth)| depth + 1)));
-        drop(owner);
-        let _release = Release(self);
+        let _all = self.turns.take_all();
         work()
     }
 
-    /// Waits until no other thread has the device to itself.
-    fn wait_for_others(&self) -> MutexGuard<'_, Option<(ThreadId, usize)>> {
-        let me = std::thread::current().id();
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_foreign = |owner: &mut Option<(ThreadId, usize)>| owner.is_some_and(|o| o.0 != me);
-        self.released.wait_while(owner, is_foreign).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the context current on this thread, once no other has the device to itself.
-    pub(crate) fn bind(&self) -> Result<(), GpuError> {
-        drop(self.wait_for_others());
+    /// Makes the context current on this thread, once no other has the device to itself; none gets
+    /// it while the turn is held, so it is to be held until the work has been given to the stream.
+    pub(crate) fn bind(&self) -> Result<Turn<'_>, GpuError> {
+        let turn = self.turns.take();
         // SAFETY: the context lives as long as self.
-        unsafe { result::ctx::set_current(self.context) }.doing("use the device")
+        unsafe { result::ctx::set_current(self.context) }.doing("use the device")?;
+        Ok(turn)
     }
 
     /// Waits for everything that was started.
@@ -177,7 +164,7 @@ impl Gpu {
     /// # Errors
     /// What a kernel did wrong meanwhile.
     pub fn synchronize(&self) -> Result<(), GpuError> {
-        self.bind()?;
+        let _turn = self.bind()?;
         // SAFETY: the stream lives as long as self.
         unsafe { result::stream::synchronize(self.stream) }.doing("finish its work")
     }
@@ -187,7 +174,7 @@ impl Gpu {
     /// # Errors
     /// If the driver does not say.
     pub fn memory(&self) -> Result<(usize, usize), GpuError> {
-        self.bind()?;
+        let _turn = self.bind()?;
         result::mem_get_info().doing("say how much memory is free")
     }
 
@@ -205,7 +192,7 @@ impl Gpu {
         let options: Vec<String> = defines.iter().map(|(k, v)| format!("-D{k}={v}")).collect();
         let key = format!("{} {}", source.name, options.join(" "));
         // Before the lock: who has the device to itself may want it.
-        self.bind()?;
+        let _turn = self.bind()?;
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         let module = match modules.get(&key) {
             Some(module) => module.clone(),
@@ -217,13 +204,12 @@ impl Gpu {
             }
         };
         drop(modules);
-        self.bind()?;
         Function::find(module, entry)
     }
 
     /// Where [`Gpu::alloc`] takes memory from.
     pub fn pool(&self) -> MemoryPool {
-        drop(self.wait_for_others());
+        let _turn = self.turns.take();
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -240,18 +226,6 @@ impl Gpu {
     /// Takes memory from another pool from now on; returns the one before.
     pub fn set_pool(&self, pool: MemoryPool) -> MemoryPool {
         std::mem::replace(&mut *self.pool.lock().unwrap_or_else(PoisonError::into_inner), pool)
-    }
-}
-
-/// Gives the device back to other threads, also when the work panics.
-struct Release<'a>(&'a Gpu);
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        let mut owner = self.0.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = owner.filter(|(_, depth)| *depth > 1);
-        *owner = left.map(|(thread, depth)| (thread, depth - 1));
-        self.0.released.notify_all();
     }
 }
 

@@ -31,7 +31,7 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<CapturedGraph, E> {
-        self.bind()?;
+        let _turn = self.bind()?;
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream lives as long as self.
         unsafe { result::stream::begin_capture(self.stream(), mode) }.doing("record a graph")?;
@@ -52,7 +52,7 @@ impl Gpu {
     /// # Errors
     /// If the driver refuses.
     pub fn replay(&self, graph: &mut CapturedGraph) -> Result<(), GpuError> {
-        self.bind()?;
+        let _turn = self.bind()?;
         // SAFETY: graph and stream exist.
         unsafe { result::graph::launch(graph.executable, self.stream()) }
             .doing("run a recorded graph")

@@ -159,7 +159,7 @@ impl Gpu {
         if launch.grid.contains(&0) {
             return Ok(());
         }
-        self.bind()?;
+        let _turn = self.bind()?;
         f.allow_shared(launch.shared)?;
         let mut overlap = overlap_attribute();
         let can_overlap = launch.overlap && self.properties().can_overlap();

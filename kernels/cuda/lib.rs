@@ -23,6 +23,7 @@ mod launch;
 mod memory;
 mod nvrtc;
 mod source;
+mod turns;
 mod weights;
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ impl Gpu {
     }
 
     fn allocate(&self, size: usize, pool: &MemoryPool) -> Result<Allocation, GpuError> {
-        self.bind()?;
+        let _turn = self.bind()?;
         // SAFETY: the context is current.
         let allocate = || unsafe { result::malloc_sync(size) };
         let pointer = allocate().or_else(|_| {
@@ -201,7 +201,7 @@ impl Gpu {
         if data.is_empty() {
             return Ok(());
         }
-        self.bind()?;
+        let _turn = self.bind()?;
         let bytes: &[u8] = bytemuck::cast_slice(data);
         // SAFETY: callers keep to the size of their buffer. From pageable memory the driver has
         // read everything when the call returns.
@@ -227,7 +227,7 @@ impl Gpu {
         if data.is_empty() {
             return Ok(());
         }
-        self.bind()?;
+        let _turn = self.bind()?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(data);
         // SAFETY: callers keep to the size of their buffer; the stream is waited for below.
         unsafe { result::memcpy_dtoh_async(bytes, from.0 as sys::CUdeviceptr, self.stream()) }
@@ -243,7 +243,7 @@ impl Gpu {
         if n_bytes == 0 {
             return Ok(());
         }
-        self.bind()?;
+        let _turn = self.bind()?;
         // SAFETY: callers keep to the size of their buffer.
         unsafe { result::memset_d8_async(at.0 as sys::CUdeviceptr, 0, n_bytes, self.stream()) }
             .doing("clear memory")
@@ -257,7 +257,7 @@ impl Gpu {
         if n_bytes == 0 {
             return Ok(());
         }
-        self.bind()?;
+        let _turn = self.bind()?;
         // SAFETY: callers keep to the sizes of their buffers.
         unsafe {
             result::memcpy_dtod_async(

@@ -20,7 +20,7 @@ impl Stopwatch {
     /// # Errors
     /// If the driver refuses.
     pub fn new(gpu: &Gpu) -> Result<Self, GpuError> {
-        gpu.bind()?;
+        let _turn = gpu.bind()?;
         let event = || {
             result::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT).doing("make an event")
         };
@@ -32,7 +32,7 @@ impl Stopwatch {
     /// # Errors
     /// If the driver refuses.
     pub fn start(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        gpu.bind()?;
+        let _turn = gpu.bind()?;
         // SAFETY: event and stream exist.
         unsafe { result::event::record(self.start, gpu.stream()) }.doing("start a clock")
     }
@@ -42,7 +42,7 @@ impl Stopwatch {
     /// # Errors
     /// If the driver refuses.
     pub fn stop(&self, gpu: &Gpu) -> Result<(), GpuError> {
-        gpu.bind()?;
+        let _turn = gpu.bind()?;
         // SAFETY: event and stream exist.
         unsafe { result::event::record(self.end, gpu.stream()) }.doing("stop a clock")
     }

@@ -53,7 +53,7 @@ impl Matrix {
         let strides = [self.row_bytes as u64];
         let (tile, ones) = ([self.tile.0 as u32, self.tile.1 as u32], [1u32; 2]);
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        gpu.bind()?;
+        let _turn = gpu.bind()?;
         // SAFETY: the arrays are as long as the rank says; the driver checks the rest.
         unsafe {
             sys::cuTensorMapEncodeTiled(
