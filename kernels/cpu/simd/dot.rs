@@ -17,6 +17,8 @@ pub(crate) trait Dot: Copy {
     /// # Safety
     /// 64 bytes can be read at `p`.
     unsafe fn load_w(p: *const u8) -> Self::W;
+    /// Asks for the cache line of `p`, which may be any address.
+    fn prefetch(p: *const u8);
     /// # Safety
     /// 64 bytes can be written at `p`.
     unsafe fn store_w(p: *mut u8, w: Self::W);
@@ -48,6 +50,8 @@ impl Dot for Scalar {
     fn zero() -> [i32; 16] {
         [0; 16]
     }
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
     #[inline(always)]
     unsafe fn load_w(p: *const u8) -> [u8; 64] {
         unsafe { p.cast::<[u8; 64]>().read_unaligned() }
@@ -106,6 +110,10 @@ mod x86 {
         #[inline(always)]
         fn zero() -> __m512i {
             unsafe { _mm512_setzero_si512() }
+        }
+        #[inline(always)]
+        fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn load_w(p: *const u8) -> __m512i {
@@ -178,6 +186,10 @@ mod x86 {
         #[inline(always)]
         fn zero() -> Pair {
             unsafe { [_mm256_setzero_si256(); 2] }
+        }
+        #[inline(always)]
+        fn prefetch(p: *const u8) {
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn load_w(p: *const u8) -> Pair {
