@@ -1,5 +1,6 @@
 //! Whose turn it is: many threads start work on one stream, but now and then one needs it for itself.
 
+use std::marker::PhantomData;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
@@ -14,26 +15,53 @@ pub(crate) struct Turns {
 struct State {
     /// The thread that has the device to itself, and how many times over.
     owner: Option<(ThreadId, usize)>,
-    /// Turns under way, of threads that have it not to themselves.
-    shared: usize,
+    /// Threads with shared turns under way, and how many each has: few at a time.
+    shared: Vec<(ThreadId, usize)>,
+    /// Threads that wait for the device to themselves.
+    waiting: usize,
+    /// Threads that wait for anything.
+    asleep: usize,
 }
 
 impl State {
-    fn is_foreign(&self) -> bool {
-        let me = std::thread::current().id();
+    fn is_mine(&self, me: ThreadId) -> bool {
+        self.owner.is_some_and(|(thread, _)| thread == me)
+    }
+
+    fn is_foreign(&self, me: ThreadId) -> bool {
         self.owner.is_some_and(|(thread, _)| thread != me)
     }
 
-    fn is_mine(&self) -> bool {
-        self.owner.is_some() && !self.is_foreign()
+    /// Who waits for the device comes before who begins a turn now, but not before the end of turns
+    /// under way.
+    fn must_wait(&self, me: ThreadId) -> bool {
+        let is_within = self.is_mine(me) || self.shared.iter().any(|(thread, _)| *thread == me);
+        !is_within && (self.owner.is_some() || self.waiting > 0)
+    }
+
+    fn begin_shared(&mut self, me: ThreadId) {
+        match self.shared.iter_mut().find(|(thread, _)| *thread == me) {
+            Some((_, depth)) => *depth += 1,
+            None => self.shared.push((me, 1)),
+        }
+    }
+
+    fn end_shared(&mut self, me: ThreadId) {
+        for (_, depth) in self.shared.iter_mut().filter(|(thread, _)| *thread == me) {
+            *depth -= 1;
+        }
+        self.shared.retain(|(_, depth)| *depth > 0);
     }
 }
 
-/// A turn, over when dropped. A thread may take several within each other.
+/// A turn of the thread that it was given to, over when dropped. A thread may take several within
+/// each other.
 #[must_use]
 pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     kind: Kind,
+    /// Turns are counted by thread.
+    _stays: PhantomData<*const ()>,
 }
 
 enum Kind {
@@ -46,44 +74,60 @@ enum Kind {
 }
 
 impl Turns {
-    /// A turn beside other threads; waits until none has the device to itself.
+    /// A turn beside other threads; waits until none has the device to itself, or waits for it.
     pub fn take(&self) -> Turn<'_> {
-        let mut state = self.wait_while(State::is_foreign);
-        let kind = if state.is_mine() { Kind::Within } else { Kind::Shared };
+        let me = std::thread::current().id();
+        let mut state = self.wait_while(|state| state.must_wait(me));
+        let kind = if state.is_mine(me) { Kind::Within } else { Kind::Shared };
         if matches!(kind, Kind::Shared) {
-            state.shared += 1;
+            state.begin_shared(me);
         }
-        Turn { turns: self, kind }
+        Turn { turns: self, kind, _stays: PhantomData }
     }
 
     /// The device for this thread alone; waits until all turns of others are over. Within a shared
     /// turn of its own a thread would wait for itself.
     pub fn take_all(&self) -> Turn<'_> {
-        let mut state = self.wait_while(|s| s.is_foreign() || (!s.is_mine() && s.shared > 0));
+        let me = std::thread::current().id();
+        self.lock().waiting += 1;
+        let mut state =
+            self.wait_while(|s| s.is_foreign(me) || (!s.is_mine(me) && !s.shared.is_empty()));
+        state.waiting -= 1;
         let depth = state.owner.map_or(1, |(_, depth)| depth + 1);
-        state.owner = Some((std::thread::current().id(), depth));
-        Turn { turns: self, kind: Kind::Alone }
+        state.owner = Some((me, depth));
+        Turn { turns: self, kind: Kind::Alone, _stays: PhantomData }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_while(state, |state| condition(state));
-        waited.unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.lock();
+        while condition(&state) {
+            state.asleep += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.asleep -= 1;
+        }
+        state
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut state = self.turns.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.turns.lock();
         match self.kind {
             Kind::Within => return,
-            Kind::Shared => state.shared -= 1,
+            Kind::Shared => state.end_shared(std::thread::current().id()),
             Kind::Alone => {
                 let left = state.owner.filter(|(_, depth)| *depth > 1);
                 state.owner = left.map(|(thread, depth)| (thread, depth - 1));
             }
         }
-        self.turns.changed.notify_all();
+        // Waking nobody would still be a call of the system, at every launch.
+        if state.asleep > 0 {
+            self.turns.changed.notify_all();
+        }
     }
 }
 

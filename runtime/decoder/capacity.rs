@@ -12,20 +12,40 @@ const MIN_ROWS: usize = 16;
 /// tables.
 pub(super) fn max_positions(graph: &Graph, tokens: ValueId) -> Option<usize> {
     let ids = aliases(graph, tokens);
-    let rows = |node: &Node| {
-        let table = match (node.domain.as_str(), node.op_type.as_str()) {
-            ("", "Gather") if node.int("axis", 0) == 0 && !reads_any(node, 1, &ids) => 0,
-            ("", "RotaryEmbedding") if node.input(3).is_some() => 1,
-            (MICROSOFT, "RotaryEmbedding") => 2,
-            (MICROSOFT, "GroupQueryAttention") => 7,
-            _ => return None,
-        };
-        let indices_vary = node.input(1).is_none_or(|v| graph.constant(v).is_none());
-        let table = graph.constant(node.input(table)?)?;
-        let is_table = table.shape().len() == 2 && (table.dtype().is_float());
-        (is_table && (indices_vary || !node.is("Gather"))).then(|| table.shape()[0])
+    let rows = |node: &Node| match (node.domain.as_str(), node.op_type.as_str()) {
+        ("", "Gather") if node.int("axis", 0) == 0 && !reads_any(node, 1, &ids) => {
+            let indices_vary = graph.constant(node.input(1)?).is_none();
+            rows_of(graph, node.input(0)?).filter(|_| indices_vary)
+        }
+        ("", "GatherElements") => rows_along(graph, node),
+        ("", "RotaryEmbedding") if node.input(3).is_some() => rows_of(graph, node.input(1)?),
+        (MICROSOFT, "RotaryEmbedding") => rows_of(graph, node.input(2)?),
+        (MICROSOFT, "GroupQueryAttention") => rows_of(graph, node.input(7)?),
+        _ => None,
     };
     graph.node_ids().filter_map(|id| rows(graph.node(id))).filter(|n| *n >= MIN_ROWS).min()
+}
+
+/// The rows of a constant matrix of floats.
+fn rows_of(graph: &Graph, table: ValueId) -> Option<usize> {
+    let table = graph.constant(table)?;
+    (table.shape().len() == 2 && table.dtype().is_float()).then(|| table.shape()[0])
+}
+
+/// The rows among which a GatherElements chooses: those of a constant `[1, rows, width]` of floats,
+/// repeated for each sequence.
+fn rows_along(graph: &Graph, node: &Node) -> Option<usize> {
+    let mut table = node.input(0)?;
+    while let Some(producer) = graph.producer_node(table) {
+        let repeats = producer.is("Tile") || producer.is("Expand");
+        table = producer.input(0).filter(|_| repeats)?;
+    }
+    let indices_vary = graph.constant(node.input(1)?).is_none();
+    let table = graph.constant(table).filter(|t| indices_vary && t.dtype().is_float())?;
+    match *table.shape() {
+        [1, rows, _] if node.int("axis", 0) == 1 => Some(rows),
+        _ => None,
+    }
 }
 
 fn reads_any(node: &Node, index: usize, values: &[ValueId]) -> bool {

@@ -4,11 +4,12 @@
 use planish_cuda::WeightOrder;
 use planish_ir::Tensor;
 
-use crate::ops::support::cuda_packed::{Left, PackedProducts};
+use crate::ops::support::cuda_packed::{Left, PackedProducts, TOGETHER};
 use crate::{CudaContext, CudaInputs, CudaKernel, CudaPrepare, GpuTensor, OpError, OpNode};
 
 struct QuantizedProducts {
-    products: PackedProducts,
+    /// Those that share a launch, in order.
+    groups: Vec<PackedProducts>,
     /// Input of the residual.
     residual: Option<usize>,
 }
@@ -45,10 +46,21 @@ fn make(
         .map(|pair| [pair[0].clone(), pair.get(1).cloned().flatten()])
         .collect();
     let block_size = usize::try_from(op.node.int("block_size", 0)).unwrap_or(0);
-    let products = PackedProducts::new(prepare, &pairs, block_size, WeightOrder::Kn)?;
-    Ok(products.map(|products| -> Box<dyn CudaKernel> {
-        Box::new(QuantizedProducts { products, residual })
-    }))
+    let group = |pairs: &[_]| PackedProducts::new(prepare, pairs, block_size, WeightOrder::Kn);
+    let groups = pairs.chunks(group_len(&pairs, block_size)).map(group);
+    let groups = groups.collect::<Result<Option<Vec<_>>, _>>()?;
+    Ok(groups
+        .filter(|groups| !groups.is_empty())
+        .map(|groups| -> Box<dyn CudaKernel> { Box::new(QuantizedProducts { groups, residual }) }))
+}
+
+/// How many products share a launch: scales of blocks, and products that begin within a tile, are
+/// taken by themselves.
+fn group_len(pairs: &[[Option<Tensor>; 2]], block_size: usize) -> usize {
+    let is_whole = |[weight, _]: &[Option<Tensor>; 2]| {
+        weight.as_ref().and_then(|w| w.shape().last()).is_some_and(|n| n.is_multiple_of(16))
+    };
+    if block_size > 0 || !pairs.iter().all(is_whole) { 1 } else { TOGETHER }
 }
 
 impl CudaKernel for QuantizedProducts {
@@ -59,7 +71,8 @@ impl CudaKernel for QuantizedProducts {
     ) -> Result<Vec<GpuTensor>, OpError> {
         let left = Left::Codes(inputs.device(0)?, inputs.device(1)?);
         let residual = self.residual.map(|index| inputs.device(index)).transpose()?;
-        self.products.run(context, left, None, residual)
+        let outputs = self.groups.iter().map(|group| group.run(context, left, None, residual));
+        Ok(outputs.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     fn owns_input(&self, index: usize) -> bool {
@@ -67,6 +80,6 @@ impl CudaKernel for QuantizedProducts {
     }
 
     fn weight_bytes(&self) -> usize {
-        self.products.bytes()
+        self.groups.iter().map(PackedProducts::bytes).sum()
     }
 }

@@ -31,6 +31,22 @@ fn it_is_several_products_and_the_kernel_agrees() {
     }
 }
 
+/// As many as read one norm where attention and MLP stand side by side: more than one launch takes.
+#[test]
+fn five_products_are_taken_too() {
+    let mut random = Random::new(76);
+    for rows in [1, 70] {
+        let mut inputs = present(&[&random.codes(&[1, rows, 64], -8, 7)]);
+        inputs.push(Some(random.tensor(&[1, rows, 1])));
+        for n in [32, 16, 16, 64, 64] {
+            inputs.extend([Some(random.int4(&[64, n])), Some(random.tensor(&[n]))]);
+        }
+        let constants: Vec<usize> = (2..12).collect();
+        let case = Case::new(DOMAIN, "QuantizedMatMulN", 1).outputs(5);
+        case.assert_kernel_agrees(&inputs, &constants, 1e-5);
+    }
+}
+
 #[test]
 fn a_weight_without_scale_is_refused() {
     let case = Case::new(DOMAIN, "QuantizedMatMulN", 1);

@@ -13,7 +13,7 @@ use crate::{CudaContext, CudaPrepare, GpuTensor, OpError};
 /// Most rows that the kernels for few rows take.
 const FEW: usize = 64;
 /// Most products that share a launch.
-const TOGETHER: usize = 4;
+pub(in crate::ops) const TOGETHER: usize = 4;
 
 /// Weights of one or more products of the same input, packed side by side, and their scales.
 pub(in crate::ops) struct PackedProducts {
