@@ -3,6 +3,8 @@ use std::error::Error as StdError;
 
 use thiserror::Error;
 
+use crate::evaluate::score_on_host;
+
 /// Which positions of a forward pass to return logits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
@@ -75,6 +77,26 @@ pub enum ModelError {
         /// The most that fit.
         capacity: usize,
     },
+    /// The number of tokens to score is not that of the tokens that are fed.
+    #[error("{targets} tokens cannot be scored by the logits of {n}")]
+    Targets {
+        /// Tokens fed.
+        n: usize,
+        /// Tokens to score.
+        targets: usize,
+    },
+    /// The model returned another number of logits than was asked for.
+    #[error("the model returned logits [{rows}, {vocab}] where [{wanted}, {vocab_size}] were due")]
+    LogitsShape {
+        /// Rows returned.
+        rows: usize,
+        /// Row length returned.
+        vocab: usize,
+        /// Rows due.
+        wanted: usize,
+        /// The model's vocabulary.
+        vocab_size: usize,
+    },
     /// A token can't be chosen: every logit is -∞, or one is NaN or +∞, or there is none.
     #[error("the model's logits are not finite")]
     NotFinite,
@@ -124,8 +146,55 @@ pub trait LanguageModel {
         greedy(&self.forward(ids, Logits::Last)?)
     }
 
+    /// Feeds tokens as [`LanguageModel::forward`] does, and returns how unlikely the model finds those
+    /// of `targets`, each as the one after the token at its place in `ids`: the negative
+    /// log-likelihood in nats. Nothing where a logit is NaN or +∞ or all are −∞, and for a token
+    /// outside the vocabulary. Up to `workers` threads work on logits that come to the host.
+    ///
+    /// # Errors
+    /// [`ModelError`]; the cache is then as it was before.
+    fn score(
+        &mut self,
+        ids: &[u32],
+        targets: &[u32],
+        workers: usize,
+    ) -> Result<Vec<Option<f64>>, ModelError> {
+        score_on_host(self, ids, targets, workers)
+    }
+
+    /// Whether [`LanguageModel::score`] holds no logits in host memory, so that it may be given many
+    /// tokens at once.
+    fn scores_without_logits(&self) -> bool {
+        false
+    }
+
     /// Memory held at present.
     fn memory(&self) -> MemoryUse;
+}
+
+/// Feeds `ids` and checks the shape of the logits that come back: `[ids.len(), vocab_size]`.
+///
+/// # Errors
+/// [`ModelError`].
+pub(crate) fn forward_all<M: LanguageModel + ?Sized>(
+    model: &mut M,
+    ids: &[u32],
+) -> Result<LogitsOut, ModelError> {
+    let out = model.forward(ids, Logits::All)?;
+    let (wanted, vocab_size) = (ids.len(), model.vocab_size());
+    let fits = out.rows == wanted && out.vocab == vocab_size;
+    if fits && out.data.len() == wanted * vocab_size {
+        return Ok(out);
+    }
+    Err(ModelError::LogitsShape { rows: out.rows, vocab: out.vocab, wanted, vocab_size })
+}
+
+/// Checks that there is one target for each token.
+pub(crate) fn check_targets(ids: &[u32], targets: &[u32]) -> Result<(), ModelError> {
+    match (ids.len(), targets.len()) {
+        (n, targets) if n == targets => Ok(()),
+        (n, targets) => Err(ModelError::Targets { n, targets }),
+    }
 }
 
 /// The likeliest token of each row.

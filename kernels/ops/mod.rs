@@ -38,6 +38,7 @@ mod linear;
 mod matmul;
 mod matmul_integer;
 mod matmul_nbits;
+mod negative_log_likelihood;
 mod nonzero;
 mod norm_transform_quantize;
 mod onehot;
@@ -123,6 +124,7 @@ static OPS: &[&[OpDef]] = &[
     transform_quantize::OPS,
     cached_attention::OPS,
     linear::OPS,
+    negative_log_likelihood::OPS,
     weight_only_matmul::OPS,
     add_rms_norm::OPS,
     norm_transform_quantize::OPS,

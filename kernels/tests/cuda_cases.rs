@@ -19,6 +19,7 @@ const ELSEWHERE: &[&str] = &[
     "BlockQuantizedMatMul",
     "CachedAttention",
     "DynamicQuantize",
+    "NegativeLogLikelihood",
     "NormTransformQuantize",
     "QuantizeDequantizeHeads",
     "QuantizedMatMul",

@@ -11,6 +11,7 @@ mod gpu;
 mod last_token;
 mod likeliest;
 mod linear;
+mod scores;
 mod shape_of_past;
 mod weight_only;
 
@@ -25,6 +26,7 @@ use crate::pass::{Pass, PassContext, PassError, PassManager};
 pub use gpu::fuse_for_gpu;
 pub use last_token::select_positions;
 pub use likeliest::{Likeliest, add_likeliest};
+pub use scores::add_scores;
 
 /// Graph input that [`LowerOptions::cache`] adds where something still asks for the length of
 /// the past: INT64 `[1]`, the number of positions in the cache.
@@ -32,6 +34,9 @@ pub const PAST_LENGTH: &str = "planish.past_length";
 /// Graph input that [`select_positions`] adds: INT64 `[1]`, the first position of the run whose
 /// logits are wanted; 0 for all, −1 for the last alone.
 pub const LOGITS_FROM: &str = "planish.logits_from";
+/// Graph input that [`add_scores`] adds: INT64 `[batch, positions]`, for each position with logits
+/// the token to score.
+pub const TARGETS: &str = "planish.targets";
 
 /// What to lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use planish_ir::{DataType, Model, Tensor};
 
 use super::feed::{Extent, Feed, FeedNames};
+use super::given::Given;
 use super::{DecoderError, Roles};
 use crate::engine::{CompileOptions, Engine, IoInfo};
 use crate::npz::{NpyArray, NpyType};
@@ -76,12 +77,12 @@ impl Makers {
             return (self.extent.past == 0).then(|| cache.clone());
         }
         if self.unread.contains(&input.name) {
-            return Some(Feed::of(input, &self.names).ok()?.make(&[], self.extent));
+            return Some(Feed::of(input, &self.names).ok()?.make(Given::ids(&[]), self.extent));
         }
         let made =
             [&self.names.mask, &self.names.positions, &self.names.switch].map(Option::as_ref);
         let feed = made.contains(&Some(&input.name)).then(|| Feed::of(input, &self.names).ok());
-        Some(feed??.make(&[], self.extent))
+        Some(feed??.make(Given::ids(&[]), self.extent))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Making the inputs of a run.
 
 use planish_ir::{DataType, Tensor};
-use planish_passes::lower::{LOGITS_FROM, PAST_LENGTH};
+use planish_passes::lower::{LOGITS_FROM, PAST_LENGTH, TARGETS};
 
 use super::DecoderError;
+use super::given::Given;
 use crate::engine::IoInfo;
 
 /// Names of the inputs that a decoder makes itself.
@@ -28,6 +29,8 @@ enum Source {
     },
     PastLength,
     LogitsFrom,
+    /// Tokens to score, one for each position that has logits.
+    Targets,
     /// Whether there is a past, in the shape of the input.
     HasPast(Vec<usize>),
     Fixed(Tensor),
@@ -52,6 +55,15 @@ pub(super) struct Extent {
     pub logits_from: i64,
 }
 
+impl Extent {
+    /// Positions of each sequence that have logits.
+    fn n_logits(self) -> usize {
+        let from_end = usize::try_from(self.logits_from.unsigned_abs()).unwrap_or(usize::MAX);
+        let n = if self.logits_from < 0 { from_end } else { self.length.saturating_sub(from_end) };
+        n.min(self.length)
+    }
+}
+
 impl Feed {
     /// Finds out how to feed `input`.
     ///
@@ -62,6 +74,7 @@ impl Feed {
         let (what, source) = match input.name.as_str() {
             PAST_LENGTH => ("a length", Source::PastLength),
             LOGITS_FROM => ("a position", Source::LogitsFrom),
+            TARGETS => ("token ids", Source::Targets),
             name if name == names.tokens => ("token ids", Source::Tokens),
             _ if is(&names.mask) => ("an attention mask", Source::Mask),
             _ if is(&names.positions) => ("positions", positions(input)),
@@ -86,12 +99,17 @@ impl Feed {
         is_fixed || holds_numbers
     }
 
-    /// The tensor for a run on `ids`, `[batch, length]` row-major.
-    pub fn make(&self, ids: &[u32], extent: Extent) -> Tensor {
+    /// The tensor for a run on tokens `[batch, length]`.
+    pub fn make(&self, given: Given<'_>, extent: Extent) -> Tensor {
         let Extent { batch, past, length, logits_from } = extent;
         let total = past + length;
         match &self.source {
-            Source::Tokens => self.tensor(&[batch, length], ids.iter().map(|id| i64::from(*id))),
+            Source::Tokens => self.ids(given.ids, [batch, length]),
+            Source::Targets => match given.targets {
+                Some(targets) => self.ids(targets, [batch, length]),
+                // Nobody reads the scores.
+                None => self.ids(&vec![0; batch * extent.n_logits()], [batch, extent.n_logits()]),
+            },
             Source::Mask => self.tensor(&[batch, total], std::iter::repeat_n(1, batch * total)),
             Source::Positions { rank, one_row } => {
                 let rows = if *one_row { 1 } else { batch };
@@ -104,6 +122,10 @@ impl Feed {
             Source::LogitsFrom => self.tensor(&[1], std::iter::once(logits_from)),
             Source::Fixed(tensor) => tensor.clone(),
         }
+    }
+
+    fn ids(&self, ids: &[u32], shape: [usize; 2]) -> Tensor {
+        self.tensor(&shape, ids.iter().map(|id| i64::from(*id)))
     }
 
     fn tensor(&self, shape: &[usize], values: impl Iterator<Item = i64>) -> Tensor {

@@ -3,6 +3,7 @@
 use planish_ir::{Graph, Tensor};
 
 use super::feed::{Extent, Feed, FeedNames};
+use super::given::Given;
 use super::{CachePair, DecoderError, Roles};
 use crate::engine::IoInfo;
 
@@ -39,7 +40,7 @@ impl Feeds {
         let extent = Extent { batch: windows.len(), past: 0, length, logits_from: 0 };
         let ids = windows.concat();
         let tensor = |source: &Source| match source {
-            Source::Made(feed) => Some(feed.make(&ids, extent)),
+            Source::Made(feed) => Some(feed.make(Given::ids(&ids), extent)),
             Source::Empty(pair) => pair.empty(windows.len()),
         };
         self.0.iter().filter_map(tensor).collect()

@@ -1,5 +1,6 @@
 //! Decoders: graphs that turn token ids into logits, with a KV cache.
 mod arrays;
+mod beside;
 mod caches;
 mod capacity;
 mod collect;
@@ -7,6 +8,7 @@ mod error;
 mod feed;
 mod feeds;
 mod gather;
+mod given;
 mod greedy;
 mod roles;
 mod values;
@@ -15,7 +17,7 @@ mod values;
 mod tests;
 
 use planish_ir::{Graph, Model, Tensor, ValueId};
-use planish_passes::lower::{LowerOptions, add_likeliest, lower, select_positions};
+use planish_passes::lower::{LowerOptions, lower, select_positions};
 use planish_passes::{PassManager, PassReport, canonicalize};
 
 pub use arrays::forward_arrays;
@@ -29,10 +31,13 @@ pub use values::collect_values;
 use crate::engine::{
     CompileOptions, Engine, EngineError, Executable, PlanSummary, Profile, Session,
 };
-use crate::model::{check_ids, greedy};
+use crate::evaluate::score_on_host;
+use crate::model::{check_ids, check_targets, greedy};
 use crate::{LanguageModel, Logits, LogitsOut, MemoryUse, ModelError};
+use beside::Beside;
 use feed::{Extent, Feed, FeedNames};
 use gather::Rows;
+use given::{Given, after_zeros, as_logits, columns, told};
 use greedy::last_tokens;
 
 /// In what form a graph is run.
@@ -57,16 +62,21 @@ pub struct DecoderOptions {
     pub chunk: usize,
     /// Whether to measure the time of every operator.
     pub profile: bool,
+    /// Whether the decoder is there to score tokens ([`LanguageModel::score`]): the graph does so
+    /// itself where its engine would choose tokens itself, and then does not choose any.
+    pub scores: bool,
 }
 
 /// Index of the logits among the outputs of the graph.
 const LOGITS: usize = 0;
 /// Those of the likeliest token and its logit, if it has them.
 const CHOSEN: [usize; 2] = [1, 2];
+/// That of the scores, if it has them.
+const SCORES: usize = 1;
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        Self { batch: 1, mode: Mode::Lowered, chunk: 512, profile: false }
+        Self { batch: 1, mode: Mode::Lowered, chunk: 512, profile: false, scores: false }
     }
 }
 
@@ -79,8 +89,8 @@ pub struct Decoder {
     empty: Vec<Tensor>,
     /// Whether the graph can leave out logits.
     selects: bool,
-    /// Whether the graph's second and third output are the likeliest token and its logit.
-    chooses: bool,
+    /// The graph's outputs after the logits.
+    beside: Beside,
     options: DecoderOptions,
     vocab: usize,
     max_positions: Option<usize>,
@@ -123,12 +133,11 @@ impl Decoder {
         // Lowering gives values other ids.
         let lowered = model.graph.find_value(&logits);
         let mut outputs = vec![logits];
-        let is_asked = options.mode == Mode::Lowered && engine.chooses_tokens();
-        if let Some(logits) = lowered.filter(|_| is_asked) {
-            let likeliest = add_likeliest(&mut model, logits);
-            outputs.extend([likeliest.token, likeliest.logit].map(|v| name_of(&model.graph, v)));
+        let mut beside = Beside::Nothing;
+        if let Some(logits) = lowered {
+            beside = Beside::wanted(engine, &options);
+            outputs.extend(beside.add(&mut model, logits));
         }
-        let chooses = outputs.len() > 1;
         let is_left =
             |name: &str| model.graph.find_value(name).is_some_and(|v| model.graph.is_input(v));
         let carried: Vec<_> = caches.into_iter().filter(|(past, ..)| is_left(past)).collect();
@@ -151,7 +160,7 @@ impl Decoder {
             executable,
             empty: carried.iter().filter_map(|(.., pair)| pair.empty(options.batch)).collect(),
             selects,
-            chooses,
+            beside,
             options,
             vocab: roles.vocab,
             max_positions: roles.max_positions,
@@ -203,16 +212,25 @@ impl Decoder {
 
     fn feed(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, EngineError> {
         let mut rows = Rows::new(want, self.options.batch, self.length(ids), self.vocab);
-        self.feed_pieces(ids, want, [LOGITS], |[logits], start, end| {
+        self.feed_pieces(Given::ids(ids), want, [LOGITS], |[logits], start, end| {
             rows.add(&logits, start, end)
         })?;
         Ok(rows.finish())
     }
 
+    /// The score of each target, `[batch, n]` row-major.
+    fn feed_for_scores(&mut self, given: Given<'_>) -> Result<Vec<Option<f64>>, EngineError> {
+        let mut rows = Rows::new(Logits::All, self.options.batch, self.length(given.ids), 1);
+        self.feed_pieces(given, Logits::All, [SCORES], |[scores], start, end| {
+            rows.add(&as_logits(&scores), start, end)
+        })?;
+        Ok(told(rows.finish().data))
+    }
+
     /// The likeliest token of each position of the last piece, and its logit.
     fn feed_for_token(&mut self, ids: &[u32]) -> Result<[Tensor; 2], EngineError> {
         let mut last = None;
-        self.feed_pieces(ids, Logits::Last, CHOSEN, |values, _, _| {
+        self.feed_pieces(Given::ids(ids), Logits::Last, CHOSEN, |values, _, _| {
             last = Some(values);
             Ok(())
         })?;
@@ -224,18 +242,18 @@ impl Decoder {
         ids.len() / self.options.batch
     }
 
-    /// Feeds `ids` piece by piece. Every piece whose logits are wanted gives its `outputs` to
+    /// Feeds tokens piece by piece. Every piece whose logits are wanted gives its `outputs` to
     /// `take`, with its first and end position.
     fn feed_pieces<const N: usize>(
         &mut self,
-        ids: &[u32],
+        given: Given<'_>,
         want: Logits,
         outputs: [usize; N],
         mut take: impl FnMut([Tensor; N], usize, usize) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let (batch, length) = (self.options.batch, self.length(ids));
+        let (batch, length) = (self.options.batch, self.length(given.ids));
         if self.history.is_some() {
-            let values = self.run_anew(ids, length, want, &outputs)?;
+            let values = self.run_anew(given, length, want, &outputs)?;
             return values.try_into().map_or(Ok(()), |values| take(values, 0, length));
         }
         let chunk = match (self.switches, self.n_past) {
@@ -249,8 +267,10 @@ impl Decoder {
             let end = length.min(start + chunk);
             let is_wanted = want == Logits::All || end == length;
             let outputs = if is_wanted { &outputs[..] } else { &[] };
-            let piece = columns(ids, batch, start, end);
-            let values = self.run(&piece, end - start, want, outputs)?;
+            let piece = columns(given.ids, batch, start, end);
+            let targets = given.targets.map(|targets| columns(targets, batch, start, end));
+            let piece = Given { ids: &piece, targets: targets.as_deref() };
+            let values = self.run(piece, end - start, want, outputs)?;
             if let (true, Ok(values)) = (is_wanted, values.try_into()) {
                 take(values, start, end)?;
             }
@@ -261,20 +281,22 @@ impl Decoder {
     /// Runs the graph on all tokens so far and the `length` new ones of each sequence.
     fn run_anew(
         &mut self,
-        ids: &[u32],
+        given: Given<'_>,
         length: usize,
         want: Logits,
         outputs: &[usize],
     ) -> Result<Vec<Tensor>, EngineError> {
         let n_past = self.n_past;
-        let sequences = self.history.iter_mut().flatten().zip(ids.chunks(length.max(1)));
+        let sequences = self.history.iter_mut().flatten().zip(given.ids.chunks(length.max(1)));
         for (sequence, new) in sequences {
             sequence.truncate(n_past);
             sequence.extend_from_slice(new);
         }
         let all: Vec<u32> = self.history.iter().flatten().flatten().copied().collect();
+        let targets = given.targets.map(|targets| after_zeros(targets, length, n_past));
+        let given = Given { ids: &all, targets: targets.as_deref() };
         self.n_past = 0;
-        let values = self.run(&all, n_past + length, want, outputs);
+        let values = self.run(given, n_past + length, want, outputs);
         self.n_past = n_past + length;
         values
     }
@@ -282,14 +304,14 @@ impl Decoder {
     /// Runs the graph once, `length` positions of each sequence.
     fn run(
         &mut self,
-        ids: &[u32],
+        given: Given<'_>,
         length: usize,
         want: Logits,
         outputs: &[usize],
     ) -> Result<Vec<Tensor>, EngineError> {
         let logits_from = if want == Logits::Last && self.selects { -1 } else { 0 };
         let extent = Extent { batch: self.options.batch, past: self.n_past, length, logits_from };
-        let inputs: Vec<Tensor> = self.feeds.iter().map(|feed| feed.make(ids, extent)).collect();
+        let inputs: Vec<Tensor> = self.feeds.iter().map(|feed| feed.make(given, extent)).collect();
         let values = self.session.run_for(&inputs, outputs)?;
         self.n_past += length;
         Ok(values)
@@ -341,11 +363,30 @@ impl LanguageModel for Decoder {
     }
 
     fn forward_greedy(&mut self, ids: &[u32]) -> Result<Vec<u32>, ModelError> {
-        if !self.chooses {
+        if self.beside != Beside::Likeliest {
             return greedy(&self.forward(ids, Logits::Last)?);
         }
         let [tokens, logits] = self.whole(ids, Self::feed_for_token)?;
         last_tokens(&tokens, &logits, self.options.batch)
+    }
+
+    fn score(
+        &mut self,
+        ids: &[u32],
+        targets: &[u32],
+        workers: usize,
+    ) -> Result<Vec<Option<f64>>, ModelError> {
+        if self.beside != Beside::Scores {
+            return score_on_host(self, ids, targets, workers);
+        }
+        check_targets(ids, targets)?;
+        self.whole(ids, |decoder, ids| {
+            decoder.feed_for_scores(Given { ids, targets: Some(targets) })
+        })
+    }
+
+    fn scores_without_logits(&self) -> bool {
+        self.beside == Beside::Scores
     }
 
     fn memory(&self) -> MemoryUse {
@@ -374,10 +415,4 @@ fn named_caches(graph: &Graph, roles: &Roles) -> Vec<(String, String, CachePair)
 
 fn name_of(graph: &Graph, value: ValueId) -> String {
     graph.value(value).name.clone()
-}
-
-/// Columns `start..end` of `ids`, which has `rows` rows.
-fn columns(ids: &[u32], rows: usize, start: usize, end: usize) -> Vec<u32> {
-    let width = ids.len() / rows.max(1);
-    (0..rows).flat_map(|row| &ids[row * width + start..row * width + end]).copied().collect()
 }

@@ -1,9 +1,10 @@
 //! How far a model is from a reference model.
 use super::perplexity::exp_mean;
 use super::score::{RowDifference, difference, map_rows};
-use super::windows::{check_batch, feed};
+use super::windows::check_batch;
 use super::{EvalError, EvalOptions, Progress};
 use crate::LanguageModel;
+use crate::model::forward_all;
 
 /// Differences of two models' next-token distributions over the windows of a text.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,8 +85,8 @@ fn compare_window(
     candidate.reset();
     let mut nll = [0.0; 2];
     for chunk in options.chunks() {
-        let a = feed(reference, &ids[chunk.clone()])?;
-        let b = feed(candidate, &ids[chunk.clone()])?;
+        let a = forward_all(reference, &ids[chunk.clone()])?;
+        let b = forward_all(candidate, &ids[chunk.clone()])?;
         let targets = &ids[chunk.start + 1..chunk.end + 1];
         let rows = map_rows(targets.len(), options.workers(), |row| {
             let (a, b, target) = (a.row(row)?, b.row(row)?, targets[row] as usize);

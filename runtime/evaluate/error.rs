@@ -41,18 +41,6 @@ pub enum EvalError {
         /// Counted from 0.
         position: usize,
     },
-    /// The model returned another number of logits than was asked for.
-    #[error("the model returned logits [{rows}, {vocab}] where [{wanted}, {vocab_size}] were due")]
-    Shape {
-        /// Rows returned.
-        rows: usize,
-        /// Row length returned.
-        vocab: usize,
-        /// Rows due.
-        wanted: usize,
-        /// The model's vocabulary.
-        vocab_size: usize,
-    },
     /// A count of tokens to time is 0.
     #[error("the number of tokens to {0} is 0, but at least 1 is needed")]
     NothingToTime(&'static str),

@@ -14,4 +14,5 @@ pub use error::EvalError;
 pub use perplexity::{Perplexity, perplexity};
 pub use rows::{join_rows, tokenize};
 pub use rss::peak_rss_bytes;
+pub(crate) use score::score_on_host;
 pub use windows::{EvalOptions, Progress};

@@ -1,6 +1,5 @@
 //! Perplexity by the protocol of the field.
-use super::score::{map_rows, negative_log_likelihood};
-use super::windows::{check_batch, feed};
+use super::windows::check_batch;
 use super::{EvalError, EvalOptions, Progress};
 use crate::LanguageModel;
 
@@ -37,6 +36,7 @@ pub fn perplexity(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Perplexity, EvalError> {
     check_batch(model)?;
+    let options = with_chunk_for(model, options);
     let windows = options.cut(ids)?;
     let (n, context) = (windows.len(), options.context);
     let mut window_nll = Vec::with_capacity(n);
@@ -66,6 +66,14 @@ pub fn perplexity(
     Ok(Perplexity { perplexity, window_nll, n_tokens: ids.len(), context })
 }
 
+/// The options with whole windows as chunks, where no logits come to the host.
+fn with_chunk_for(model: &dyn LanguageModel, options: EvalOptions) -> EvalOptions {
+    match model.scores_without_logits() {
+        true => EvalOptions { chunk: options.context, ..options },
+        false => options,
+    }
+}
+
 /// Mean negative log-likelihood of one window.
 fn window_mean(
     model: &mut dyn LanguageModel,
@@ -77,11 +85,8 @@ fn window_mean(
     model.reset();
     let mut sum = 0.0;
     for chunk in options.chunks() {
-        let logits = feed(model, &ids[chunk.clone()])?;
         let targets = &ids[chunk.start + 1..chunk.end + 1];
-        let scores = map_rows(targets.len(), options.workers(), |row| {
-            negative_log_likelihood(logits.row(row)?, targets[row])
-        });
+        let scores = model.score(&ids[chunk.clone()], targets, options.workers())?;
         for (row, score) in scores.into_iter().enumerate() {
             let position = chunk.start + row;
             sum += score.ok_or(EvalError::NotFinite { window, position })?;
@@ -95,6 +100,7 @@ fn window_mean(
 mod tests {
     use super::*;
     use crate::generate::fake::Bigram;
+    use crate::{Logits, LogitsOut, MemoryUse, ModelError};
 
     fn options(context: usize, chunk: usize) -> EvalOptions {
         EvalOptions { context, windows: None, chunk, threads: 2 }
@@ -135,6 +141,44 @@ mod tests {
         perplexity(&mut model, &[0; 8], options(4, 2), &mut |_| ()).unwrap();
         assert_eq!(model.calls, [2, 1, 2, 1]);
         assert_eq!(model.n_past(), 3);
+    }
+
+    /// A model that needs no logits on the host to score.
+    struct Scoring(Bigram);
+
+    impl LanguageModel for Scoring {
+        fn vocab_size(&self) -> usize {
+            self.0.vocab_size()
+        }
+
+        fn n_past(&self) -> usize {
+            self.0.n_past()
+        }
+
+        fn reset(&mut self) {
+            self.0.reset();
+        }
+
+        fn forward(&mut self, ids: &[u32], want: Logits) -> Result<LogitsOut, ModelError> {
+            self.0.forward(ids, want)
+        }
+
+        fn scores_without_logits(&self) -> bool {
+            true
+        }
+
+        fn memory(&self) -> MemoryUse {
+            self.0.memory()
+        }
+    }
+
+    #[test]
+    fn windows_are_fed_whole_where_no_logits_come_to_the_host() {
+        let (mut scoring, ids) = (Scoring(model()), [0, 1, 2, 2, 0, 0, 0, 0]);
+        let found = perplexity(&mut scoring, &ids, options(4, 2), &mut |_| ()).unwrap();
+        assert_eq!(scoring.0.calls, [3, 3]);
+        let plain = perplexity(&mut model(), &ids, options(4, 2), &mut |_| ()).unwrap();
+        assert_eq!(found, plain);
     }
 
     #[test]

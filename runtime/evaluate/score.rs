@@ -1,5 +1,25 @@
 //! Figures of single rows of logits, and running over many rows at once.
 
+use crate::model::{check_targets, forward_all};
+use crate::{LanguageModel, ModelError};
+
+/// [`LanguageModel::score`] by logits in host memory.
+///
+/// # Errors
+/// [`ModelError`].
+pub(crate) fn score_on_host<M: LanguageModel + ?Sized>(
+    model: &mut M,
+    ids: &[u32],
+    targets: &[u32],
+    workers: usize,
+) -> Result<Vec<Option<f64>>, ModelError> {
+    check_targets(ids, targets)?;
+    let logits = forward_all(model, ids)?;
+    Ok(map_rows(targets.len(), workers, |row| {
+        negative_log_likelihood(logits.row(row)?, targets[row])
+    }))
+}
+
 /// `ln Σ exp(logits)`, summed in f64. Nothing when a logit is NaN or +∞, or when all are -∞.
 pub(super) fn log_sum_exp(logits: &[f32]) -> Option<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -21,7 +41,7 @@ pub(super) fn log_sum_exp(logits: &[f32]) -> Option<f64> {
 
 /// Negative log-likelihood of `target`, in nats; nothing as for [`log_sum_exp`], or when there is
 /// no such logit.
-pub(super) fn negative_log_likelihood(logits: &[f32], target: u32) -> Option<f64> {
+fn negative_log_likelihood(logits: &[f32], target: u32) -> Option<f64> {
     Some(log_sum_exp(logits)? - f64::from(*logits.get(target as usize)?))
 }
 

@@ -2,7 +2,7 @@
 use std::ops::Range;
 
 use super::EvalError;
-use crate::{LanguageModel, Logits, LogitsOut};
+use crate::LanguageModel;
 
 /// Which part of a text to evaluate, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,8 @@ pub struct EvalOptions {
     pub context: usize,
     /// Most windows to take, from the beginning of the text; nothing means all.
     pub windows: Option<usize>,
-    /// Most tokens to feed at once: logits take `chunk * vocab * 4` bytes.
+    /// Most tokens to feed at once: logits take `chunk * vocab * 4` bytes. Of no account where none
+    /// come to the host ([`LanguageModel::scores_without_logits`]).
     pub chunk: usize,
     /// Threads that work on logits; 0 means one a core.
     pub threads: usize,
@@ -82,17 +83,6 @@ impl EvalOptions {
 /// Checks that a model takes one sequence at a time.
 pub(super) fn check_batch(model: &dyn LanguageModel) -> Result<(), EvalError> {
     if model.batch() == 1 { Ok(()) } else { Err(EvalError::Batch(model.batch())) }
-}
-
-/// Feeds `ids` and checks the shape of what comes back: `[ids.len(), vocab_size]`.
-pub(super) fn feed(model: &mut dyn LanguageModel, ids: &[u32]) -> Result<LogitsOut, EvalError> {
-    let out = model.forward(ids, Logits::All)?;
-    let (wanted, vocab_size) = (ids.len(), model.vocab_size());
-    let fits = out.rows == wanted && out.vocab == vocab_size;
-    if fits && out.data.len() == wanted * vocab_size {
-        return Ok(out);
-    }
-    Err(EvalError::Shape { rows: out.rows, vocab: out.vocab, wanted, vocab_size })
 }
 
 #[cfg(test)]

@@ -83,12 +83,15 @@ pub struct OpenOptions {
     pub threads: Option<usize>,
     /// Number of sequences that run side by side; at least 1.
     pub batch: usize,
+    /// Whether the model is there to score a text: a GPU then finds the likelihood of its tokens
+    /// itself.
+    pub scores: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
         let (device, float) = (Device::default(), FloatType::default());
-        Self { device, float, threads: None, batch: 1 }
+        Self { device, float, threads: None, batch: 1, scores: false }
     }
 }
 

@@ -31,8 +31,8 @@ pub fn open_model(path: &Path, options: &OpenOptions) -> Result<Box<dyn Language
     let engine = engine(options)?;
     let (model, file) = read(path)?;
     check_weights(&model, &file)?;
-    let (batch, chunk) = (options.batch, engine.best_chunk());
-    let decoder_options = DecoderOptions { batch, chunk, ..DecoderOptions::default() };
+    let (batch, chunk, scores) = (options.batch, engine.best_chunk(), options.scores);
+    let decoder_options = DecoderOptions { batch, chunk, scores, ..DecoderOptions::default() };
     let decoder = Decoder::new(model, &*engine, decoder_options)
         .map_err(|error| AppError::failed(format!("cannot run {}", file.display()), error))?;
     if decoder.recomputes() {

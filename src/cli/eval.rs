@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use planish::app::OpenOptions;
 use planish_runtime::evaluate::{EvalOptions, peak_rss_bytes, perplexity};
 use serde::Serialize;
 
@@ -56,7 +57,8 @@ pub(super) fn execute(args: EvalArgs, global: &Global) -> anyhow::Result<()> {
     let ids = tokenize_file(&args.text, &tokenizer)?;
     let options = global.eval_options(args.context, args.windows);
     check_length(&args.text, &ids, options)?;
-    let mut model = open_checked(&args.model, &global.open_options(1), &tokenizer)?;
+    let open = OpenOptions { scores: true, ..global.open_options(1) };
+    let mut model = open_checked(&args.model, &open, &tokenizer)?;
 
     let bar = Bar::new();
     let start = Instant::now();

@@ -71,6 +71,7 @@ impl Global {
             float: self.float,
             threads: self.threads.map(NonZeroUsize::get),
             batch,
+            scores: false,
         }
     }
 }

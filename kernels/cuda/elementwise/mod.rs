@@ -11,6 +11,7 @@ mod gather;
 mod grads;
 mod inverse;
 mod kronecker;
+mod likelihood;
 mod norm;
 mod number;
 mod product;
@@ -40,6 +41,7 @@ pub use gather::{
 pub use grads::{NormGrad, Slope, activation_grad, softmax_grad, swiglu_grad};
 pub use inverse::inverse;
 pub use kronecker::Kronecker;
+pub use likelihood::negative_log_likelihood;
 pub use norm::Norm;
 pub use number::Number;
 pub use product::{Product, ProductKernel};
@@ -67,6 +69,7 @@ pub static SOURCES: &[&Source] = &[
     &grads::GRADS,
     &inverse::INVERSE,
     &kronecker::KRONECKER,
+    &likelihood::LIKELIHOOD,
     &norm::NORM,
     &product::PRODUCT,
     &range::RANGE,

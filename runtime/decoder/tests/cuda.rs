@@ -143,6 +143,49 @@ fn sequences_of_a_batch_do_not_see_each_other_on_cuda() {
     }
 }
 
+/// Short texts are recorded and replayed with other targets, pieces of them with another past.
+#[test]
+fn scores_are_those_of_the_cpu() {
+    for (engine, tolerance) in engines() {
+        for_each_model(Mode::Lowered, |name, model, options, expected| {
+            for chunk in [3, 512] {
+                let options = DecoderOptions { chunk, scores: true, ..options };
+                let (mut cpu, mut gpu) = (open(model, options), open_on(&engine, model, options));
+                assert!(gpu.scores_without_logits() && !cpu.scores_without_logits());
+                assert_eq!(gpu.summary().fallbacks, [], "{name}");
+                let largest = expected.logits.iter().fold(0f32, |m, x| m.max(x.abs()));
+                for turn in 0..4 {
+                    let targets = turned(&expected.ids, turn);
+                    let cpu = scores(&mut cpu, &expected.ids, &targets);
+                    let gpu = scores(&mut gpu, &expected.ids, &targets);
+                    for (a, b) in gpu.iter().zip(&cpu) {
+                        let is_near = (a - b).abs() <= f64::from(2.0 * tolerance * largest);
+                        assert!(is_near, "{name}, pieces of {chunk}: {a}, on the CPU {b}");
+                    }
+                }
+                let unknown = vec![gpu.vocab_size() as u32; expected.ids.len()];
+                let none = gpu.score(&expected.ids, &unknown, 1).unwrap();
+                assert!(none.iter().all(Option::is_none), "{name}");
+            }
+        });
+    }
+}
+
+/// `ids` from another place on.
+fn turned(ids: &[u32], turn: usize) -> Vec<u32> {
+    let mut turned = ids.to_vec();
+    turned.rotate_left((turn + 1) % ids.len());
+    turned
+}
+
+/// The scores of a text from an empty cache.
+fn scores(decoder: &mut Decoder, ids: &[u32], targets: &[u32]) -> Vec<f64> {
+    decoder.reset();
+    let scores = decoder.score(ids, targets, 2).unwrap();
+    assert_eq!(scores.len(), ids.len());
+    scores.into_iter().map(|score| score.expect("a finite logit")).collect()
+}
+
 /// Every value of a graph, so that a failure names the first operator that differs.
 #[test]
 fn every_value_is_what_the_cpu_computes() {

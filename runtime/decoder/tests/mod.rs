@@ -5,6 +5,7 @@ mod eight_bits;
 mod forms;
 mod learned;
 mod padding;
+mod scores;
 
 use std::path::{Path, PathBuf};
 
