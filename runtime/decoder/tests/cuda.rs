@@ -35,13 +35,21 @@ fn graphs_give_the_logits_of_onnx_runtime_on_cuda() {
     }
 }
 
+/// Nothing runs on the CPU but the search for each expert's tokens, whose number nobody knows before.
+fn assert_stays(name: &str, decoder: &Decoder) {
+    let has_experts = ["mixtral", "olmoe", "qwen2moe"].iter().any(|m| name.starts_with(m));
+    let fallbacks = &decoder.summary().fallbacks;
+    let is_known = |(op, _): &(String, usize)| has_experts && op == "NonZero";
+    assert!(fallbacks.iter().all(is_known), "{name}: {fallbacks:?}");
+}
+
 #[test]
 fn lowered_graphs_stay_on_the_device() {
     for (engine, _) in engines() {
         for_each_model(Mode::Lowered, |name, model, options, _| {
             for model in [model.clone(), quantized(model, "w4a4kv4", Method::Hadamard)] {
                 let decoder = open_on(&engine, &model, options);
-                assert_eq!(decoder.summary().fallbacks, [], "{name}");
+                assert_stays(name, &decoder);
                 let weights: usize = model
                     .graph
                     .value_ids()
@@ -72,8 +80,13 @@ fn recorded_steps_give_what_the_cpu_gives() {
                 if cpu.n_past() + n > most {
                     break;
                 }
-                let a = cpu.forward(&ids(n, i), Logits::Last).unwrap();
-                let b = gpu.forward(&ids(n, i), Logits::Last).unwrap();
+                let (a, b) =
+                    (cpu.forward(&ids(n, i), Logits::Last), gpu.forward(&ids(n, i), Logits::Last));
+                // A table of biases may end.
+                let (Ok(a), Ok(b)) = (&a, &b) else {
+                    assert!(a.is_err() && b.is_err() && i > 40, "{name}, step {i}: {a:?}, {b:?}");
+                    break;
+                };
                 assert_close(&format!("{name}, step {i}"), &b.data, &a.data, tolerance);
                 if i % 50 == 20 {
                     assert!(gpu.forward(&[u32::MAX], Logits::Last).is_err());
@@ -86,6 +99,7 @@ fn recorded_steps_give_what_the_cpu_gives() {
 #[test]
 fn quantised_graphs_give_what_the_cpu_gives() {
     for (engine, tolerance) in engines().into_iter().take(2) {
+        let most = if tolerance < 0.01 { 0.25 } else { 0.8 };
         for (bits, method, slack) in [
             ("w8a8kv8", Method::Rtn, 0.01),
             ("w4a4kv4", Method::Hadamard, f32::INFINITY),
@@ -104,7 +118,7 @@ fn quantised_graphs_give_what_the_cpu_gives() {
                     if slack.is_finite() {
                         assert_close(&name, &b.data, &a.data, slack + 2.0 * tolerance);
                     } else {
-                        assert_nearer(&name, &b.data, &a.data, float);
+                        assert_nearer(&name, &b.data, &a.data, float, most);
                     }
                 }
             });
@@ -112,16 +126,17 @@ fn quantised_graphs_give_what_the_cpu_gives() {
     }
 }
 
-/// A code of 4 bits that falls to the other side of a half moves all logits: they must still be
-/// much nearer to the quantised model's than these are to the model's in full precision.
-fn assert_nearer(name: &str, found: &[f32], quantised: &[f32], float: &[f32]) {
+/// A code of 4 bits that falls to the other side of a half moves all logits, and in f16 one in a hundred
+/// does: they must still be nearer to the quantised model's than these are to the model's in full
+/// precision, `most` times as far off.
+fn assert_nearer(name: &str, found: &[f32], quantised: &[f32], float: &[f32], most: f64) {
     let distance = |a: &[f32], b: &[f32]| {
         assert_eq!(a.len(), b.len(), "{name}");
         a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
     };
     let (off, error) = (distance(found, quantised), distance(quantised, float));
     println!("{name}: {:.3} of the error of quantisation", off / error);
-    assert!(off <= 0.5 * error, "{name}: {off}, where quantisation changes {error}");
+    assert!(off <= most * error, "{name}: {off}, where quantisation changes {error}");
 }
 
 #[test]
@@ -152,7 +167,7 @@ fn scores_are_those_of_the_cpu() {
                 let options = DecoderOptions { chunk, scores: true, ..options };
                 let (mut cpu, mut gpu) = (open(model, options), open_on(&engine, model, options));
                 assert!(gpu.scores_without_logits() && !cpu.scores_without_logits());
-                assert_eq!(gpu.summary().fallbacks, [], "{name}");
+                assert_stays(name, &gpu);
                 let largest = expected.logits.iter().fold(0f32, |m, x| m.max(x.abs()));
                 for turn in 0..4 {
                     let targets = turned(&expected.ids, turn);
