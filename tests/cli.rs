@@ -2,6 +2,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use planish_runtime::npz::{NpyArray, read_npz, write_npz};
+
 const SUBCOMMANDS: [&str; 8] =
     ["quantize", "run", "eval", "bench", "forward", "compare", "inspect", "report"];
 
@@ -33,6 +35,12 @@ fn bad_input(args: &[&str]) -> String {
 /// A folder with a graph whose tokenizer lies one folder up.
 fn model() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2/optimum");
+    folder.to_string_lossy().into_owned()
+}
+
+/// The folder of a tiny model.
+fn tiny(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny").join(name);
     folder.to_string_lossy().into_owned()
 }
 
@@ -150,6 +158,28 @@ fn files_of_the_wrong_kind_are_named() {
     let folder = folder.path().to_string_lossy();
     let message = bad_input(&["run", &folder, "--prompt", "x"]);
     assert!(message.contains("there is no tokenizer.json in"), "{message}");
+}
+
+#[test]
+fn a_mask_and_positions_that_a_graph_has_no_inputs_for_are_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let model = tiny("gemma2-optimum");
+    let path = |name: &str| root.path().join(name).to_string_lossy().into_owned();
+    let array = |name: &str, row: &[i64]| (name.to_owned(), NpyArray::from_i64(&[1, 3], row));
+    let (ids, mask) = (array("input_ids", &[5, 6, 7]), array("attention_mask", &[1; 3]));
+    let forward = |name: &str, arrays: &[(String, NpyArray)]| {
+        let (input, output) = (path(&format!("{name}.in.npz")), path(&format!("{name}.npz")));
+        write_npz(input.as_ref(), arrays).unwrap();
+        let options = ["--inputs", &input, "--outputs", &output, "--device", "cpu"];
+        let output = planish(&[&["forward", &model], &options[..]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        (stderr(&output), read_npz(path(&format!("{name}.npz")).as_ref()).unwrap())
+    };
+    let (silence, expected) = forward("plain", &[ids.clone(), mask.clone()]);
+    let (note, found) = forward("more", &[ids, mask, array("position_ids", &[0, 1, 2])]);
+    assert_eq!(silence, "");
+    assert_eq!(note, "warn: \"position_ids\" is not an input of this graph, left out\n");
+    assert_eq!(found, expected);
 }
 
 #[test]
