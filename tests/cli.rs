@@ -44,6 +44,18 @@ fn tiny(name: &str) -> String {
     folder.to_string_lossy().into_owned()
 }
 
+/// A `tokenizer.json` whose `n` tokens are the words w0, w1, ….
+fn words_as_tokens(n: usize) -> String {
+    let vocab: Vec<_> = (0..n).map(|i| format!("\"w{i}\": {i}")).collect();
+    format!(
+        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
+            "post_processor": null, "decoder": null,
+            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "w0"}}}}"#,
+        vocab.join(", ")
+    )
+}
+
 /// A text file in a folder of its own.
 fn file(text: &[u8]) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -180,6 +192,39 @@ fn a_mask_and_positions_that_a_graph_has_no_inputs_for_are_left_out() {
     assert_eq!(silence, "");
     assert_eq!(note, "warn: \"position_ids\" is not an input of this graph, left out\n");
     assert_eq!(found, expected);
+}
+
+#[test]
+fn of_a_decoder_in_two_files_the_one_with_a_cache_generates() {
+    let forms =
+        [("decode.onnx", "prefill.onnx"), ("decoder_with_past_model.onnx", "decoder_model.onnx")];
+    let original = Path::new(&tiny("llama-optimum")).join("model.onnx");
+    // Of another vocabulary, so that it is told at once.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/forms/nocache/model.onnx");
+    for (with_cache, without) in forms {
+        let root = tempfile::tempdir().unwrap();
+        let (path, folder) = (|name: &str| root.path().join(name), root.path().to_string_lossy());
+        let options = ["--prompt", "w5 w6 w7", "--max-new-tokens", "12", "--device", "cpu"];
+        let run = [&["run", &*folder], &options[..]].concat();
+        let text = || {
+            let output = planish(&run);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(text.split_whitespace().count(), 12, "{text}{}", stderr(&output));
+            assert!(!stderr(&output).contains("no KV cache"), "{}", stderr(&output));
+            text
+        };
+        std::fs::write(path("tokenizer.json"), words_as_tokens(512)).unwrap();
+        std::fs::copy(&original, path("model.onnx")).unwrap();
+        let expected = text();
+        std::fs::rename(path("model.onnx"), path(with_cache)).unwrap();
+        std::fs::copy(&other, path(without)).unwrap();
+        assert_eq!(text(), expected);
+        let report = planish(&["inspect", &folder]);
+        let report = String::from_utf8_lossy(&report.stdout).into_owned();
+        assert!(report.lines().next().unwrap().ends_with(with_cache), "{report}");
+        std::fs::remove_file(path(with_cache)).unwrap();
+        assert!(failure(1, &run).contains("vocabulary has 128 tokens"));
+    }
 }
 
 #[test]
