@@ -2,6 +2,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use planish_runtime::npz::{NpyArray, read_npz, write_npz};
+
 const SUBCOMMANDS: [&str; 8] =
     ["quantize", "run", "eval", "bench", "forward", "compare", "inspect", "report"];
 
@@ -34,6 +36,24 @@ fn bad_input(args: &[&str]) -> String {
 fn model() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/smollm2/optimum");
     folder.to_string_lossy().into_owned()
+}
+
+/// The folder of a tiny model.
+fn tiny(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny").join(name);
+    folder.to_string_lossy().into_owned()
+}
+
+/// A `tokenizer.json` whose `n` tokens are the words w0, w1, ….
+fn words_as_tokens(n: usize) -> String {
+    let vocab: Vec<_> = (0..n).map(|i| format!("\"w{i}\": {i}")).collect();
+    format!(
+        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
+            "post_processor": null, "decoder": null,
+            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "w0"}}}}"#,
+        vocab.join(", ")
+    )
 }
 
 /// A text file in a folder of its own.
@@ -150,6 +170,61 @@ fn files_of_the_wrong_kind_are_named() {
     let folder = folder.path().to_string_lossy();
     let message = bad_input(&["run", &folder, "--prompt", "x"]);
     assert!(message.contains("there is no tokenizer.json in"), "{message}");
+}
+
+#[test]
+fn a_mask_and_positions_that_a_graph_has_no_inputs_for_are_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let model = tiny("gemma2-optimum");
+    let path = |name: &str| root.path().join(name).to_string_lossy().into_owned();
+    let array = |name: &str, row: &[i64]| (name.to_owned(), NpyArray::from_i64(&[1, 3], row));
+    let (ids, mask) = (array("input_ids", &[5, 6, 7]), array("attention_mask", &[1; 3]));
+    let forward = |name: &str, arrays: &[(String, NpyArray)]| {
+        let (input, output) = (path(&format!("{name}.in.npz")), path(&format!("{name}.npz")));
+        write_npz(input.as_ref(), arrays).unwrap();
+        let options = ["--inputs", &input, "--outputs", &output, "--device", "cpu"];
+        let output = planish(&[&["forward", &model], &options[..]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        (stderr(&output), read_npz(path(&format!("{name}.npz")).as_ref()).unwrap())
+    };
+    let (silence, expected) = forward("plain", &[ids.clone(), mask.clone()]);
+    let (note, found) = forward("more", &[ids, mask, array("position_ids", &[0, 1, 2])]);
+    assert_eq!(silence, "");
+    assert_eq!(note, "warn: \"position_ids\" is not an input of this graph, left out\n");
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn of_a_decoder_in_two_files_the_one_with_a_cache_generates() {
+    let forms =
+        [("decode.onnx", "prefill.onnx"), ("decoder_with_past_model.onnx", "decoder_model.onnx")];
+    let original = Path::new(&tiny("llama-optimum")).join("model.onnx");
+    // Of another vocabulary, so that it is told at once.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/forms/nocache/model.onnx");
+    for (with_cache, without) in forms {
+        let root = tempfile::tempdir().unwrap();
+        let (path, folder) = (|name: &str| root.path().join(name), root.path().to_string_lossy());
+        let options = ["--prompt", "w5 w6 w7", "--max-new-tokens", "12", "--device", "cpu"];
+        let run = [&["run", &*folder], &options[..]].concat();
+        let text = || {
+            let output = planish(&run);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(text.split_whitespace().count(), 12, "{text}{}", stderr(&output));
+            assert!(!stderr(&output).contains("no KV cache"), "{}", stderr(&output));
+            text
+        };
+        std::fs::write(path("tokenizer.json"), words_as_tokens(512)).unwrap();
+        std::fs::copy(&original, path("model.onnx")).unwrap();
+        let expected = text();
+        std::fs::rename(path("model.onnx"), path(with_cache)).unwrap();
+        std::fs::copy(&other, path(without)).unwrap();
+        assert_eq!(text(), expected);
+        let report = planish(&["inspect", &folder]);
+        let report = String::from_utf8_lossy(&report.stdout).into_owned();
+        assert!(report.lines().next().unwrap().ends_with(with_cache), "{report}");
+        std::fs::remove_file(path(with_cache)).unwrap();
+        assert!(failure(1, &run).contains("vocabulary has 128 tokens"));
+    }
 }
 
 #[test]

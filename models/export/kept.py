@@ -29,6 +29,7 @@ KEPT = [
     "opt-optimum",
     "phi-optimum",
     "phi3-genai",
+    "phi3long-optimum",
     "qwen2moe-dynamo18",
     "qwen3-dynamo18",
     "qwen3-genai",

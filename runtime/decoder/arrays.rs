@@ -10,9 +10,14 @@ use super::{DecoderError, Roles};
 use crate::engine::{CompileOptions, Engine, IoInfo};
 use crate::npz::{NpyArray, NpyType};
 
+/// Inputs that decoders usually have, though not every graph reads them: whoever feeds several
+/// decoders feeds them to all.
+const USUAL_INPUTS: [&str; 2] = ["attention_mask", "position_ids"];
+
 /// Runs the graph as it is, once, on named arrays; returns all its outputs in the graph's order.
 /// Of a decoder's inputs, caches that are absent are empty, masks that are absent are all ones,
-/// and positions that are absent follow the past.
+/// and positions that are absent follow the past. A mask or positions, by their usual names, that
+/// the graph has no input for are left out, with a warning.
 ///
 /// # Errors
 /// [`DecoderError`] if an input is missing, unknown, or of another type or shape than the graph
@@ -28,7 +33,12 @@ pub fn forward_arrays(
         given.insert(name, tensor);
     }
     let executable = engine.compile(model, &CompileOptions::default())?;
-    let is_input = |name: &String| executable.inputs().iter().any(|input| input.name == *name);
+    let is_input = |name: &str| executable.inputs().iter().any(|input| input.name == name);
+    for usual in USUAL_INPUTS.into_iter().filter(|name| !is_input(name)) {
+        if given.remove(usual).is_some() {
+            tracing::warn!("\"{usual}\" is not an input of this graph, left out");
+        }
+    }
     if let Some(unknown) = given.keys().find(|name| !is_input(name)) {
         return Err(DecoderError::NoSuchInput(unknown.clone()));
     }

@@ -1,23 +1,29 @@
 """Measures which runtimes run what planish reads and writes; one JSON line a model and format.
 
 usage: compatibility.py PLANISH TRACT FOLDER [FOLDER ...]
+       compatibility.py --cuda FILE PLANISH FOLDER [FOLDER ...]
 
 PLANISH and TRACT are programs: the binary, and the oracle's example `tract_logits`. FOLDER is a
 model with expected.npz. A line has `model`, `format`, and for each consumer a `cell`: a largest
-difference of logits relative to the largest, a count of tokens, or why there is none.
+difference of logits relative to the largest, a count of tokens, or why there is none. Lines go to
+stdout, the time that each took to stderr.
+
+With --cuda, our engine for CUDA is measured alone, on a machine that needs no more than numpy, and
+lines go to FILE as they come, after one with the `card` and the `date`.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime as ort
-import onnxruntime_genai as og
-from decoder import HEAD_SIZE, Decoder
 
 FORMATS = {
     "as exported": None,
@@ -28,7 +34,9 @@ FORMATS = {
     "qdq w4a16": ["--format", "qdq", "--bits", "w4a16"],
 }
 N_TOKENS = 16
-TYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16}
+# Processes that share a GPU, and the longest that one may take.
+N_ON_CUDA = 12
+TIME_LIMIT_S = 300
 
 
 def difference(actual, expected):
@@ -43,6 +51,8 @@ def reason(error):
     """The last line of a message that says something, short enough for a table."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = (lines or ["failed"])[-1].replace("|", "/")
+    # Whose folders are where says nothing.
+    text = re.sub(r"[^\s\"']*/(?=model\.onnx)", "", text[:1000])
     return "no: " + (text if len(text) <= 100 else text[:97] + "…")
 
 
@@ -54,51 +64,44 @@ def attempt(measure, *arguments):
 
 
 def run(command):
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    words = list(map(str, command))
+    result = subprocess.run(words, capture_output=True, text=True, timeout=TIME_LIMIT_S)
     if result.returncode != 0:
         raise RuntimeError(result.stderr)
     return result.stdout
 
 
-def prefill_feeds(model, ids):
-    """Inputs of a prompt with empty caches, by the names and types that the graph gives."""
-    graph = onnx.load(model, load_external_data=False).graph
-    initializers = {tensor.name for tensor in graph.initializer}
-    known = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
-    }
-    feeds = {}
-    for value in graph.input:
-        tensor = value.type.tensor_type
-        if value.name in initializers:
-            continue
-        if value.name in known:
-            feeds[value.name] = known[value.name].astype(TYPES[tensor.elem_type])
-            continue
-        sizes = [dim.dim_value for dim in tensor.shape.dim]
-        shape = (1, sizes[1], 0, sizes[3] or HEAD_SIZE)
-        feeds[value.name] = np.zeros(shape, TYPES[tensor.elem_type])
-    return feeds
+def quantized(planish, source, name, options, work):
+    """The folder with a model in a format, made if need be."""
+    if options is None:
+        return source
+    folder = work / name.replace(" ", "-")
+    run([planish, "quantize", source, "-o", folder, "--device", "cpu", *options])
+    return folder
 
 
-def ours(planish, folder, ids, work):
-    """The logits that planish's CPU engine computes."""
-    np.savez(work / "in.npz", **prefill_feeds(folder / "model.onnx", ids))
-    (work / "out.npz").unlink(missing_ok=True)
-    arguments = ["--inputs", work / "in.npz", "--outputs", work / "out.npz", "--device", "cpu"]
+def ours(planish, folder, ids, work, device):
+    """The logits that planish computes of token ids alone."""
+    np.savez(work / "in.npz", input_ids=ids)
+    arguments = ["--inputs", work / "in.npz", "--outputs", work / "out.npz", "--device", device]
     run([planish, "forward", folder, *arguments])
     return np.load(work / "out.npz")["logits"].astype(np.float32)
 
 
 def in_onnxruntime(folder, ids, level):
+    import onnxruntime as ort
+    from decoder import Decoder
+
+    level = getattr(ort.GraphOptimizationLevel, level)
     _, results = Decoder(folder / "model.onnx", level).run(ids)
     return results["logits"].astype(np.float32)
 
 
 def in_genai(folder, ids):
     """How many tokens onnxruntime-genai chooses as onnxruntime does."""
+    import onnxruntime_genai as og
+    from decoder import Decoder
+
     decoder, tokens, expected = Decoder(folder / "model.onnx"), ids, []
     for _ in range(N_TOKENS):
         _, results = decoder.run(tokens)
@@ -126,41 +129,72 @@ def in_tract(tract, folder, ids):
 def measure(planish, tract, source, name, options, work):
     """The cells of a model in one format."""
     expected = np.load(source / "expected.npz")
-    ids, folder = expected["ids"], source
-    cells = {}
-    if options is not None:
-        folder = work / name.replace(" ", "-")
-        try:
-            run([planish, "quantize", source, "-o", folder, *options])
-        except RuntimeError as error:
-            return {"planish": reason(error)}
-    reference = attempt(ours, planish, folder, ids, work)
-    if isinstance(reference, str):
-        return {"planish": reference}
-    cells["planish"] = difference(reference, expected["logits"])
-    levels = ort.GraphOptimizationLevel
-    for label, level in (("", levels.ORT_ENABLE_ALL), (" plain", levels.ORT_DISABLE_ALL)):
+    ids = expected["ids"]
+    try:
+        folder = quantized(planish, source, name, options, work)
+        reference = ours(planish, folder, ids, work, "cpu")
+    except Exception as error:
+        return {"planish": reason(error)}
+    cells = {"planish": difference(reference, expected["logits"])}
+    for key, level in (("onnxruntime", "ORT_ENABLE_ALL"), ("onnxruntime plain", "ORT_DISABLE_ALL")):
         logits = attempt(in_onnxruntime, folder, ids, level)
-        is_text = isinstance(logits, str)
-        cells["onnxruntime" + label] = logits if is_text else difference(logits, reference)
+        cells[key] = logits if isinstance(logits, str) else difference(logits, reference)
     if (folder / "genai_config.json").exists():
         cells["onnxruntime-genai"] = attempt(in_genai, folder, ids)
     if options is None or "qdq" in options:
         logits = attempt(in_tract, tract, folder, ids)
-        cells["tract"] = logits if isinstance(logits, str) else difference(
-            logits, reference.reshape(-1)
-        )
+        is_text = isinstance(logits, str)
+        cells["tract"] = logits if is_text else difference(logits, reference.reshape(-1))
     return cells
 
 
+def on_cuda(planish, source, name, options, work):
+    """The cell of our engine for CUDA."""
+    expected = np.load(source / "expected.npz")
+    folder = quantized(planish, source, name, options, work)
+    return difference(ours(planish, folder, expected["ids"], work, "cuda"), expected["logits"])
+
+
+def row(measure_cells, source, name):
+    """Measures a model in one format; returns the line, and says on stderr how long it took."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        cells = measure_cells(source, name, FORMATS[name], Path(work))
+    print(f"{source.name}, {name}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    return json.dumps({"model": source.name, "format": name, "cells": cells})
+
+
+def card():
+    """The name of the first GPU."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return run(query).splitlines()[0].strip()
+
+
+def main_on_cuda(file, planish, *folders):
+    def cells(*arguments):
+        return {"planish cuda": attempt(on_cuda, planish, *arguments)}
+
+    with open(file, "w") as lines, ThreadPoolExecutor(N_ON_CUDA) as pool:
+        print(json.dumps({"card": card(), "date": str(date.today())}), file=lines, flush=True)
+        # Format by format, so that a run that is cut short has whole formats.
+        tasks = [(Path(folder), name) for name in FORMATS for folder in folders]
+        rows = [pool.submit(row, cells, source, name) for source, name in tasks]
+        for done in as_completed(rows):
+            print(done.result(), file=lines, flush=True)
+    return 0
+
+
 def main(planish, tract, *folders):
-    for source in map(Path, folders):
-        for name, options in FORMATS.items():
-            with tempfile.TemporaryDirectory() as work:
-                cells = measure(planish, tract, source, name, options, Path(work))
-            print(json.dumps({"model": source.name, "format": name, "cells": cells}), flush=True)
+    def cells(*arguments):
+        return measure(planish, tract, *arguments)
+
+    tasks = [(Path(folder), name) for folder in folders for name in FORMATS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for line in pool.map(lambda task: row(cells, *task), tasks):
+            print(line, flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    is_cuda = sys.argv[1] == "--cuda"
+    sys.exit(main_on_cuda(*sys.argv[2:]) if is_cuda else main(*sys.argv[1:]))

@@ -79,6 +79,24 @@ fn the_model_of_a_folder_is_found() {
 }
 
 #[test]
+fn of_a_decoder_in_two_files_the_one_with_a_cache_is_found() {
+    let forms =
+        [("decode.onnx", "prefill.onnx"), ("decoder_with_past_model.onnx", "decoder_model.onnx")];
+    for (with_cache, without) in forms {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::write(root.join(without), b"").unwrap();
+        assert_eq!(find_model(root).unwrap(), root.join(without));
+        std::fs::write(root.join(with_cache), b"").unwrap();
+        assert_eq!(find_model(root).unwrap(), root.join(with_cache));
+        std::fs::write(root.join("other.onnx"), b"").unwrap();
+        assert_eq!(find_model(root).unwrap(), root.join(with_cache));
+        std::fs::write(root.join("model.onnx"), b"").unwrap();
+        assert_eq!(find_model(root).unwrap(), root.join("model.onnx"));
+    }
+}
+
+#[test]
 fn graphs_that_do_not_fit_together() {
     let neg = |from: &str, to: &str| node("Neg", &[from], &[to]);
     let undefined = error_of_graph(graph(&["x"], vec![neg("ghost", "y")], &["y"]));
