@@ -1,10 +1,22 @@
 """A decoder in ONNX Runtime that keeps its caches from run to run."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 
 # Of the tiny models, one of which does not declare it.
 HEAD_SIZE = 16
+
+
+def head_size(path):
+    """The size of a head where the graph at `path` does not declare it."""
+    config = Path(path).parent / "config.json"
+    if not config.exists():
+        return HEAD_SIZE
+    config = json.loads(config.read_text())
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
 class Decoder:
@@ -16,6 +28,7 @@ class Decoder:
         # Else products with dequantised weights round their activations to 8 bits.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.head_size = head_size(path)
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.reset()
 
@@ -26,7 +39,7 @@ class Decoder:
         for past in self.session.get_inputs():
             if past.name.startswith("past_key_values"):
                 _, heads, _, size = past.shape
-                size = size if isinstance(size, int) else HEAD_SIZE
+                size = size if isinstance(size, int) else self.head_size
                 dtype = np.float16 if past.type == "tensor(float16)" else np.float32
                 self.caches[past.name] = np.zeros((rows, heads, 0, size), dtype)
 

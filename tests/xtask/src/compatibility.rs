@@ -23,6 +23,7 @@ const CONSUMERS: [(&str, &str); 6] = [
     ("tract", "tract"),
 ];
 const CUDA: &str = "planish cuda";
+const ROWS: &str = "target/compatibility.jsonl";
 const TARGET: &str = "docs/compatibility.md";
 
 /// Measure which runtimes run what planish reads and writes; writes docs/compatibility.md.
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// What `tests/python/compatibility.py --cuda FILE` measured on a machine with a GPU.
     #[arg(long, value_name = "FILE")]
     cuda: Option<PathBuf>,
+    /// Measure nothing: take the rows that the last run left in target/compatibility.jsonl.
+    #[arg(long, conflicts_with = "smollm2")]
+    measured: bool,
     /// Folder to keep models in [default: $PLANISH_CACHE, else the user's cache folder].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -65,19 +69,13 @@ struct CudaHead {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = workspace::root()?;
     let cuda = arguments.cuda.as_deref().map(read_cuda).transpose()?;
-    let python = python::ensure(&root)?;
-    let planish = ["--release", "--package", "planish", "--bin", "planish"];
-    let planish = build(&root, &planish, "planish")?;
-    let oracle = ["--package", "planish-oracle", "--example", "tract_logits"];
-    let tract = build(&root, &oracle, "tract_logits")?;
-    let mut folders: Vec<PathBuf> = tiny_models().into_iter().map(|tiny| tiny.dir).collect();
-    if arguments.smollm2 {
-        let cache = arguments.cache.clone().map_or_else(default_cache_dir, Ok)?;
-        folders.extend(smollm2(&root, &cache)?);
+    let rows = root.join(ROWS);
+    let failed = || format!("cannot use {}", rows.display());
+    if !arguments.measured {
+        fs::create_dir_all(root.join("target")).with_context(failed)?;
+        fs::write(&rows, measure(arguments, &root)?).with_context(failed)?;
     }
-    let mut measure = Command::new(python);
-    measure.arg(root.join("tests/python/compatibility.py")).args([planish, tract]).args(folders);
-    let lines = String::from_utf8(process::read(&mut measure)?)?;
+    let lines = fs::read_to_string(&rows).with_context(failed)?;
     let text = document(&read_rows(&lines)?, cuda.as_ref());
     let target = root.join(TARGET);
     fs::write(&target, text).with_context(|| format!("cannot write {}", target.display()))?;
@@ -96,6 +94,24 @@ fn read_cuda(path: &Path) -> Result<OnCuda> {
     let (head, rows) = text.split_once('\n').unwrap_or((&text, ""));
     let head = serde_json::from_str(head).with_context(failed)?;
     Ok(OnCuda { head, rows: read_rows(rows).with_context(failed)? })
+}
+
+/// The lines that the script writes.
+fn measure(arguments: &Arguments, root: &Path) -> Result<Vec<u8>> {
+    let python = python::ensure(root)?;
+    let planish = ["--release", "--package", "planish", "--bin", "planish"];
+    let planish = build(root, &planish, "planish")?;
+    // With the features that tests of the whole workspace build it with.
+    let oracle = ["--workspace", "--example", "tract_logits"];
+    let tract = build(root, &oracle, "tract_logits")?;
+    let mut folders: Vec<PathBuf> = tiny_models().into_iter().map(|tiny| tiny.dir).collect();
+    if arguments.smollm2 {
+        let cache = arguments.cache.clone().map_or_else(default_cache_dir, Ok)?;
+        folders.extend(smollm2(root, &cache)?);
+    }
+    let mut measure = Command::new(python);
+    measure.arg(root.join("tests/python/compatibility.py")).args([planish, tract]).args(folders);
+    process::read(&mut measure)
 }
 
 /// Builds one program of the workspace; returns its path.
