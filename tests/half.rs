@@ -185,3 +185,20 @@ fn models_of_16_bits_can_be_learned_from() {
         assert!(logits(&output, &tiny).iter().all(|x| x.is_finite()), "{}", tiny.name);
     }
 }
+
+/// Biases of 16 bits take the shifts of activations in.
+#[test]
+fn shifts_merge_into_models_of_16_bits() {
+    let root = tempfile::tempdir().unwrap();
+    let wanted = ["gpt2-optimum", "opt-dynamo18"];
+    for tiny in tiny_models().into_iter().filter(|tiny| wanted.contains(&tiny.name.as_str())) {
+        let folder = write(&tiny, DataType::F16, root.path());
+        let output = folder.join("learned");
+        Recipe::new(Method::Affinequant, "w8a8kv16").quantize(&folder, &output);
+        assert_eq!(interface(&output), interface(&folder), "{}", tiny.name);
+        let difference = difference(&logits(&output, &tiny), &logits(&folder, &tiny));
+        println!("{}: {difference}", tiny.name);
+        // Clipping has hardly begun to be learned; a bias that is wrong would cost far more.
+        assert!(difference < 0.2, "{}: {difference}", tiny.name);
+    }
+}

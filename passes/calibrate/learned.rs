@@ -12,7 +12,7 @@ use crate::transform::{Matrix, SiteMatrix, SiteTransform};
 /// What was learned at a site.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LearnedSite {
-    /// Scale and matrix.
+    /// Shift, scale and matrix.
     pub transform: SiteTransform,
     /// Clipping of the activation.
     pub clip: Option<Clip>,
@@ -60,7 +60,10 @@ impl LearnedBlock {
         for (id, slots) in &student.sites {
             let scale = slots.scale.map(|slot| reader.floats(slot)).transpose()?;
             let scale = scale.map(|logs| logs.iter().map(|log| f64::from(*log).exp()).collect());
-            let transform = SiteTransform { scale, matrix: reader.site_matrix(slots.matrix)? };
+            let shift = slots.shift.map(|slot| reader.floats(slot)).transpose()?;
+            let shift = shift.map(|values| values.into_iter().map(f64::from).collect());
+            let matrix = reader.site_matrix(slots.matrix)?;
+            let transform = SiteTransform { shift, scale, matrix };
             let clip = slots.clip.map(|clip| reader.clip(clip)).transpose()?;
             learned.sites.insert(*id, LearnedSite { transform, clip });
         }

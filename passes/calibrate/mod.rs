@@ -28,7 +28,7 @@ pub use gradual::GradualMask;
 pub use learned::{LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
 pub use objective::{Objective, Target};
 pub use parameter::{Parameter, ParameterId, ParameterKind};
-pub use statistics::{ObservedBlock, Statistics};
+pub use statistics::{ChannelRange, ObservedBlock, Statistics};
 pub use student::{
     AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, SiteSlots, Student,
     StudentOptions,

@@ -131,6 +131,7 @@ mod tests {
             group_size: None,
             online: true,
             scales: true,
+            shifts: false,
             weights: true,
             gradual: None,
         };

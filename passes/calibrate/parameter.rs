@@ -13,6 +13,8 @@ pub enum ParameterKind {
     Matrix,
     /// Logarithms of per-channel scales.
     Scale,
+    /// Per-channel shifts.
+    Shift,
     /// Clipping of weights, activations or cache: the ratio is the sigmoid of it.
     Clip,
     /// A linear layer's weight itself.
@@ -21,7 +23,7 @@ pub enum ParameterKind {
 
 impl ParameterKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Matrix, Self::Scale, Self::Clip, Self::Weight];
+    pub const ALL: [Self; 5] = [Self::Matrix, Self::Scale, Self::Shift, Self::Clip, Self::Weight];
 }
 
 /// A parameter: an input of the student's graph.

@@ -12,8 +12,8 @@ use crate::transform::Matrix;
 /// Ranges and second moments of a block's activations.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
-    /// Largest absolute value of every channel of each site.
-    pub channel_max: BTreeMap<SiteId, Vec<f32>>,
+    /// The range of every channel of each site.
+    pub ranges: BTreeMap<SiteId, Vec<ChannelRange>>,
     /// Σ xᵀx of each site, `[channels, channels]`.
     pub moments: BTreeMap<SiteId, Hessian>,
     /// Σ xᵀx of queries and keys over all heads, `[head_size, head_size]` each, after rotary
@@ -21,11 +21,35 @@ pub struct Statistics {
     pub heads: BTreeMap<AttentionId, (Hessian, Hessian)>,
 }
 
+/// The smallest and the largest value that a channel takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ChannelRange {
+    /// The smallest.
+    pub min: f32,
+    /// The largest.
+    pub max: f32,
+}
+
+impl ChannelRange {
+    /// A range that holds nothing yet.
+    const EMPTY: Self = Self { min: f32::INFINITY, max: f32::NEG_INFINITY };
+
+    /// The middle of it.
+    pub fn centre(&self) -> f32 {
+        0.5 * self.min + 0.5 * self.max
+    }
+
+    /// The largest absolute value when `shift` is subtracted from all of it.
+    pub fn reach(&self, shift: f32) -> f32 {
+        (self.min - shift).abs().max((self.max - shift).abs())
+    }
+}
+
 /// A block that gives what [`Statistics`] are made of.
 #[derive(Clone, Debug)]
 pub struct ObservedBlock {
-    /// Outputs: the largest absolute value of every channel, and the moments of each site, then the moments of queries and of
-    /// keys of each attention.
+    /// Outputs: the largest value of every channel, the largest of it negated, and the moments of
+    /// each site, then the moments of queries and of keys of each attention.
     pub model: Model,
     sites: Vec<SiteId>,
     attentions: Vec<AttentionId>,
@@ -39,7 +63,11 @@ impl ObservedBlock {
         let (sites, attentions) = (block.group.sites.clone(), block.group.attentions.clone());
         for id in &sites {
             let site = block.layout.site(*id);
-            outputs.push(channel_max(&mut model, site.input, site.channels));
+            let negated = Node::new("Neg", vec![Some(site.input)]);
+            let negated = model.graph.add_op("planish.negated", negated);
+            for value in [site.input, negated] {
+                outputs.push(channel_max(&mut model, value, site.channels));
+            }
             outputs.push(gram(&mut model, site.input, site.channels));
         }
         for id in &attentions {
@@ -63,13 +91,16 @@ impl ObservedBlock {
         statistics: &mut Statistics,
         outputs: &[Tensor],
     ) -> Result<(), TensorError> {
-        let (of_sites, of_attentions) = outputs.split_at(2 * self.sites.len());
-        for (id, pair) in self.sites.iter().zip(of_sites.chunks_exact(2)) {
-            let observed = pair[0].as_f32()?;
-            let n = observed.len();
-            let largest = statistics.channel_max.entry(*id).or_insert_with(|| vec![0.0; n]);
-            largest.iter_mut().zip(&*observed).for_each(|(max, x)| *max = max.max(*x));
-            statistics.moments.entry(*id).or_insert_with(|| Hessian::new(n)).add(&pair[1])?;
+        let (of_sites, of_attentions) = outputs.split_at(3 * self.sites.len());
+        for (id, of_site) in self.sites.iter().zip(of_sites.chunks_exact(3)) {
+            let (largest, negated) = (of_site[0].as_f32()?, of_site[1].as_f32()?);
+            let n = largest.len();
+            let ranges = statistics.ranges.entry(*id);
+            let ranges = ranges.or_insert_with(|| vec![ChannelRange::EMPTY; n]);
+            for (range, (max, negated)) in ranges.iter_mut().zip(largest.iter().zip(&*negated)) {
+                (range.min, range.max) = (range.min.min(-negated), range.max.max(*max));
+            }
+            statistics.moments.entry(*id).or_insert_with(|| Hessian::new(n)).add(&of_site[2])?;
         }
         for (id, pair) in self.attentions.iter().zip(of_attentions.chunks_exact(2)) {
             let n = pair[0].shape().last().copied().unwrap_or(1);
@@ -82,15 +113,14 @@ impl ObservedBlock {
     }
 }
 
-/// The largest absolute value of every channel over batch and sequence, `[channels]`.
+/// The largest value of every channel over batch and sequence, `[channels]`.
 fn channel_max(model: &mut Model, value: ValueId, channels: usize) -> ValueId {
     let graph = &mut model.graph;
     let rows = Tensor::from_vec(&[2], vec![-1i64, channels as i64]);
     let rows = graph.add_constant("planish.rows", rows);
     let axis = graph.add_constant("planish.row_axis", Tensor::from_vec(&[1], vec![0i64]));
     let rows = graph.add_op("planish.rows", Node::new("Reshape", vec![Some(value), Some(rows)]));
-    let size = graph.add_op("planish.sizes", Node::new("Abs", vec![Some(rows)]));
-    let node = Node::new("ReduceMax", vec![Some(size), Some(axis)]).with("keepdims", 0i64);
+    let node = Node::new("ReduceMax", vec![Some(rows), Some(axis)]).with("keepdims", 0i64);
     let largest = graph.add_op("planish.channel_max", node);
     graph.value_mut(largest).ty =
         ValueType::tensor(planish_ir::DataType::F32, vec![Dim::from(channels)]);

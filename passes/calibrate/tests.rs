@@ -26,6 +26,7 @@ fn options(bits: &str) -> StudentOptions {
         group_size: None,
         online: true,
         scales: true,
+        shifts: false,
         weights: true,
         gradual: None,
     }
@@ -37,6 +38,7 @@ fn disturbed(student: &Student, random: &mut Random) -> Vec<Tensor> {
         let size = match parameter.kind {
             ParameterKind::Matrix => 0.03,
             ParameterKind::Scale => 0.3,
+            ParameterKind::Shift => 1.0,
             ParameterKind::Clip => 1.0,
             ParameterKind::Weight => 0.02,
         };
@@ -149,6 +151,67 @@ fn a_student_computes_what_the_quantised_model_will() {
             assert!(difference < ROUNDING, "{decoder:?} {bits}: {difference}");
         }
     }
+}
+
+#[test]
+fn shifts_too() {
+    let layer_norms = TinyDecoder { norm: Norm::Layer, bias: true, ..TinyDecoder::default() };
+    for decoder in [TinyDecoder::gpt2(), layer_norms] {
+        for (bits, scales) in [("w8a8kv16", true), ("w4a4kv4", true), ("w4a4kv4", false)] {
+            let transformed = StudentOptions { shifts: true, scales, ..options(bits) };
+            let (online, gradual) = (false, Some(0.1));
+            let merged = StudentOptions { online, gradual, weights: false, ..transformed.clone() };
+            for options in [transformed, merged] {
+                let difference = relative_difference(&compare(decoder, &options));
+                assert!(difference < ROUNDING, "{decoder:?} {options:?}: {difference}");
+            }
+        }
+    }
+}
+
+#[test]
+fn there_are_shifts_where_biases_take_them_and_activations_are_rounded() {
+    let layer_norms = TinyDecoder { norm: Norm::Layer, ..TinyDecoder::default() };
+    for (decoder, bits, expected) in [
+        (TinyDecoder::gpt2(), "w4a4kv16", vec![true, false, true, false]),
+        (TinyDecoder::gpt2(), "w4a16kv16", vec![false; 4]),
+        (layer_norms, "w4a4kv16", vec![false; 4]),
+        (TinyDecoder { bias: true, ..TinyDecoder::default() }, "w4a4kv16", vec![false; 4]),
+    ] {
+        let (model, layout) = canonical(decoder);
+        let piece = cut_block(&model, &layout, 0).unwrap();
+        let options = StudentOptions { shifts: true, ..options(bits) };
+        let student = Student::new(&piece, &options, &mut Initial::new(7)).unwrap();
+        let found: Vec<bool> = student.sites.values().map(|site| site.shift.is_some()).collect();
+        assert_eq!(found, expected, "{decoder:?} {bits}");
+    }
+}
+
+#[test]
+fn shifts_start_in_the_middle_of_what_is_observed() {
+    let (model, layout) = canonical(TinyDecoder::gpt2());
+    let piece = cut_block(&model, &layout, 0).unwrap();
+    let site = layout.blocks[0].sites[0];
+    let observed = ObservedBlock::new(&piece);
+    planish_ir::verify(&observed.model).unwrap();
+    let mut initial = Initial::new(7);
+    let known = outside_of(&model, std::slice::from_ref(&piece), &TinyDecoder::gpt2());
+    let stream = &known[0].1;
+    for factor in [1.0, -1.0] {
+        let data = stream.to_f32_vec().unwrap().iter().map(|x| factor * x).collect();
+        let stream = Tensor::from_vec(stream.shape(), data);
+        observed.update(&mut initial.statistics, &evaluate(&observed.model, vec![stream])).unwrap();
+    }
+    let student = {
+        let options = StudentOptions { shifts: true, ..options("w4a4kv16") };
+        Student::new(&piece, &options, &mut initial).unwrap()
+    };
+    // A norm gives −n·g + b for −x where it gives n·g + b for x: the middle is its bias.
+    let start = &student.parameters[student.sites[&site].shift.unwrap().0].initial;
+    let crate::sites::SiteRole::Norm { node } = layout.site(site).role else { panic!("no norm") };
+    let bias = model.graph.constant(model.graph.node(node).input(2).unwrap()).unwrap();
+    let (start, bias) = (start.to_f32_vec().unwrap(), bias.to_f32_vec().unwrap());
+    assert!(start.iter().zip(&bias).all(|(a, b)| (a - b).abs() < 1e-5), "{start:?} {bias:?}");
 }
 
 #[test]

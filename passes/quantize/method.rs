@@ -49,7 +49,7 @@ fn rotations(
     let at_sites = bits.quantizes_weights() || bits.quantizes_activations();
     let sites = layout.sites.iter().map(|site| {
         let matrix = site_matrix(layout, site, at_sites, bits.quantizes_kv(), &mut rotation);
-        SiteTransform { scale: None, matrix }
+        SiteTransform { matrix, ..SiteTransform::default() }
     });
     let sites = sites.collect();
     let heads = layout.attentions.iter().map(|attention| {

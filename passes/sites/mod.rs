@@ -23,6 +23,9 @@ use std::ops::Range;
 
 use planish_ir::{NodeId, ValueId};
 
+/// Which input of a norm is its bias.
+pub(crate) const NORM_BIAS: usize = 2;
+
 /// Index into [`Layout::linears`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinearId(pub usize);
@@ -108,7 +111,8 @@ pub struct Site {
 /// What stands before a site, and so where scales and transforms of its channels can be merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SiteRole {
-    /// The output of a norm that nothing else reads: scales merge into the norm's weight.
+    /// The output of a norm that nothing else reads: scales merge into the norm's weight, shifts
+    /// into its bias ([`Layout::takes_shift`]).
     Norm {
         /// `RMSNormalization` or `LayerNormalization`.
         node: NodeId,

@@ -3,7 +3,18 @@
 use planish_ir::{Graph, Node, NodeId, ValueId};
 
 use super::attention::{find_part, is_read_once};
-use super::{AttentionId, Layout, Site, SiteRole};
+use super::{AttentionId, Layout, NORM_BIAS, Site, SiteId, SiteRole};
+
+impl Layout {
+    /// Whether a shift of the site's channels (its layers read x − δ in the place of x) merges: the
+    /// norm before it has a bias to take −δ in, and each of its layers has one for δ·W.
+    pub fn takes_shift(&self, graph: &Graph, id: SiteId) -> bool {
+        let site = self.site(id);
+        let SiteRole::Norm { node } = &site.role else { return false };
+        let has_bias = graph.node(*node).input(NORM_BIAS).is_some();
+        has_bias && site.linears.iter().all(|linear| self.linear(*linear).bias.is_some())
+    }
+}
 
 /// The role of a site. Whatever else reads the site's input, or a value on the way to it, would
 /// see a merged scale or transform: then nothing can be merged.

@@ -8,7 +8,7 @@ use planish_models::Exporter;
 use planish_passes::interpret::Interpreter;
 use planish_passes::quantize::{Method, QuantizeOptions, transforms_of};
 use planish_passes::sites::{Layout, SiteRole};
-use planish_passes::transform::insert_transforms;
+use planish_passes::transform::{Random, TransformSet, insert_transforms};
 
 /// Blocks, parts of each site of the first block, and whether scales merge everywhere.
 fn summary(layout: &Layout) -> (usize, Vec<usize>, bool) {
@@ -78,6 +78,13 @@ fn logits(model: &Model) -> Vec<f32> {
     interpreter.value(graph.outputs[0]).unwrap().to_f32_vec().unwrap()
 }
 
+/// The largest difference over the largest logit.
+fn relative_difference(before: &[f32], after: &[f32]) -> f32 {
+    let largest = before.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let pairs = before.iter().zip(after);
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+}
+
 #[test]
 fn transforms_leave_the_logits_of_the_tiny_models_alone() {
     for tiny in planish_models::tiny_models() {
@@ -88,9 +95,43 @@ fn transforms_leave_the_logits_of_the_tiny_models_alone() {
         let set = transforms_of(&model.graph, &layout, &options, None).unwrap();
         insert_transforms(&mut model, &layout, &set).unwrap();
         let after = logits(&model);
-        let largest = before.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let pairs = before.iter().zip(&after);
-        let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest;
+        let difference = relative_difference(&before, &after);
+        assert!(before != after && difference < 1e-4, "{}: {difference}", tiny.name);
+    }
+}
+
+/// Random shifts at every site that takes one, and how many those are.
+fn shifts(model: &Model, layout: &Layout) -> (TransformSet, usize) {
+    let (mut set, mut random) = (TransformSet::identity(layout), Random::new(7));
+    let takes = layout.site_ids().filter(|id| layout.takes_shift(&model.graph, *id));
+    let takes: Vec<_> = takes.collect();
+    for id in &takes {
+        let n = layout.site(*id).channels;
+        set.sites[id.0].shift = Some((0..n).map(|_| random.normal()).collect());
+    }
+    (set, takes.len())
+}
+
+#[test]
+fn shifts_leave_the_logits_of_the_tiny_models_alone() {
+    for tiny in planish_models::tiny_models() {
+        let mut model = canonical(&tiny.dir.join("model.onnx"));
+        let layout = Layout::new(&model).unwrap();
+        let (set, n_sites) = shifts(&model, &layout);
+        let expected = match tiny.arch.as_str() {
+            "gpt2" | "gptneox" | "opt" | "bloom" | "starcoder2" => 4,
+            // One norm for attention and MLP; queries, keys and values alone have biases.
+            "phi" | "stablelm" => 2,
+            _ => 0,
+        };
+        assert_eq!(n_sites, expected, "{}:\n{layout}", tiny.name);
+        if n_sites == 0 {
+            continue;
+        }
+        let before = logits(&model);
+        insert_transforms(&mut model, &layout, &set).unwrap();
+        let after = logits(&model);
+        let difference = relative_difference(&before, &after);
         assert!(before != after && difference < 1e-4, "{}: {difference}", tiny.name);
     }
 }

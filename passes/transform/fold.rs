@@ -8,6 +8,8 @@ use super::{Matrix, multiply_heads, multiply_rows};
 /// output.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LinearFold {
+    /// δ, which was subtracted from its input: the bias makes up for it.
+    pub(super) row_shift: Option<Vec<f64>>,
     /// What each row of the weight is multiplied by (the scale that its input was divided by).
     pub(super) row_scale: Option<Vec<f64>>,
     /// L and R: the rows become (L ⊗ R) · W, L ⊗ R being the inverse of the input's transform.
@@ -41,9 +43,18 @@ impl LinearFold {
         data.into_iter().map(|x| x as f32).collect()
     }
 
-    /// The new bias `[n_columns]`.
-    pub(super) fn fold_bias(&self, bias: &[f32]) -> Vec<f32> {
+    /// Whether the bias changes too.
+    pub(super) fn changes_bias(&self) -> bool {
+        self.row_shift.is_some() || !self.columns.is_empty()
+    }
+
+    /// The new bias `[n_columns]`. `weight` is the layer's before its folds.
+    pub(super) fn fold_bias(&self, bias: &[f32], weight: &[f32]) -> Vec<f32> {
         let mut data: Vec<f64> = bias.iter().map(|x| f64::from(*x)).collect();
+        // x·W + b = (x − δ)·W + (b + δ·W).
+        for (shift, row) in self.row_shift.iter().flatten().zip(weight.chunks(bias.len())) {
+            data.iter_mut().zip(row).for_each(|(sum, w)| *sum += shift * f64::from(*w));
+        }
         self.fold_columns(&mut data, bias.len());
         data.into_iter().map(|x| x as f32).collect()
     }

@@ -1,13 +1,15 @@
 //! Writing transforms into a graph.
 
-use planish_ir::{Graph, Model, Node, Tensor, ValueId};
+use std::borrow::Cow;
+
+use planish_ir::{Graph, Model, Node, NodeId, Tensor, ValueId};
 use planish_kernels::DOMAIN;
 
 use super::fold::LinearFold;
 use super::plan::{Planner, TransformError, invert_rounded};
-use super::{Matrix, SiteMatrix, TransformSet};
+use super::{Matrix, SiteMatrix, SiteTransform, TransformSet};
 use crate::sites::{
-    AttentionId, Group, HeadTransform, Layout, LinearId, LinearLayer, SiteId, SiteRole,
+    AttentionId, Group, HeadTransform, Layout, LinearId, LinearLayer, NORM_BIAS, SiteId, SiteRole,
 };
 
 /// Folds the transforms of `set` into the weights of the model and puts the parts that can't be
@@ -60,42 +62,43 @@ fn fold_linear(
 ) -> Result<(), TransformError> {
     let linear: &LinearLayer = layout.linear(id);
     let weight = graph.node(linear.node).input(1).unwrap_or(linear.weight);
-    let shape = [linear.in_features, linear.out_features];
-    replace_constant(graph, weight, linear.node, 1, |data| {
-        Tensor::from_vec(&shape, fold.fold_weight(data, linear.out_features))
-    })?;
-    if let Some(bias) = linear.bias.filter(|_| !fold.columns.is_empty()) {
+    let n = linear.out_features;
+    let data = floats(graph, weight)?;
+    let folded_weight = Tensor::from_vec(&[linear.in_features, n], fold.fold_weight(&data, n));
+    let mut folded_bias = None;
+    if let Some(bias) = linear.bias.filter(|_| fold.changes_bias()) {
         let value = graph.node(bias.node).input(bias.index).unwrap_or(bias.value);
-        replace_constant(graph, value, bias.node, bias.index, |data| {
-            Tensor::from_vec(&[data.len()], fold.fold_bias(data))
-        })?;
+        let folded = fold.fold_bias(&floats(graph, value)?, &data);
+        folded_bias = Some((value, bias, Tensor::from_vec(&[n], folded)));
+    }
+    drop(data);
+    replace_constant(graph, weight, linear.node, 1, folded_weight);
+    if let Some((value, bias, folded)) = folded_bias {
+        replace_constant(graph, value, bias.node, bias.index, folded);
     }
     Ok(())
 }
 
-/// Lets input `index` of `node` read a changed copy of the f32 constant `old`; the old one goes if
-/// nothing else reads it.
-fn replace_constant(
-    graph: &mut Graph,
-    old: ValueId,
-    node: planish_ir::NodeId,
-    index: usize,
-    change: impl FnOnce(&[f32]) -> Tensor,
-) -> Result<(), TransformError> {
-    let name = graph.value(old).name.clone();
-    let Some(tensor) = graph.constant(old) else {
-        return Err(TransformError::Misfit { place: name, reason: "it is no constant" });
+/// The elements of a constant of floats.
+fn floats(graph: &Graph, value: ValueId) -> Result<Cow<'_, [f32]>, TransformError> {
+    let name = || graph.value(value).name.clone();
+    let Some(tensor) = graph.constant(value) else {
+        return Err(TransformError::Misfit { place: name(), reason: "it is no constant" });
     };
-    let data =
-        tensor.as_f32().map_err(|error| TransformError::Weight { weight: name.clone(), error })?;
-    let changed = change(&data);
-    let new = graph.add_constant(&name, changed);
-    graph.set_input(node, index, Some(new));
-    crate::unread::remove_unread(graph, old);
-    Ok(())
+    tensor.as_f32().map_err(|error| TransformError::Weight { weight: name(), error })
 }
 
-/// Merges the scale into the norm before the site and puts the online part of its transform there.
+/// Lets input `index` of `node` read `new` under the name of the constant `old`; the old one goes
+/// if nothing else reads it.
+fn replace_constant(graph: &mut Graph, old: ValueId, node: NodeId, index: usize, new: Tensor) {
+    let name = graph.value(old).name.clone();
+    let new = graph.add_constant(&name, new);
+    graph.set_input(node, index, Some(new));
+    crate::unread::remove_unread(graph, old);
+}
+
+/// Merges shift and scale into the norm before the site and puts the online part of its transform
+/// there.
 fn insert_site(
     graph: &mut Graph,
     layout: &Layout,
@@ -104,12 +107,8 @@ fn insert_site(
 ) -> Result<(), TransformError> {
     let site = layout.site(id);
     let Some(transform) = set.site(id) else { return Ok(()) };
-    if let (SiteRole::Norm { node }, Some(scale)) = (&site.role, &transform.scale) {
-        let n_inputs = graph.node(*node).inputs.len();
-        let parameters = (1..n_inputs).filter_map(|i| Some((i, graph.node(*node).input(i)?)));
-        for (index, value) in parameters.collect::<Vec<_>>() {
-            replace_constant(graph, value, *node, index, |data| divided(data, scale))?;
-        }
+    if let SiteRole::Norm { node } = &site.role {
+        merge_into_norm(graph, *node, site.channels, transform)?;
     }
     let online = match &transform.matrix {
         SiteMatrix::Identity => None,
@@ -124,10 +123,31 @@ fn insert_site(
     Ok(())
 }
 
-/// The weight or bias of a norm over the scale; a weight of one element is spread.
-fn divided(data: &[f32], scale: &[f64]) -> Tensor {
-    let quotient = |(i, c): (usize, &f64)| (f64::from(data[i % data.len().max(1)]) / c) as f32;
-    Tensor::from_vec(&[scale.len()], scale.iter().enumerate().map(quotient).collect())
+/// Lets a norm give (x − δ) / c in the place of x: its weight w becomes w / c, its bias b becomes
+/// (b − δ) / c. One of a single element is spread over the `n` channels.
+fn merge_into_norm(
+    graph: &mut Graph,
+    node: NodeId,
+    n: usize,
+    transform: &SiteTransform,
+) -> Result<(), TransformError> {
+    let scale = transform.scale.as_deref();
+    for index in 1..graph.node(node).inputs.len() {
+        let shift = transform.shift.as_deref().filter(|_| index == NORM_BIAS);
+        let Some(value) = graph.node(node).input(index) else { continue };
+        if shift.is_none() && scale.is_none() {
+            continue;
+        }
+        let data = floats(graph, value)?;
+        let merged = |j: usize| {
+            let x = f64::from(data[j % data.len().max(1)]) - shift.map_or(0.0, |shift| shift[j]);
+            (x / scale.map_or(1.0, |scale| scale[j])) as f32
+        };
+        let merged = Tensor::from_vec(&[n], (0..n).map(merged).collect());
+        drop(data);
+        replace_constant(graph, value, node, index, merged);
+    }
+    Ok(())
 }
 
 fn add_transform(graph: &mut Graph, op_type: &str, x: ValueId, matrices: &[&Matrix]) -> ValueId {

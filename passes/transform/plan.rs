@@ -64,6 +64,7 @@ impl Planner<'_> {
         group: &Group,
     ) -> Result<(), TransformError> {
         for id in &group.sites {
+            self.plan_shift(set, *id)?;
             self.plan_scale(set, *id)?;
         }
         for id in &group.sites {
@@ -82,6 +83,27 @@ impl Planner<'_> {
     fn columns(&mut self, part: &Part, fold: ColumnFold) {
         let folds = self.folds.entry(part.linear).or_default();
         folds.columns.push((part.columns.clone(), fold));
+    }
+
+    /// What the layers of the site no longer read goes into their biases.
+    fn plan_shift(&mut self, set: &TransformSet, id: SiteId) -> Result<(), TransformError> {
+        let Some(shift) = set.site(id).and_then(|transform| transform.shift.as_ref()) else {
+            return Ok(());
+        };
+        let site = self.layout.site(id);
+        if !self.layout.takes_shift(self.graph, id) {
+            return Err(self.misfit(id, "a shift needs a bias in the norm before and every layer"));
+        }
+        if shift.len() != site.channels {
+            return Err(self.misfit(id, "there are not as many shifts as channels"));
+        }
+        if !shift.iter().all(|x| x.is_finite()) {
+            return Err(self.misfit(id, "a shift is not a finite number"));
+        }
+        for linear in &site.linears {
+            self.folds.entry(*linear).or_default().row_shift = Some(shift.clone());
+        }
+        Ok(())
     }
 
     /// The site's rows times the scale, the layer before it divided by it.

@@ -13,9 +13,13 @@ pub struct TransformSet {
     pub heads: Vec<Option<Matrix>>,
 }
 
-/// What is done to the activation of a site: divided by the scale, then multiplied by the matrix.
+/// What is done to the activation of a site: the shift is subtracted, it is divided by the scale,
+/// then multiplied by the matrix.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SiteTransform {
+    /// δ, what is subtracted from every channel, merged into the bias of the norm before and as
+    /// δ·W into those of the site's layers; only where [`Layout::takes_shift`].
+    pub shift: Option<Vec<f64>>,
     /// What every channel is divided by, merged into the layer before: one value for each channel
     /// of the site, or of the attention's values where the site reads an attention (all query
     /// heads of a group share those).

@@ -1,35 +1,50 @@
 //! Transforms leave a model's function as it is.
 
-use planish_ir::Model;
+use planish_ir::{Model, Tensor};
 
 use super::*;
 use crate::sites::{Layout, SiteRole};
 use crate::testing::{Mlp, Norm, TinyDecoder, largest_difference, run};
 
-/// Random invertible matrices and random scales wherever the layout takes any.
-fn random_set(layout: &Layout, seed: u64) -> TransformSet {
+/// Random invertible matrices, scales and shifts wherever the layout takes any.
+fn random_set(model: &Model, layout: &Layout, seed: u64) -> TransformSet {
     let mut random = Random::new(seed);
     let mut scales = |n: usize| Some((0..n).map(|_| 4f64.powf(random.uniform() - 0.5)).collect());
     let mut matrices = Random::new(seed + 1);
     let mut invertible = |n: usize| matrices.invertible(n, 4.0);
-    let sites = layout.sites.iter().map(|site| match &site.role {
+    let mut sites: Vec<SiteTransform> = Vec::new();
+    sites.extend(layout.sites.iter().map(|site| match &site.role {
         SiteRole::AttentionOutput { attention, .. } => {
             let attention = layout.attention(*attention);
             let scale = scales(attention.kv_heads * attention.v_head_size);
             let across = Some(invertible(attention.q_heads));
             let within = Some(invertible(attention.v_head_size));
-            SiteTransform { scale, matrix: SiteMatrix::Heads { across, within } }
+            let matrix = SiteMatrix::Heads { across, within };
+            SiteTransform { shift: None, scale, matrix }
         }
         role => {
             let (n1, n2) = kronecker_sizes(site.channels);
             let matrix = SiteMatrix::Kronecker { left: invertible(n1), right: invertible(n2) };
             let scale = if *role == SiteRole::Other { None } else { scales(site.channels) };
-            SiteTransform { scale, matrix }
+            SiteTransform { shift: None, scale, matrix }
         }
-    });
-    let sites = sites.collect();
+    }));
+    add_shifts(model, layout, &mut sites, seed + 2);
     let heads = layout.attentions.iter().map(|a| Some(invertible(a.head_size))).collect();
     TransformSet { sites, heads }
+}
+
+/// Random shifts, some of them large, at every site that takes one; returns how many.
+fn add_shifts(model: &Model, layout: &Layout, sites: &mut [SiteTransform], seed: u64) -> usize {
+    let mut random = Random::new(seed);
+    let takes = layout.site_ids().filter(|id| layout.takes_shift(&model.graph, *id));
+    let mut n_sites = 0;
+    for id in takes {
+        let n = layout.site(id).channels;
+        sites[id.0].shift = Some((0..n).map(|_| random.normal().powi(3)).collect());
+        n_sites += 1;
+    }
+    n_sites
 }
 
 /// A model with random transforms, which computes what it did without them.
@@ -37,7 +52,8 @@ fn transformed(decoder: TinyDecoder, seed: u64) -> Model {
     let mut model = decoder.build(seed + 6);
     let before = run(&model);
     let layout = Layout::new(&model).unwrap();
-    insert_transforms(&mut model, &layout, &random_set(&layout, seed)).unwrap();
+    let set = random_set(&model, &layout, seed);
+    insert_transforms(&mut model, &layout, &set).unwrap();
     planish_ir::verify(&model).unwrap();
     let difference = largest_difference(&before, &run(&model));
     assert!(difference < 1e-4, "{decoder:?}, seed {seed}: {difference}");
@@ -127,7 +143,8 @@ fn a_weight_that_two_layers_share_is_transformed_for_each() {
     model.graph.remove_dead();
     let before = run(&model);
     let layout = Layout::new(&model).unwrap();
-    insert_transforms(&mut model, &layout, &random_set(&layout, 5)).unwrap();
+    let set = random_set(&model, &layout, 5);
+    insert_transforms(&mut model, &layout, &set).unwrap();
     assert!(largest_difference(&before, &run(&model)) < 1e-4);
 }
 
@@ -159,4 +176,82 @@ fn a_transform_of_the_wrong_size_is_refused() {
     set.sites[3].scale = None;
     set.sites[0].scale = Some(vec![0.0; 48]);
     refuse(&mut model, &set, "not a positive number");
+}
+
+#[test]
+fn shifts_alone_compute_the_same() {
+    let biased = TinyDecoder { norm: Norm::Layer, bias: true, ..TinyDecoder::default() };
+    for decoder in [TinyDecoder::gpt2(), biased] {
+        let mut model = decoder.build(3);
+        let before = run(&model);
+        let layout = Layout::new(&model).unwrap();
+        let mut set = TransformSet::identity(&layout);
+        let n_sites = add_shifts(&model, &layout, &mut set.sites, 4);
+        assert_eq!(n_sites, 2 * decoder.n_blocks, "before attention and MLP");
+        let n_nodes = model.graph.node_ids().count();
+        insert_transforms(&mut model, &layout, &set).unwrap();
+        assert_eq!(model.graph.node_ids().count(), n_nodes, "shifts cost nothing at run time");
+        let difference = largest_difference(&before, &run(&model));
+        assert!(difference > 0.0 && difference < 1e-4, "{decoder:?}: {difference}");
+    }
+}
+
+#[test]
+fn shifts_go_through_weights_of_16_bits() {
+    let mut model = TinyDecoder::gpt2().build(3);
+    let layout = Layout::new(&model).unwrap();
+    for linear in &layout.linears {
+        let weight = model.graph.constant(linear.weight).unwrap();
+        let halves = weight.to_f32_vec().unwrap().into_iter().map(half::f16::from_f32).collect();
+        let halves = Tensor::from_vec(weight.shape(), halves);
+        let halves = model.graph.add_constant("halves", halves);
+        model.graph.set_input(linear.node, 1, Some(halves));
+    }
+    model.graph.remove_dead();
+    let before = run(&model);
+    let layout = Layout::new(&model).unwrap();
+    let set = random_set(&model, &layout, 8);
+    insert_transforms(&mut model, &layout, &set).unwrap();
+    assert!(largest_difference(&before, &run(&model)) < 1e-4);
+}
+
+#[test]
+fn a_norm_bias_that_others_read_stays_theirs() {
+    let mut model = TinyDecoder::gpt2().build(3);
+    let layout = Layout::new(&model).unwrap();
+    let norm = |site: usize| match layout.sites[site].role {
+        SiteRole::Norm { node } => node,
+        _ => panic!("no norm before site {site}"),
+    };
+    let shared = model.graph.node(norm(0)).input(2);
+    for site in [2, 4, 6] {
+        model.graph.set_input(norm(site), 2, shared);
+    }
+    model.graph.remove_dead();
+    let before = run(&model);
+    let mut set = TransformSet::identity(&layout);
+    set.sites[2].shift = Some(vec![3.0; layout.sites[2].channels]);
+    insert_transforms(&mut model, &layout, &set).unwrap();
+    assert_eq!(model.graph.node(norm(6)).input(2), shared);
+    assert!(largest_difference(&before, &run(&model)) < 1e-4);
+}
+
+#[test]
+fn a_shift_without_biases_to_take_it_is_refused() {
+    let refuse = |decoder: TinyDecoder, site: usize, shift: Vec<f64>, expected: &str| {
+        let mut model = decoder.build(1);
+        let layout = Layout::new(&model).unwrap();
+        let mut set = TransformSet::identity(&layout);
+        set.sites[site].shift = Some(shift);
+        let error = insert_transforms(&mut model, &layout, &set).unwrap_err().to_string();
+        assert!(error.contains(expected), "{decoder:?}: {error}");
+    };
+    let gpt2 = TinyDecoder::gpt2();
+    let no_bias = "a bias in the norm before and every layer";
+    refuse(TinyDecoder::default(), 0, vec![1.0; 48], no_bias);
+    refuse(TinyDecoder { bias: true, ..TinyDecoder::default() }, 0, vec![1.0; 48], no_bias);
+    refuse(TinyDecoder { bias: false, ..gpt2 }, 0, vec![1.0; 48], no_bias);
+    refuse(gpt2, 1, vec![1.0; 48], no_bias);
+    refuse(gpt2, 0, vec![1.0; 47], "not as many shifts as channels");
+    refuse(gpt2, 0, vec![f64::NAN; 48], "not a finite number");
 }

@@ -9,7 +9,7 @@ use planish_passes::calibrate::ParameterKind;
 pub struct Rates {
     /// Of the transforms' matrices.
     pub matrix: f32,
-    /// Of the logarithms of per-channel scales.
+    /// Of the logarithms of per-channel scales, and of per-channel shifts.
     pub scale: f32,
     /// Of clipping.
     pub clip: f32,
@@ -22,7 +22,7 @@ impl Rates {
     pub fn of(&self, kind: ParameterKind) -> f32 {
         match kind {
             ParameterKind::Matrix => self.matrix,
-            ParameterKind::Scale => self.scale,
+            ParameterKind::Scale | ParameterKind::Shift => self.scale,
             ParameterKind::Clip => self.clip,
             ParameterKind::Weight => self.weight,
         }

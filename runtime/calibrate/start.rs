@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use planish_ir::ValueId;
 use planish_kernels::ProductPrecision;
 use planish_passes::calibrate::{ClipSlots, Student, StudentOptions};
 use planish_passes::quantize::{Clipping, WeightFormat, column_scales};
@@ -38,9 +39,10 @@ pub fn start_weight_clips(
     model.graph.outputs = clipped.iter().map(|(_, value)| *value).collect();
     model.graph.remove_dead();
     let graph = &mut model.graph;
-    let read: Vec<_> =
-        graph.inputs.iter().copied().filter(|v| !graph.users(*v).is_empty()).collect();
-    graph.inputs = read;
+    // A weight that is learned and nothing is folded into is input and output at once.
+    let is_needed = |v: &ValueId| graph.is_output(*v) || !graph.users(*v).is_empty();
+    let needed = graph.inputs.iter().copied().filter(is_needed).collect();
+    graph.inputs = needed;
     let masks = masks(student, 0.0);
     let no_inputs = HashMap::new();
     let runner_options = RunnerOptions {

@@ -8,7 +8,7 @@ use planish_passes::calibrate::{LearnedBlock, StudentOptions};
 use planish_passes::canonicalize::canonicalize;
 use planish_passes::quantize::{self, Hessians, ModelQuantizer, QuantizeOptions, Rounding};
 use planish_passes::sites::Layout;
-use planish_passes::transform::{Matrix, SiteMatrix, inverse};
+use planish_passes::transform::{Matrix, SiteMatrix, TransformSet, insert_transforms, inverse};
 
 use super::*;
 use crate::decoder::{Decoder, DecoderOptions, Roles, collect_hessians};
@@ -174,6 +174,7 @@ fn flat(bits: &str) -> StudentOptions {
         group_size: None,
         online: true,
         scales: true,
+        shifts: false,
         weights: true,
         gradual: None,
     }
@@ -181,7 +182,8 @@ fn flat(bits: &str) -> StudentOptions {
 
 /// Only what merges.
 fn affine(bits: &str) -> StudentOptions {
-    StudentOptions { online: false, weights: false, gradual: Some(0.1), ..flat(bits) }
+    let (online, shifts, weights) = (false, true, false);
+    StudentOptions { online, shifts, weights, gradual: Some(0.1), ..flat(bits) }
 }
 
 /// Seconds for a tiny model.
@@ -459,4 +461,34 @@ fn what_any_exported_model_learns_is_what_its_quantised_model_does() {
         n_models += 1;
     }
     assert!(n_models >= 10);
+}
+
+/// Adds an offset to some channels of what the sites read, as models of the OPT family have it,
+/// and takes it away in the biases behind: the model computes what it did.
+fn with_offsets(mut bench: Bench) -> Bench {
+    let mut set = TransformSet::identity(&bench.layout);
+    for id in bench.layout.site_ids() {
+        if bench.layout.takes_shift(&bench.model.graph, id) {
+            let offset = |j: usize| if j.is_multiple_of(7) { 15.0 - j as f64 } else { 0.0 };
+            set.sites[id.0].shift = Some((0..bench.layout.site(id).channels).map(offset).collect());
+        }
+    }
+    insert_transforms(&mut bench.model, &bench.layout, &set).unwrap();
+    bench.layout = Layout::new(&bench.model).unwrap();
+    bench
+}
+
+#[test]
+fn shifts_take_the_offsets_of_channels_away() {
+    let bench = with_offsets(Bench::new("gpt2-optimum"));
+    for (bits, scales) in [("w8a4kv16", true), ("w8a4kv16", false), ("w4a4kv4", true)] {
+        let with = StudentOptions { scales, ..affine(bits) };
+        check_divergences("gpt2 with offsets", &bench, &with);
+        let without = StudentOptions { shifts: false, ..with.clone() };
+        let [with, without] = [&with, &without].map(|options| {
+            let done = bench.run(options, &one_batch(2, 0), More::default()).unwrap();
+            bench.divergence(&bench.quantized(options, &done, Rounding::Nearest), 2)
+        });
+        assert!(with < 0.2 * without, "{bits}, scales {scales}: {with}, without shifts {without}");
+    }
 }

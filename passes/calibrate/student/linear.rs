@@ -15,6 +15,8 @@ use crate::sites::{LinearId, LinearLayer};
 /// `transform::fold::LinearFold`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fold {
+    /// δ, which was subtracted from what the layer reads, `[K]`.
+    pub row_shift: Option<ValueId>,
     /// What each row is multiplied by, `[K]`.
     pub row_scale: Option<ValueId>,
     /// What the rows are multiplied by.
@@ -81,21 +83,35 @@ impl Writer<'_> {
             (slots.weight, weight) = (Some(slot), value);
         }
         let fold = self.folds.get(&id).cloned().unwrap_or_default();
+        self.write_bias(&linear, weight, &fold);
         weight = fold_weight(&mut self.builder, weight, &linear, &fold);
         self.folded.insert(id, weight);
         if self.options.bits.quantizes_weights() {
             weight = self.round_weight(weight, &linear, &mut slots)?;
         }
         self.builder.graph.set_input(linear.node, 1, Some(weight));
-        if let Some(bias) = linear.bias.filter(|_| !fold.columns.is_empty()) {
-            let n = linear.out_features;
-            let row = self.builder.reshape(bias.value, &[1, n as i64]);
-            let folded = fold_columns(&mut self.builder, row, 1, n, &fold.columns);
-            let flat = self.builder.reshape(folded, &[n as i64]);
-            self.builder.graph.set_input(bias.node, bias.index, Some(flat));
-        }
         self.linears.insert(id, slots);
         Ok(())
+    }
+
+    /// Lets the layer read its bias b through the folds: b + δ·W with the weight before them, then
+    /// the changes of columns.
+    fn write_bias(&mut self, linear: &LinearLayer, weight: ValueId, fold: &Fold) {
+        let changes = fold.row_shift.is_some() || !fold.columns.is_empty();
+        let Some(bias) = linear.bias.filter(|_| changes) else { return };
+        let (k, n) = (linear.in_features, linear.out_features);
+        let mut row = self.builder.reshape(bias.value, &[1, n as i64]);
+        if let Some(shift) = fold.row_shift {
+            // No `MatMul`: learning rounds the factors of those, which an offset does not bear.
+            let shift = self.builder.reshape(shift, &[k as i64, 1]);
+            let product = self.builder.op("Mul", &[shift, weight]);
+            let rows = self.builder.constant(Tensor::from_vec(&[1], vec![0i64]));
+            let sum = self.builder.op("ReduceSum", &[product, rows]);
+            row = self.builder.op("Add", &[row, sum]);
+        }
+        let folded = fold_columns(&mut self.builder, row, 1, n, &fold.columns);
+        let flat = self.builder.reshape(folded, &[n as i64]);
+        self.builder.graph.set_input(bias.node, bias.index, Some(flat));
     }
 
     fn round_weight(

@@ -8,6 +8,7 @@
 mod attention;
 mod linear;
 mod options;
+mod shift;
 mod site;
 mod slots;
 
@@ -118,9 +119,10 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&mut self) -> Result<(), CalibrateError> {
         let block = self.block;
-        // Scales before matrices, as the output columns of a layer are divided before its heads
-        // are multiplied.
+        // Shifts before scales, as the scale divides what is left. Scales before matrices, as the
+        // output columns of a layer are divided before its heads are multiplied.
         for id in &block.group.sites {
+            self.add_shift(*id);
             self.add_scale(*id)?;
         }
         for id in &block.group.sites {

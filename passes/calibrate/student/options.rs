@@ -3,6 +3,8 @@
 use crate::calibrate::Statistics;
 use crate::calibrate::balance::balanced;
 use crate::quantize::BitWidths;
+#[cfg(doc)]
+use crate::sites::Layout;
 use crate::transform::{Matrix, Random, spreading};
 
 /// What is put into a block.
@@ -17,6 +19,9 @@ pub struct StudentOptions {
     pub online: bool,
     /// Whether there are per-channel scales where something takes them in.
     pub scales: bool,
+    /// Whether activations that are rounded are shifted per channel where that merges into biases
+    /// ([`Layout::takes_shift`]). Matrices that start from moments do so as if they were not.
+    pub shifts: bool,
     /// Whether the layers' weights are learned too.
     pub weights: bool,
     /// With a stability factor, matrices start as the identity and are multiplied element by

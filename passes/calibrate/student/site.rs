@@ -60,13 +60,15 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// ln c of FlatQuant's start, c_j = max|X_j|^α / max|W_j|^(1−α) with the geometric mean 1;
-    /// zeros where the activations were not measured.
+    /// ln c of FlatQuant's start, c_j = max|X_j|^α / max|W_j|^(1−α) with the geometric mean 1, X
+    /// being what the shift leaves; zeros where the activations were not measured.
     fn scale_start(&self, id: SiteId) -> Result<Vec<f32>, CalibrateError> {
         let site = self.site(id);
-        let Some(ranges) = self.initial.statistics.channel_max.get(&id) else {
+        let Some(ranges) = self.initial.statistics.ranges.get(&id) else {
             return Ok(vec![0.0; site.channels]);
         };
+        let shift = self.shift_at_start(id);
+        let reaches = ranges.iter().zip(&shift).map(|(range, shift)| range.reach(*shift));
         let mut weights = vec![0.0f64; site.channels];
         for linear in &site.linears {
             let linear = self.block.layout.linear(*linear);
@@ -76,11 +78,10 @@ impl Writer<'_> {
             }
         }
         let alpha = self.initial.alpha;
-        let logs: Vec<f64> = ranges
-            .iter()
+        let logs: Vec<f64> = reaches
             .zip(&weights)
             .map(|(x, w)| {
-                let (x, w) = (f64::from(*x).max(MIN_RANGE), w.max(MIN_RANGE));
+                let (x, w) = (f64::from(x).max(MIN_RANGE), w.max(MIN_RANGE));
                 alpha * x.ln() - (1.0 - alpha) * w.ln()
             })
             .collect();

@@ -37,6 +37,8 @@ pub enum MatrixSlots {
 /// The parameters of a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SiteSlots {
+    /// The per-channel shifts, `[channels]`.
+    pub shift: Option<ParameterId>,
     /// Logarithms of the per-channel scales, `[channels]`.
     pub scale: Option<ParameterId>,
     /// The matrix.

@@ -120,6 +120,7 @@ fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions
         group_size: request.group_size,
         online: !affine,
         scales: true,
+        shifts: affine,
         weights: recipe.learns_weights(),
         gradual: affine.then_some(stability),
     }
