@@ -139,24 +139,23 @@ pub(super) struct Learners {
     pub workers: Vec<Worker>,
 }
 
-/// Engines for learning: `n_workers`, if there is more than one, that share the threads of the CPU or
-/// take turns on the GPU, where floats are f32. A GPU has to be asked for by name.
+/// Engines for learning: on the CPU `n_workers` that share its threads, if there is more than one. On a
+/// GPU one block learns at a time, on all of it; floats are f32. That has to be asked for by name:
+/// the same seed gave the same file in short runs there, but a long one did not end with three workers.
 ///
 /// # Errors
 /// As [`engine`].
 pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learners, AppError> {
+    if matches!(options.device, Device::Cuda(_))
+        && let Some(cuda) = cuda(options, Element::F32)?
+    {
+        cuda.gpu().keep_memory();
+        return Ok(Learners { engine: Box::new(cuda), workers: Vec::new() });
+    }
     let available = || std::thread::available_parallelism().map_or(1, usize::from);
     let each = (options.threads.unwrap_or_else(available) / n_workers.max(1)).max(1);
-    let n_workers = if n_workers > 1 { n_workers } else { 0 };
-    let by_name = matches!(options.device, Device::Cuda(_));
-    if let Some(cuda) = by_name.then(|| cuda(options, Element::F32)).transpose()?.flatten() {
-        let gpu = cuda.gpu().clone();
-        gpu.keep_memory();
-        let engine = |_| CudaEngine::on(gpu.clone(), Element::F32, each);
-        let workers = (0..n_workers).map(|i| Worker { engine: Box::new(engine(i)) }).collect();
-        return Ok(Learners { engine: Box::new(cuda), workers });
-    }
     let worker = |_| Worker { engine: Box::new(CpuEngine::new(each)) };
+    let n_workers = if n_workers > 1 { n_workers } else { 0 };
     let workers = (0..n_workers).map(worker).collect();
     Ok(Learners { engine: Box::new(cpu(options)), workers })
 }

@@ -27,7 +27,7 @@ fn check_losses(what: &str, gpu: &[f32], cpu: &[f32]) {
     assert_eq!(gpu.len(), cpu.len(), "{what}");
     let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
     let half = gpu.len() / 2;
-    for (part, tolerance) in [(0..1, 0.05), (0..half, 0.1), (half..gpu.len(), 0.1)] {
+    for (part, tolerance) in [(0..1, 0.05), (0..half, 0.1), (half..gpu.len(), 0.2)] {
         let (a, b) = (mean(&gpu[part.clone()]), mean(&cpu[part.clone()]));
         let near = (a - b).abs() <= tolerance * b.abs();
         assert!(near, "{what}, steps {part:?}: {a}, not {b}\n{gpu:?}\n{cpu:?}");

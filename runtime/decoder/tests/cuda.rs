@@ -99,10 +99,11 @@ fn recorded_steps_give_what_the_cpu_gives() {
 #[test]
 fn quantised_graphs_give_what_the_cpu_gives() {
     for (engine, tolerance) in engines().into_iter().take(2) {
-        let most = if tolerance < 0.01 { 0.25 } else { 0.8 };
+        let is_exact = tolerance < 0.01;
         for (bits, method, slack) in [
             ("w8a8kv8", Method::Rtn, 0.01),
-            ("w4a4kv4", Method::Hadamard, f32::INFINITY),
+            // In f16 one code in a hundred falls to the other side of a half.
+            ("w4a4kv4", Method::Hadamard, if is_exact { 0.15 } else { 0.5 }),
             ("w4a16", Method::Rtn, 0.0),
             ("w8a16kv8", Method::Rtn, 0.01),
         ] {
@@ -115,10 +116,9 @@ fn quantised_graphs_give_what_the_cpu_gives() {
                 ] {
                     let (a, b) = (cpu.forward(ids, want).unwrap(), gpu.forward(ids, want).unwrap());
                     let name = format!("{name}, {bits}, tolerance {tolerance}");
-                    if slack.is_finite() {
-                        assert_close(&name, &b.data, &a.data, slack + 2.0 * tolerance);
-                    } else {
-                        assert_nearer(&name, &b.data, &a.data, float, most);
+                    assert_close(&name, &b.data, &a.data, slack + 2.0 * tolerance);
+                    if is_exact && bits == "w4a4kv4" {
+                        assert_nearer(&name, &b.data, &a.data, float);
                     }
                 }
             });
@@ -126,17 +126,15 @@ fn quantised_graphs_give_what_the_cpu_gives() {
     }
 }
 
-/// A code of 4 bits that falls to the other side of a half moves all logits, and in f16 one in a hundred
-/// does: they must still be nearer to the quantised model's than these are to the model's in full
-/// precision, `most` times as far off.
-fn assert_nearer(name: &str, found: &[f32], quantised: &[f32], float: &[f32], most: f64) {
+/// A code that falls to the other side of a half moves all logits, the more the fewer bits: they must
+/// still be much nearer to the quantised model's than these are to the model's in full precision.
+fn assert_nearer(name: &str, found: &[f32], quantised: &[f32], float: &[f32]) {
     let distance = |a: &[f32], b: &[f32]| {
         assert_eq!(a.len(), b.len(), "{name}");
         a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
     };
     let (off, error) = (distance(found, quantised), distance(quantised, float));
-    println!("{name}: {:.3} of the error of quantisation", off / error);
-    assert!(off <= most * error, "{name}: {off}, where quantisation changes {error}");
+    assert!(off <= 0.25 * error, "{name}: {off}, where quantisation changes {error}");
 }
 
 #[test]
