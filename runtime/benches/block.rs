@@ -90,7 +90,8 @@ fn time(block: &BlockModel, threads: usize, precision: ProductPrecision) -> Resu
     let engine = CpuEngine::new(threads);
     let mut model = block.model.clone();
     let values = inputs(&mut model, block);
-    let wrt = model.graph.inputs.clone();
+    let is_learned = |v: &ValueId| !block.outside.contains(v);
+    let wrt: Vec<ValueId> = model.graph.inputs.iter().copied().filter(is_learned).collect();
     let seed = random_input(&mut model, "output_gradient", &[BATCH, LENGTH, SHAPE.hidden]);
     let gradients = differentiate(&mut model, &[(block.output, seed.0)], &wrt)?;
     model.graph.outputs.extend(gradients.into_iter().flatten());
