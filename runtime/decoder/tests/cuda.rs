@@ -102,7 +102,7 @@ fn quantised_graphs_give_what_the_cpu_gives() {
         let is_exact = tolerance < 0.01;
         for (bits, method, slack) in [
             ("w8a8kv8", Method::Rtn, 0.01),
-            // In f16 one code in a hundred falls to the other side of a half.
+            // In f16 more codes fall to the other side of a half.
             ("w4a4kv4", Method::Hadamard, if is_exact { 0.15 } else { 0.5 }),
             ("w4a16", Method::Rtn, 0.0),
             ("w8a16kv8", Method::Rtn, 0.01),
