@@ -1,8 +1,12 @@
 //! The command line as a user meets it: help, usage errors, bad input, exit codes.
+#[path = "common/words.rs"]
+mod words;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use planish_runtime::npz::{NpyArray, read_npz, write_npz};
+use words::tokenizer;
 
 const SUBCOMMANDS: [&str; 8] =
     ["quantize", "run", "eval", "bench", "forward", "compare", "inspect", "report"];
@@ -42,18 +46,6 @@ fn model() -> String {
 fn tiny(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny").join(name);
     folder.to_string_lossy().into_owned()
-}
-
-/// A `tokenizer.json` whose `n` tokens are the words w0, w1, ….
-fn words_as_tokens(n: usize) -> String {
-    let vocab: Vec<_> = (0..n).map(|i| format!("\"w{i}\": {i}")).collect();
-    format!(
-        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
-            "post_processor": null, "decoder": null,
-            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "w0"}}}}"#,
-        vocab.join(", ")
-    )
 }
 
 /// A text file in a folder of its own.
@@ -213,7 +205,7 @@ fn of_a_decoder_in_two_files_the_one_with_a_cache_generates() {
             assert!(!stderr(&output).contains("no KV cache"), "{}", stderr(&output));
             text
         };
-        std::fs::write(path("tokenizer.json"), words_as_tokens(512)).unwrap();
+        std::fs::write(path("tokenizer.json"), tokenizer(512)).unwrap();
         std::fs::copy(&original, path("model.onnx")).unwrap();
         let expected = text();
         std::fs::rename(path("model.onnx"), path(with_cache)).unwrap();

@@ -1,4 +1,7 @@
 //! `planish quantize` with methods that learn, on the tiny models.
+#[path = "common/words.rs"]
+mod words;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +9,7 @@ use std::process::Command;
 
 use planish_onnx::read_model;
 use serde_json::Value;
+use words::tokenizer;
 
 const TINY: &str = "windows=4,length=16,batch=2,steps=3,last-batch=2,last-steps=2";
 
@@ -72,18 +76,6 @@ impl Bench {
         let report: Value = serde_json::from_str(&report).unwrap();
         report["perplexity"].as_f64().unwrap()
     }
-}
-
-/// A `tokenizer.json` whose `n` tokens are the words w0, w1, ….
-fn tokenizer(n: usize) -> String {
-    let vocab: Vec<_> = (0..n).map(|i| format!("\"w{i}\": {i}")).collect();
-    format!(
-        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
-            "post_processor": null, "decoder": null,
-            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "w0"}}}}"#,
-        vocab.join(", ")
-    )
 }
 
 fn losses(value: &Value) -> Vec<f64> {

@@ -10,3 +10,5 @@ mod pipeline;
 mod support;
 mod texts;
 mod weights;
+#[path = "../common/words.rs"]
+mod words;

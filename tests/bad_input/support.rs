@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use planish_ir::Model;
 use planish_onnx::{ExternalData, WriteOptions, read_model, write_model};
 
+pub use super::words::tokenizer;
+
 /// Vocabulary of the tiny models.
 pub const VOCAB: usize = 512;
 
@@ -123,16 +125,4 @@ pub fn tiny(name: &str) -> PathBuf {
 /// `n` tokens of the tokenizer.
 pub fn words(n: usize) -> String {
     (0..n).map(|i| format!("w{} ", i * 7 % VOCAB)).collect()
-}
-
-/// A `tokenizer.json` whose `n` tokens are the words w0, w1, ….
-pub fn tokenizer(n: usize) -> String {
-    let vocab: Vec<_> = (0..n).map(|i| format!("\"w{i}\": {i}")).collect();
-    format!(
-        r#"{{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-            "normalizer": null, "pre_tokenizer": {{"type": "WhitespaceSplit"}},
-            "post_processor": null, "decoder": null,
-            "model": {{"type": "WordLevel", "vocab": {{{}}}, "unk_token": "w0"}}}}"#,
-        vocab.join(", ")
-    )
 }
