@@ -37,27 +37,29 @@ fn rows_of(graph: &Graph, table: ValueId) -> Option<usize> {
 /// Positions are counted by CumSum of a mask, which begins at 1, or begin at 0; what is added to them
 /// on the way to the look-up are constants.
 fn first_row(graph: &Graph, mut indices: ValueId) -> usize {
-    let integer = |v: Option<ValueId>| {
-        let tensor = graph.constant(v?).filter(|t| t.n_elements() == 1)?;
+    let integer = |node: &Node, index: usize| {
+        let tensor = graph.constant(node.input(index)?).filter(|t| t.n_elements() == 1)?;
         tensor.as_slice::<i64>().ok()?.first().copied()
+    };
+    // What a node adds, and to which of its inputs.
+    let step = |node: &Node| match node.op_type.as_str() {
+        "Add" => match integer(node, 1) {
+            Some(n) => Some((n, 0)),
+            None => integer(node, 0).map(|n| (n, 1)),
+        },
+        "Sub" => integer(node, 1).map(|n| (-n, 0)),
+        "Slice" | "Reshape" | "Cast" | "Unsqueeze" | "Squeeze" | "Expand" | "Mul" => Some((0, 0)),
+        _ => None,
     };
     let mut first = 0;
     while let Some(node) = graph.producer_node(indices) {
-        let moved = match node.op_type.as_str() {
-            "Add" => integer(node.input(1)).or_else(|| integer(node.input(0))),
-            "Sub" => integer(node.input(1)).map(|n| -n),
-            _ => None,
-        };
-        first += moved.unwrap_or(0);
-        let by_second = node.is("Add") && integer(node.input(1)).is_none() && moved.is_some();
-        match node.op_type.as_str() {
-            "CumSum" => return usize::try_from(first + 1).unwrap_or(0),
-            "Slice" | "Reshape" | "Cast" | "Unsqueeze" | "Squeeze" | "Expand" | "Mul" => {}
-            "Add" | "Sub" if moved.is_some() => {}
-            _ => break,
+        if node.is("CumSum") {
+            first += 1;
+            break;
         }
-        let Some(next) = node.input(usize::from(by_second)) else { break };
-        indices = next;
+        let Some((moved, input)) = step(node) else { break };
+        let Some(next) = node.input(input) else { break };
+        (first, indices) = (first + moved, next);
     }
     usize::try_from(first).unwrap_or(0)
 }
