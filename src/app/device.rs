@@ -149,6 +149,9 @@ pub(super) fn learners(options: &OpenOptions, n_workers: usize) -> Result<Learne
     if matches!(options.device, Device::Cuda(_))
         && let Some(cuda) = cuda(options, Element::F32)?
     {
+        if n_workers > 1 {
+            tracing::warn!("on a GPU one block learns at a time, not {n_workers}");
+        }
         cuda.gpu().keep_memory();
         return Ok(Learners { engine: Box::new(cuda), workers: Vec::new() });
     }

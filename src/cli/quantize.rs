@@ -51,7 +51,7 @@ pub(super) struct QuantizeArgs {
     /// Changes of the effort's recipe, such as steps=300,matrix-rate=0.005
     #[arg(long, value_name = "NAME=VALUE,…", value_delimiter = ',', value_parser = change)]
     recipe: Vec<(String, String)>,
-    /// Blocks that learn side by side, each on its share of the threads; memory grows with them
+    /// Blocks that learn side by side on the CPU, each on its share of the threads; memory grows with them
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
