@@ -1,6 +1,7 @@
 //! Floats of 16 bits: how weights may be stored, while activations are f32.
 
-use planish_ir::{DataType, Graph, Model, Node, NodeId, Value, ValueId, ValueType};
+use half::{bf16, f16};
+use planish_ir::{DataType, Graph, Model, Node, NodeId, Tensor, Value, ValueId, ValueType};
 use planish_kernels::infer::{InferError, infer};
 
 /// Whether the type is a float of 16 bits.
@@ -11,6 +12,15 @@ pub(crate) fn is_half(dtype: DataType) -> bool {
 /// Whether weights may be stored in the type.
 pub(crate) fn is_weight_type(dtype: DataType) -> bool {
     dtype == DataType::F32 || is_half(dtype)
+}
+
+/// A tensor of a float type of 16 or 32 bits.
+pub(crate) fn to_type(dtype: DataType, shape: &[usize], data: Vec<f32>) -> Tensor {
+    match dtype {
+        DataType::F16 => Tensor::from_vec(shape, data.into_iter().map(f16::from_f32).collect()),
+        DataType::BF16 => Tensor::from_vec(shape, data.into_iter().map(bf16::from_f32).collect()),
+        _ => Tensor::from_vec(shape, data),
+    }
 }
 
 /// A `Cast` of `value`.

@@ -131,6 +131,20 @@ fn affinequant_leaves_no_node_behind() {
 }
 
 #[test]
+fn onnx_runtimes_form_has_one_product_for_a_transform() {
+    let bench = Bench::new("llama-optimum");
+    let options = "--bits w8a16 --format matmulnbits --calibration text.txt";
+    bench.quantize("merged", &format!("--method affinequant {options}"));
+    bench.quantize("blocks", &format!("--method flatquant {options}"));
+    let (merged, blocks) = (bench.operators("merged"), bench.operators("blocks"));
+    let more = |op: &str| blocks.get(op).unwrap_or(&0) - merged.get(op).unwrap_or(&0);
+    // Before queries, keys and values, before gate and up, and before down, in each of two blocks.
+    assert_eq!((more("MatMul"), more("Reshape"), more("MatMulNBits")), (6, 12, 0));
+    let (before, after) = (bench.perplexity("m"), bench.perplexity("blocks"));
+    assert!((after / before - 1.0).abs() < 0.05, "{before} {after}");
+}
+
+#[test]
 fn weights_are_rounded_by_gptq() {
     let bench = Bench::new("llama-optimum");
     let line = "--method flatquant --bits w3a16kv16 --calibration text.txt";

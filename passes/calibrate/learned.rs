@@ -151,7 +151,7 @@ impl Reader<'_> {
         Ok(match slots {
             MatrixSlots::Identity => SiteMatrix::Identity,
             MatrixSlots::Kronecker { left, right } => {
-                SiteMatrix::Kronecker { left: self.matrix(left)?, right: self.matrix(right)? }
+                SiteMatrix::Kronecker { left: optional(left)?, right: self.matrix(right)? }
             }
             MatrixSlots::Heads { across, within } => {
                 SiteMatrix::Heads { across: optional(across)?, within: optional(within)? }

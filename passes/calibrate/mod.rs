@@ -31,6 +31,6 @@ pub use parameter::{Parameter, ParameterId, ParameterKind};
 pub use statistics::{ChannelRange, ObservedBlock, Statistics};
 pub use student::{
     AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, SiteSlots, Student,
-    StudentOptions,
+    Online, StudentOptions,
 };
 pub use tail::Divergence;

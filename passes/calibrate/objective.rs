@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::autodiff::{block, check};
-    use crate::calibrate::{Initial, StudentOptions};
+    use crate::calibrate::{Initial, Online, StudentOptions};
     use crate::testing::TinyDecoder;
     use crate::transform::Random;
 
@@ -129,7 +129,7 @@ mod tests {
         let options = StudentOptions {
             bits: bits.parse().unwrap(),
             group_size: None,
-            online: true,
+            online: Online::Kronecker,
             scales: true,
             shifts: false,
             weights: true,

@@ -24,7 +24,7 @@ fn options(bits: &str) -> StudentOptions {
     StudentOptions {
         bits: bits.parse().unwrap(),
         group_size: None,
-        online: true,
+        online: Online::Kronecker,
         scales: true,
         shifts: false,
         weights: true,
@@ -159,7 +159,7 @@ fn shifts_too() {
     for decoder in [TinyDecoder::gpt2(), layer_norms] {
         for (bits, scales) in [("w8a8kv16", true), ("w4a4kv4", true), ("w4a4kv4", false)] {
             let transformed = StudentOptions { shifts: true, scales, ..options(bits) };
-            let (online, gradual) = (false, Some(0.1));
+            let (online, gradual) = (Online::Nothing, Some(0.1));
             let merged = StudentOptions { online, gradual, weights: false, ..transformed.clone() };
             for options in [transformed, merged] {
                 let difference = relative_difference(&compare(decoder, &options));
@@ -218,7 +218,7 @@ fn shifts_start_in_the_middle_of_what_is_observed() {
 fn groups_and_merged_transforms_too() {
     let groups = StudentOptions { group_size: Some(8), ..options("w4a16kv16") };
     let merged =
-        StudentOptions { online: false, gradual: Some(0.1), weights: false, ..options("w8a8kv16") };
+        StudentOptions { online: Online::Nothing, gradual: Some(0.1), weights: false, ..options("w8a8kv16") };
     for options in [groups, merged] {
         let difference = relative_difference(&compare(TinyDecoder::default(), &options));
         assert!(difference < ROUNDING, "{options:?}: {difference}");
@@ -228,7 +228,7 @@ fn groups_and_merged_transforms_too() {
 #[test]
 fn merged_transforms_leave_no_node_behind() {
     let (mut model, layout) = canonical(TinyDecoder::default());
-    let options = StudentOptions { online: false, gradual: Some(0.1), ..options("w4a4kv4") };
+    let options = StudentOptions { online: Online::Nothing, gradual: Some(0.1), ..options("w4a4kv4") };
     let mut calibration = Calibration::of_transforms(TransformSet::identity(&layout));
     for i in 0..layout.blocks.len() {
         let piece = cut_block(&model, &layout, i).unwrap();

@@ -279,10 +279,9 @@ impl<'a> Probe<'a> {
         let shape =
             shape.ok_or_else(|| format!("the size of the input \"{name}\" is not known"))?;
         let dtype = fact.dtype.ok_or_else(|| format!("the input \"{name}\" has no type"))?;
-        let n: usize = shape.iter().product();
-        if n > 4 * MAX_PROBED as usize {
-            return Err(format!("the input \"{name}\" is too large to be tried"));
-        }
+        let n = shape.iter().try_fold(1usize, |n, size| n.checked_mul(*size));
+        let n = n.filter(|n| *n <= 4 * MAX_PROBED as usize);
+        let n = n.ok_or_else(|| format!("the input \"{name}\" is too large to be tried"))?;
         if n == content.len() && dtype == DataType::I64 {
             return Ok(Tensor::from_vec(&shape, content.iter().map(|b| *b as i64).collect()));
         }

@@ -57,6 +57,38 @@ fn quantize_own_weight(
     Ok(())
 }
 
+/// Rounds the table of an embedding that the head does not share to 8 bits per row: rows are looked
+/// up as codes and scaled. 16 bits leave it alone, and so does a lookup in anything but a table.
+///
+/// # Errors
+/// As [`quantize_head`].
+pub fn quantize_embedding(
+    model: &mut Model,
+    lookup: NodeId,
+    bits: u8,
+    clip_search: bool,
+) -> Result<(), QuantizeError> {
+    let graph = &mut model.graph;
+    if bits == 16 {
+        return Ok(());
+    }
+    if bits != 8 {
+        return Err(QuantizeError::HeadBits { bits, what: "an embedding", allowed: "8 and 16 are" });
+    }
+    let node = Some(lookup).filter(|id| graph.contains_node(*id)).map(|id| graph.node(id));
+    let table = node.filter(|node| node.is("Gather")).and_then(|node| node.input(0));
+    let Some(table) = table.filter(|table| graph.constant(*table).is_some()) else {
+        return Ok(());
+    };
+    let quantized = round(graph, table, |data, n_columns| {
+        quantize_rows(data, n_columns, bits, clip_search)
+    })?;
+    let [codes, scale] = add_codes(graph, table, quantized);
+    look_up_codes(graph, lookup, codes, scale)?;
+    remove_unread(graph, table);
+    Ok(())
+}
+
 /// The table becomes codes `[V, H]` and a scale `[V]`, for the head and for every lookup.
 fn quantize_table(
     graph: &mut Graph,

@@ -3,10 +3,11 @@
 use planish_ir::Graph;
 
 use super::smooth::smooth_scales;
-use super::{BitWidths, CalibrationStats, Method, QuantizeError, QuantizeOptions};
-use crate::sites::{Layout, Site, SiteRole};
+use super::{CalibrationStats, Method, QuantizeError, QuantizeOptions};
+use crate::sites::{HeadTransform, Layout, Site, SiteRole};
 use crate::transform::{
-    Matrix, Random, SiteMatrix, SiteTransform, TransformSet, kronecker_sizes, spreading,
+    Matrix, Random, SiteMatrix, SiteTransform, StreamRotation, TransformSet, kronecker_sizes,
+    spreading,
 };
 
 /// The transforms that the method of `options` puts into a model: at the sites if anything there
@@ -25,10 +26,19 @@ pub fn transforms_of(
         Method::Rtn => Ok(TransformSet::identity(layout)),
         Method::SmoothQuant { alpha } => smooth_scales(graph, layout, stats, alpha),
         Method::Hadamard => {
-            Ok(rotations(layout, options.bits, |n| with_random_signs(spreading(n), &mut random)))
+            Ok(rotations(layout, options, |n| with_random_signs(spreading(n), &mut random)))
         }
-        Method::Orthogonal => Ok(rotations(layout, options.bits, |n| random.orthogonal(n))),
+        Method::Orthogonal => Ok(rotations(layout, options, |n| random.orthogonal(n))),
     }
+}
+
+/// A Hadamard matrix with random signs for the residual stream of `channels` channels; of an
+/// orthogonal one, a cosine transform, where there is no Hadamard matrix of the size.
+pub fn stream_rotation(channels: usize, seed: u64) -> StreamRotation {
+    let (n1, n2) = kronecker_sizes(channels);
+    let mut random = Random::new(seed.wrapping_add(77));
+    let mut rotation = |n| with_random_signs(spreading(n), &mut random);
+    StreamRotation { left: rotation(n1), right: rotation(n2) }
 }
 
 /// The matrix with its rows (the channels that it is applied to) multiplied by random signs, so
@@ -43,40 +53,56 @@ fn with_random_signs(mut matrix: Matrix, random: &mut Random) -> Matrix {
 
 fn rotations(
     layout: &Layout,
-    bits: BitWidths,
+    options: &QuantizeOptions,
     mut rotation: impl FnMut(usize) -> Matrix,
 ) -> TransformSet {
-    let at_sites = bits.quantizes_weights() || bits.quantizes_activations();
+    let bits = options.bits;
+    let rounds = bits.quantizes_weights() || bits.quantizes_activations();
+    let places = Places { online: rounds && options.online, merged: rounds || bits.quantizes_kv() };
     let sites = layout.sites.iter().map(|site| {
-        let matrix = site_matrix(layout, site, at_sites, bits.quantizes_kv(), &mut rotation);
+        let matrix = site_matrix(layout, site, places, &mut rotation);
         SiteTransform { matrix, ..SiteTransform::default() }
     });
     let sites = sites.collect();
     let heads = layout.attentions.iter().map(|attention| {
-        let takes = bits.quantizes_kv() && attention.head_transform.is_ok();
+        let takes = bits.quantizes_kv()
+            && match attention.head_transform {
+                Ok(HeadTransform::Online) => options.online,
+                Ok(HeadTransform::Folded { .. }) => true,
+                Err(_) => false,
+            };
         takes.then(|| rotation(attention.head_size))
     });
     let heads = heads.collect();
     TransformSet { sites, heads }
 }
 
+/// Where rotations go.
+#[derive(Clone, Copy)]
+struct Places {
+    /// Before layers, while the model runs.
+    online: bool,
+    /// Into weights, within the heads of values.
+    merged: bool,
+}
+
 fn site_matrix(
     layout: &Layout,
     site: &Site,
-    at_sites: bool,
-    on_cache: bool,
+    places: Places,
     rotation: &mut impl FnMut(usize) -> Matrix,
 ) -> SiteMatrix {
     match &site.role {
         SiteRole::AttentionOutput { attention, .. } => {
             let attention = layout.attention(*attention);
-            let across = (at_sites && attention.q_heads > 1).then(|| rotation(attention.q_heads));
-            let within = (at_sites || on_cache).then(|| rotation(attention.v_head_size));
+            let across =
+                (places.online && attention.q_heads > 1).then(|| rotation(attention.q_heads));
+            let within = places.merged.then(|| rotation(attention.v_head_size));
             SiteMatrix::Heads { across, within }
         }
-        _ if at_sites => {
+        _ if places.online => {
             let (n1, n2) = kronecker_sizes(site.channels);
-            SiteMatrix::Kronecker { left: rotation(n1), right: rotation(n2) }
+            SiteMatrix::Kronecker { left: Some(rotation(n1)), right: rotation(n2) }
         }
         _ => SiteMatrix::Identity,
     }

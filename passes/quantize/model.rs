@@ -3,7 +3,7 @@
 use planish_ir::{Model, Tensor};
 
 use super::cache::quantize_cache;
-use super::head::quantize_head;
+use super::head::{quantize_embedding, quantize_head};
 use super::linear::ErrorSums;
 use super::method::transforms_of;
 use super::notes::notes;
@@ -12,7 +12,7 @@ use super::site::{constant_bytes, note_left_alone, quantize_site};
 use super::{
     Calibration, CalibrationStats, Progress, QuantizeError, QuantizeOptions, QuantizeReport,
 };
-use crate::sites::{Group, Layout, LinearId};
+use crate::sites::{Group, Head, Layout, LinearId};
 use crate::transform::insert_group;
 
 /// Quantises a canonical model in place: transforms of the method, then weights, activations, KV
@@ -152,7 +152,7 @@ impl<'a> ModelQuantizer<'a> {
         Ok(())
     }
 
-    /// Quantises the head. Groups that were not quantised are left as they are.
+    /// Quantises head and embedding. Groups that were not quantised are left as they are.
     ///
     /// # Errors
     /// If the head can't have the bits of the options, or the graph does not verify.
@@ -160,6 +160,11 @@ impl<'a> ModelQuantizer<'a> {
         if let Some(head) = &self.layout.head {
             let QuantizeOptions { lm_head_bits, clip_search, .. } = *self.options;
             quantize_head(self.model, head, lm_head_bits, clip_search)?;
+        }
+        let tied = self.layout.head.as_ref().is_some_and(Head::is_tied);
+        if let Some(lookup) = self.layout.embedding.filter(|_| !tied) {
+            let QuantizeOptions { embedding_bits, clip_search, .. } = *self.options;
+            quantize_embedding(self.model, lookup, embedding_bits, clip_search)?;
         }
         self.model.graph.remove_dead();
         planish_ir::verify(self.model)?;

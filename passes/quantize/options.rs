@@ -49,6 +49,9 @@ pub struct QuantizeOptions {
     pub bits: BitWidths,
     /// How outliers are flattened.
     pub method: Method,
+    /// Whether the rotations of [`Method::Hadamard`] and [`Method::Orthogonal`] may run in the model;
+    /// if not, only those within heads of values are taken, which merge into weights.
+    pub online: bool,
     /// Input channels of a linear layer that share a scale; `None`: all of them.
     pub group_size: Option<usize>,
     /// Whether the range of the weights is shrunk to where the squared error is least. Layers
@@ -62,21 +65,26 @@ pub struct QuantizeOptions {
     /// Bits of the head's weights, and of the embedding if it is tied: 8, 16 (left alone), or 4
     /// for a head that is not tied.
     pub lm_head_bits: u8,
+    /// Bits of an embedding that is not tied: 8, or 16 (left alone).
+    pub embedding_bits: u8,
     /// Seed of random signs and matrices.
     pub seed: u64,
 }
 
 impl Default for QuantizeOptions {
-    /// W4A4KV4, round to nearest with clipping search (not weighted), head in 8 bits.
+    /// W4A4KV4, round to nearest with clipping search (not weighted), head in 8 bits, an
+    /// embedding of its own as it is.
     fn default() -> Self {
         Self {
             bits: BitWidths::W4A4KV4,
             method: Method::Rtn,
+            online: true,
             group_size: None,
             clip_search: true,
             weighted_search: false,
             rounding: Rounding::Nearest,
             lm_head_bits: 8,
+            embedding_bits: 16,
             seed: 0,
         }
     }

@@ -26,7 +26,9 @@ impl Layout {
         let order = graph.topological_order().unwrap_or_default();
         let stream = Stream::find(graph, &facts, &order);
         let head = stream.as_ref().and_then(|stream| find_head(graph, &stream.chain));
-        let mut layout = Self { head, ..Self::default() };
+        let root = stream.as_ref().and_then(|stream| graph.producer(*stream.chain.first()?));
+        let embedding = root.map(|(node, _)| node);
+        let mut layout = Self { head, embedding, ..Self::default() };
         layout.find_linears(graph, &order, stream.as_ref());
         layout.find_sites();
         layout.find_attentions(graph, &facts, &order);

@@ -13,6 +13,7 @@ mod dominators;
 mod find;
 mod head;
 mod linears;
+mod residual;
 mod roles;
 mod stream;
 
@@ -22,6 +23,8 @@ mod tests;
 use std::ops::Range;
 
 use planish_ir::{NodeId, ValueId};
+
+pub use residual::{Reader, ResidualStream};
 
 /// Which input of a norm is its bias.
 pub(crate) const NORM_BIAS: usize = 2;
@@ -51,6 +54,8 @@ pub struct Layout {
     pub attentions: Vec<AttentionSite>,
     /// The repeated pieces of the residual stream, in order.
     pub blocks: Vec<Block>,
+    /// The `Gather` that the residual stream begins with, if it does with one.
+    pub embedding: Option<NodeId>,
     /// The layer that makes the logits.
     pub head: Option<Head>,
     /// Matrix products and attentions that are left alone, and why.

@@ -80,7 +80,7 @@ fn fold_linear(
 }
 
 /// The elements of a constant of floats.
-fn floats(graph: &Graph, value: ValueId) -> Result<Cow<'_, [f32]>, TransformError> {
+pub(super) fn floats(graph: &Graph, value: ValueId) -> Result<Cow<'_, [f32]>, TransformError> {
     let name = || graph.value(value).name.clone();
     let Some(tensor) = graph.constant(value) else {
         return Err(TransformError::Misfit { place: name(), reason: "it is no constant" });
@@ -90,7 +90,7 @@ fn floats(graph: &Graph, value: ValueId) -> Result<Cow<'_, [f32]>, TransformErro
 
 /// Lets input `index` of `node` read `new` under the name of the constant `old`; the old one goes
 /// if nothing else reads it.
-fn replace_constant(graph: &mut Graph, old: ValueId, node: NodeId, index: usize, new: Tensor) {
+pub(super) fn replace_constant(graph: &mut Graph, old: ValueId, node: NodeId, index: usize, new: Tensor) {
     let name = graph.value(old).name.clone();
     let new = graph.add_constant(&name, new);
     graph.set_input(node, index, Some(new));
@@ -112,7 +112,8 @@ fn insert_site(
     }
     let online = match &transform.matrix {
         SiteMatrix::Identity => None,
-        SiteMatrix::Kronecker { left, right } => Some(("Transform", vec![left, right])),
+        SiteMatrix::Kronecker { left: Some(left), right } => Some(("Transform", vec![left, right])),
+        SiteMatrix::Kronecker { left: None, right } => Some(("TransformHeads", vec![right])),
         SiteMatrix::Heads { across, .. } => across.as_ref().map(|m| ("TransformLeft", vec![m])),
     };
     let Some((op_type, matrices)) = online else { return Ok(()) };

@@ -48,6 +48,27 @@ fn combine_rows<'m>(
     *weight = result;
 }
 
+/// Multiplies the rows of a matrix from the right: each run of n₁ · n₂ values of `rows`, times
+/// `scale` where there is one, becomes itself times L ⊗ R. Sums are taken in f64.
+pub fn multiply_columns(rows: &mut [f32], scale: Option<&[f64]>, left: &Matrix, right: &Matrix) {
+    let (n1, n2) = (left.n_rows(), right.n_rows());
+    let cost = rows.len() * (n1 + n2);
+    for_each_chunk(rows, n1 * n2, cost, |_, row| {
+        let mut by_right = vec![0.0; n1 * n2];
+        for (j, x) in row.iter().enumerate() {
+            let x = f64::from(*x) * scale.map_or(1.0, |scale| scale[j]);
+            add_scaled(&mut by_right[j / n2 * n2..][..n2], x, right.row(j % n2));
+        }
+        let mut product = vec![0.0; n1 * n2];
+        for (k, part) in by_right.chunks(n2).enumerate() {
+            for (i, sum) in product.chunks_mut(n2).enumerate() {
+                add_scaled(sum, left[(k, i)], part);
+            }
+        }
+        row.iter_mut().zip(product).for_each(|(x, sum)| *x = sum as f32);
+    });
+}
+
 /// Multiplies groups of channels from the right: every run of d values of each row of `weight`
 /// within the columns `first .. first + len` becomes itself times the d × d matrix.
 pub fn multiply_heads(
@@ -105,6 +126,19 @@ mod tests {
         multiply_rows(&mut rows, 5, &left, &right);
         let actual = Matrix::from_fn(12, 5, |i, j| rows[i * 5 + j]);
         assert!(actual.max_difference(&expected) < 1e-12);
+    }
+
+    #[test]
+    fn columns_are_multiplied_as_by_the_whole_product() {
+        let mut random = Random::new(3);
+        let (left, right) = (random.invertible(3, 9.0), random.invertible(4, 9.0));
+        let mut rows: Vec<f32> = (0..5 * 12).map(|_| random.normal() as f32).collect();
+        let scale: Vec<f64> = (0..12).map(|_| random.uniform() + 0.5).collect();
+        let scaled = Matrix::from_fn(5, 12, |i, j| f64::from(rows[i * 12 + j]) * scale[j]);
+        let expected = scaled.times(&left.kronecker(&right));
+        multiply_columns(&mut rows, Some(&scale), &left, &right);
+        let actual = Matrix::from_fn(5, 12, |i, j| f64::from(rows[i * 12 + j]));
+        assert!(actual.max_difference(&expected) < 1e-5);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod matrix;
 mod plan;
 mod random;
 mod set;
+mod stream;
 mod symmetric;
 
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use matrix::Matrix;
 pub use plan::TransformError;
 pub use random::Random;
 pub use set::{SiteMatrix, SiteTransform, TransformSet};
+pub use stream::{StreamRotation, rotate_stream};
 pub use symmetric::{eigen, power};

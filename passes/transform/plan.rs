@@ -149,7 +149,10 @@ impl Planner<'_> {
         let site = layout.site(id);
         let (left, right) = match set.site(id).map(|transform| &transform.matrix) {
             None | Some(SiteMatrix::Identity) => return Ok(()),
-            Some(SiteMatrix::Kronecker { left, right }) => (left.clone(), right.clone()),
+            Some(SiteMatrix::Kronecker { left, right }) => {
+                let n1 = site.channels / right.n_rows().max(1);
+                (left.clone().unwrap_or_else(|| Matrix::identity(n1)), right.clone())
+            }
             Some(SiteMatrix::Heads { across, within }) => {
                 let SiteRole::AttentionOutput { attention, value } = &site.role else {
                     return Err(self.misfit(id, "it does not read an attention"));

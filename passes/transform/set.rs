@@ -36,8 +36,8 @@ pub enum SiteMatrix {
     Identity,
     /// P₁ ⊗ P₂, applied online (FlatQuant's P_a, P_ug, P_d).
     Kronecker {
-        /// P₁, `[n₁, n₁]`.
-        left: Matrix,
+        /// P₁, `[n₁, n₁]`; nothing is the identity: P₂ is applied to each run of n₂ channels.
+        left: Option<Matrix>,
         /// P₂, `[n₂, n₂]`.
         right: Matrix,
     },

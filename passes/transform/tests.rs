@@ -24,7 +24,7 @@ fn random_set(model: &Model, layout: &Layout, seed: u64) -> TransformSet {
         }
         role => {
             let (n1, n2) = kronecker_sizes(site.channels);
-            let matrix = SiteMatrix::Kronecker { left: invertible(n1), right: invertible(n2) };
+            let matrix = SiteMatrix::Kronecker { left: Some(invertible(n1)), right: invertible(n2) };
             let scale = if *role == SiteRole::Other { None } else { scales(site.channels) };
             SiteTransform { shift: None, scale, matrix }
         }
@@ -153,7 +153,7 @@ fn a_singular_transform_is_refused_by_its_place() {
     let mut model = TinyDecoder::default().build(1);
     let layout = Layout::new(&model).unwrap();
     let mut set = TransformSet::identity(&layout);
-    let left = Matrix::from_fn(6, 6, |_, _| 1.0);
+    let left = Some(Matrix::from_fn(6, 6, |_, _| 1.0));
     set.sites[2].matrix = SiteMatrix::Kronecker { left, right: Matrix::identity(8) };
     let error = insert_transforms(&mut model, &layout, &set).unwrap_err().to_string();
     assert!(error.contains("the site of MatMul \"gate\" can't be inverted"), "{error}");
@@ -254,4 +254,79 @@ fn a_shift_without_biases_to_take_it_is_refused() {
     refuse(gpt2, 1, vec![1.0; 48], no_bias);
     refuse(gpt2, 0, vec![1.0; 47], "not as many shifts as channels");
     refuse(gpt2, 0, vec![f64::NAN; 48], "not a finite number");
+}
+
+/// The model with its stream rotated, which computes what it did before.
+fn with_rotated_stream(decoder: TinyDecoder) -> Model {
+    let mut model = decoder.build(3);
+    let before = run(&model);
+    let layout = Layout::new(&model).unwrap();
+    let stream = layout.residual_stream(&model.graph).unwrap();
+    let (n1, n2) = kronecker_sizes(stream.channels);
+    let mut random = Random::new(8);
+    let rotation = StreamRotation { left: random.orthogonal(n1), right: random.orthogonal(n2) };
+    rotate_stream(&mut model, &layout, &stream, &rotation).unwrap();
+    planish_ir::verify(&model).unwrap();
+    let difference = largest_difference(&before, &run(&model));
+    assert!(difference < 1e-5, "{decoder:?}: {difference}");
+    model
+}
+
+#[test]
+fn the_stream_can_have_another_basis() {
+    for decoder in [
+        TinyDecoder::default(),
+        TinyDecoder { tied: false, bias: true, ..TinyDecoder::default() },
+        TinyDecoder { fused: true, hidden: 42, bias: true, ..TinyDecoder::default() },
+        TinyDecoder { rotary: true, mlp: Mlp::Gelu, tied: false, ..TinyDecoder::default() },
+    ] {
+        let (before, after) = (decoder.build(3), with_rotated_stream(decoder));
+        let n_nodes = |model: &Model| model.graph.node_ids().count();
+        assert_eq!(n_nodes(&after), n_nodes(&before), "nothing is left to run");
+        let layout = Layout::new(&after).unwrap();
+        assert!(!layout.head.as_ref().unwrap().is_tied(), "each has its own table");
+        let ones = |id| {
+            let weight = after.graph.node(id).input(1).unwrap();
+            after.graph.constant(weight).unwrap().to_f32_vec().unwrap().iter().all(|x| *x == 1.0)
+        };
+        let norms = layout.sites.iter().filter_map(|site| match site.role {
+            SiteRole::Norm { node } => Some(node),
+            _ => None,
+        });
+        let norms: Vec<_> = norms.collect();
+        assert!(norms.len() == 2 * decoder.n_blocks && norms.into_iter().all(ones));
+        // Every weight at the stream is another one, and so is the embedding.
+        let embedding = |model: &Model| {
+            let node = Layout::new(model).unwrap().embedding.unwrap();
+            let table = model.graph.node(node).input(0).unwrap();
+            model.graph.constant(table).unwrap().to_f32_vec().unwrap()
+        };
+        let (old, new) = (embedding(&before), embedding(&after));
+        assert!(old.iter().zip(&new).any(|(a, b)| (a - b).abs() > 1e-3));
+    }
+}
+
+#[test]
+fn a_stream_with_a_basis_of_its_own_is_left_alone() {
+    let reason = |model: &Model| {
+        Layout::new(model).unwrap().residual_stream(&model.graph).expect_err("a reason")
+    };
+    let layer_norms = TinyDecoder { norm: Norm::Layer, ..TinyDecoder::default() };
+    assert!(reason(&layer_norms.build(1)).contains("is read by LayerNormalization"));
+    assert!(reason(&TinyDecoder::gpt2().build(1)).contains("stand for themselves"));
+    // A norm behind an attention weighs the channels of the stream.
+    let mut model = TinyDecoder::default().build(1);
+    let layout = Layout::new(&model).unwrap();
+    let output = layout.linears[3].output;
+    let (add, index) = model.graph.users(output)[0];
+    let weight = model.graph.add_constant("w", Tensor::from_vec(&[48], vec![2f32; 48]));
+    let norm = planish_ir::Node::new("RMSNormalization", vec![Some(output), Some(weight)]);
+    let normed = model.graph.add_op("post_norm", norm);
+    model.graph.set_input(add, index, Some(normed));
+    assert!(reason(&model).contains("is written by RMSNormalization"), "{}", reason(&model));
+    // Whoever reads the stream itself would see another one.
+    let mut model = TinyDecoder::default().build(1);
+    let state = Layout::new(&model).unwrap().blocks[0].output;
+    model.graph.outputs.push(state);
+    assert!(reason(&model).contains("leaves the graph"));
 }

@@ -133,12 +133,21 @@ impl Recipe {
         recipe
     }
 
-    /// The recipe with AffineQuant's rates (arXiv 2403.12544, section 4.1), and no last stage.
+    /// The recipe with AffineQuant's rates (arXiv 2403.12544, section 4.1), which has neither the
+    /// weights' nor a last stage: with `weight-rate=0,input=quantized,last-steps=0` it is theirs.
     #[must_use]
     pub fn for_affine(mut self) -> Self {
-        self.blocks.rates = Rates { matrix: 5e-3, scale: 5e-3, clip: 1e-2, weight: 0.0 };
-        self.blocks.input = BlockInput::Quantized;
-        self.end_to_end.steps = 0;
+        let weight = self.blocks.rates.weight;
+        self.blocks.rates = Rates { matrix: 5e-3, scale: 5e-3, clip: 1e-2, weight };
+        self
+    }
+
+    /// The recipe with half the rates of weights: where activations are not rounded, there is so
+    /// little to make up for that in many steps weights learn the text by heart.
+    #[must_use]
+    pub fn with_slower_weights(mut self) -> Self {
+        self.blocks.rates.weight /= 2.0;
+        self.end_to_end.rates.weight /= 2.0;
         self
     }
 
@@ -276,6 +285,17 @@ mod tests {
         let changes = [("windows", "7"), ("last-batch", "5")];
         assert!(check(&changes).unwrap_err().contains("takes 4 windows"));
         assert_eq!(check(&[changes[0], changes[1], ("last-steps", "0")]), Ok(()));
+    }
+
+    #[test]
+    fn methods_and_widths_change_rates_alone() {
+        let (plain, slower) = (Recipe::balanced(), Recipe::balanced().with_slower_weights());
+        assert_eq!(slower.blocks.rates, Rates { weight: 5e-4, ..plain.blocks.rates });
+        assert_eq!(slower.end_to_end.rates, Rates { weight: 1e-4, ..plain.end_to_end.rates });
+        let affine = Recipe::balanced().for_affine();
+        assert_eq!(affine.blocks.rates.weight, plain.blocks.rates.weight);
+        assert_eq!(affine.end_to_end, plain.end_to_end);
+        assert_ne!(affine.blocks.rates.matrix, plain.blocks.rates.matrix);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use planish_ir::Model;
 use planish_passes::PassManager;
-use planish_passes::calibrate::{LearnedBlock, StudentOptions};
+use planish_passes::calibrate::{Online, LearnedBlock, StudentOptions};
 use planish_passes::canonicalize::canonicalize;
 use planish_passes::quantize::{self, Hessians, ModelQuantizer, QuantizeOptions, Rounding};
 use planish_passes::sites::Layout;
@@ -161,7 +161,7 @@ impl Done {
 /// The matrices of a site.
 fn of_site(matrix: &SiteMatrix) -> Vec<&Matrix> {
     match matrix {
-        SiteMatrix::Kronecker { left, right } => vec![left, right],
+        SiteMatrix::Kronecker { left, right } => left.iter().chain([right]).collect(),
         SiteMatrix::Heads { across, within } => across.iter().chain(within).collect(),
         _ => Vec::new(),
     }
@@ -172,7 +172,7 @@ fn flat(bits: &str) -> StudentOptions {
     StudentOptions {
         bits: bits.parse().unwrap(),
         group_size: None,
-        online: true,
+        online: Online::Kronecker,
         scales: true,
         shifts: false,
         weights: true,
@@ -182,7 +182,7 @@ fn flat(bits: &str) -> StudentOptions {
 
 /// Only what merges.
 fn affine(bits: &str) -> StudentOptions {
-    let (online, shifts, weights) = (false, true, false);
+    let (online, shifts, weights) = (Online::Nothing, true, false);
     StudentOptions { online, shifts, weights, gradual: Some(0.1), ..flat(bits) }
 }
 

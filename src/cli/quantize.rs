@@ -23,6 +23,7 @@ Examples:
   planish quantize exported/ -o quantized --method smoothquant --bits w8a8kv8 --calibration text.txt
   planish quantize exported/ -o quantized --bits w4a16kv16 --group-size 128
   planish quantize exported/ -o quantized --method flatquant --calibration text.txt
+  planish quantize exported/ -o quantized --method affinequant --bits w4a16 --group-size 32
   planish quantize exported/ -o quantized --method flatquant --effort full --rounding gptq
   planish quantize exported/ -o quantized --format matmulnbits --bits w4a8 --group-size 32")]
 pub(super) struct QuantizeArgs {
@@ -42,6 +43,11 @@ pub(super) struct QuantizeArgs {
     /// Weights that share a scale [default: a whole output channel]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     group_size: Option<u32>,
+    /// Of hadamard and orthogonal, take only what merges into weights: the residual stream and the
+    /// heads of values are rotated, nothing is transformed while the model runs; an embedding that
+    /// shares its table with the last layer gets its own
+    #[arg(long)]
+    no_online: bool,
     /// Text to calibrate with; self: the model writes its own [default of methods that learn: self]
     #[arg(long, value_name = "FILE.txt|self")]
     calibration: Option<String>,
@@ -83,6 +89,7 @@ pub(super) fn execute(args: QuantizeArgs, global: &Global) -> anyhow::Result<()>
         method: args.method,
         bits: args.bits.unwrap_or_else(|| args.format.default_bits()),
         group_size: args.group_size.map(|n| n as usize),
+        no_online: args.no_online,
         calibration: args.calibration.map(|text| match text.as_str() {
             "self" => CalibrationText::OwnWords,
             path => CalibrationText::File(path.into()),

@@ -51,6 +51,7 @@ impl Recipe {
             method: self.method,
             bits: self.bits.parse().unwrap(),
             group_size: self.group_size,
+            no_online: false,
             calibration: None,
             effort: Effort::Fast,
             recipe: if self.method.learns() { moment() } else { Vec::new() },

@@ -4,7 +4,7 @@ use planish_ir::{Node, ValueId};
 use planish_kernels::DOMAIN;
 
 use super::linear::ColumnFold;
-use super::{ClipSlots, Writer};
+use super::{ClipSlots, Online, Writer};
 use crate::calibrate::statistics::matrix_of;
 use crate::calibrate::{CalibrateError, ParameterKind};
 use crate::sites::{AttentionId, HeadTransform};
@@ -16,7 +16,7 @@ impl Writer<'_> {
         let attention = self.block.layout.attention(id).clone();
         let Ok(place) = &attention.head_transform else { return Ok(()) };
         let online = *place == HeadTransform::Online;
-        if !self.options.bits.quantizes_kv() || (online && !self.options.online) {
+        if !self.options.bits.quantizes_kv() || (online && self.options.online == Online::Nothing) {
             return Ok(());
         }
         let size = attention.head_size;

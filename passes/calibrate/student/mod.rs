@@ -21,7 +21,7 @@ use super::{BlockModel, CalibrateError, GradualMask, Parameter};
 use crate::sites::{AttentionId, LinearId, SiteId};
 use linear::Fold;
 
-pub use options::{Initial, StudentOptions};
+pub use options::{Initial, Online, StudentOptions};
 pub use slots::{AttentionSlots, ClipSlots, LinearSlots, MatrixSlots, SiteSlots};
 
 /// A block with parameters.

@@ -5,7 +5,38 @@ use crate::calibrate::balance::balanced;
 use crate::quantize::BitWidths;
 #[cfg(doc)]
 use crate::sites::Layout;
-use crate::transform::{Matrix, Random, spreading};
+use crate::transform::{Matrix, Random, kronecker_sizes, spreading};
+
+/// Transforms of activations that run in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Online {
+    /// None: only what merges into weights is learned (AffineQuant).
+    Nothing,
+    /// One matrix for every run of channels at a site, I ⊗ P₂, and none across heads: one product
+    /// where Kronecker factors take two.
+    Blocks,
+    /// P₁ ⊗ P₂ (FlatQuant).
+    Kronecker,
+}
+
+/// The most channels that a block of [`Online::Blocks`] has.
+const LARGEST_BLOCK: usize = 64;
+
+impl Online {
+    /// The sizes (n₁, n₂) of a site's factors; those of [`Online::Blocks`] have no first one. `None`
+    /// where there is no transform.
+    pub(super) fn sizes(self, channels: usize) -> Option<(usize, usize)> {
+        match self {
+            Self::Nothing => None,
+            Self::Blocks => {
+                let divides = |d: &usize| channels.is_multiple_of(*d);
+                let n2 = (1..=LARGEST_BLOCK.min(channels)).rev().find(divides).unwrap_or(1);
+                Some((channels / n2, n2))
+            }
+            Self::Kronecker => Some(kronecker_sizes(channels)),
+        }
+    }
+}
 
 /// What is put into a block.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,9 +45,8 @@ pub struct StudentOptions {
     pub bits: BitWidths,
     /// Input channels of a linear layer that share a scale; `None`: all of them.
     pub group_size: Option<usize>,
-    /// Whether activations are transformed while running (FlatQuant); else only what merges into
-    /// weights is learned.
-    pub online: bool,
+    /// What is transformed while running; the rest merges into weights.
+    pub online: Online,
     /// Whether there are per-channel scales where something takes them in.
     pub scales: bool,
     /// Whether activations that are rounded are shifted per channel where that merges into biases

@@ -4,12 +4,12 @@ use planish_ir::{Node, Tensor, ValueId};
 use planish_kernels::DOMAIN;
 
 use super::linear::{ColumnFold, RowFold};
-use super::options::CLIP_START;
+use super::options::{CLIP_START, Online};
 use super::{ClipSlots, MatrixSlots, Writer};
 use crate::calibrate::balance::partial_traces;
 use crate::calibrate::{CalibrateError, ParameterId, ParameterKind};
 use crate::sites::{Site, SiteId, SiteRole};
-use crate::transform::{Matrix, kronecker_sizes};
+use crate::transform::Matrix;
 
 /// Floor of the ranges that scales start from, so that a dead channel gives no infinite scale.
 const MIN_RANGE: f64 = 1e-5;
@@ -98,7 +98,8 @@ impl Writer<'_> {
             let at_site = self.rounds_sites();
             let sizes = (attention.q_heads, attention.v_head_size);
             let [first, second] = self.moments_of(id, sizes)?;
-            let takes_across = at_site && self.options.online && attention.q_heads > 1;
+            let online = self.options.online == Online::Kronecker;
+            let takes_across = at_site && online && attention.q_heads > 1;
             let across =
                 takes_across.then(|| self.add_matrix_of("p_o", attention.q_heads, first.as_ref()));
             let takes_within = at_site || on_cache;
@@ -113,14 +114,16 @@ impl Writer<'_> {
             self.sites.entry(id).or_default().matrix =
                 MatrixSlots::Heads { across: slots(across), within: slots(within) };
             self.fold_rows(&site, across.map(|p| p.1), within.map(|p| p.1), sizes);
-        } else if self.rounds_sites() && self.options.online {
-            let sizes = kronecker_sizes(site.channels);
+        } else if let Some(sizes) = self.options.online.sizes(site.channels)
+            && self.rounds_sites()
+        {
             let [first, second] = self.moments_of(id, sizes)?;
-            let left = self.add_matrix_of("p_1", sizes.0, first.as_ref());
+            let left = (self.options.online == Online::Kronecker)
+                .then(|| self.add_matrix_of("p_1", sizes.0, first.as_ref()));
             let right = self.add_matrix_of("p_2", sizes.1, second.as_ref());
             self.sites.entry(id).or_default().matrix =
-                MatrixSlots::Kronecker { left: left.0, right: right.0 };
-            self.fold_rows(&site, Some(left.1), Some(right.1), sizes);
+                MatrixSlots::Kronecker { left: left.map(|p| p.0), right: right.0 };
+            self.fold_rows(&site, left.map(|p| p.1), Some(right.1), sizes);
         }
         Ok(())
     }
@@ -206,7 +209,10 @@ impl Writer<'_> {
         let slots = self.sites.get(&id).copied().unwrap_or_default();
         let online = match slots.matrix {
             MatrixSlots::Identity => None,
-            MatrixSlots::Kronecker { left, right } => Some(("Transform", vec![left, right])),
+            MatrixSlots::Kronecker { left: Some(left), right } => {
+                Some(("Transform", vec![left, right]))
+            }
+            MatrixSlots::Kronecker { left: None, right } => Some(("TransformHeads", vec![right])),
             MatrixSlots::Heads { across, .. } => across.map(|p| ("TransformLeft", vec![p])),
         };
         let mut x = site.input;

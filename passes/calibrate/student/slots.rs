@@ -20,8 +20,8 @@ pub enum MatrixSlots {
     Identity,
     /// P₁ and P₂.
     Kronecker {
-        /// P₁, `[n₁, n₁]`.
-        left: ParameterId,
+        /// P₁, `[n₁, n₁]`; nothing is the identity.
+        left: Option<ParameterId>,
         /// P₂, `[n₂, n₂]`.
         right: ParameterId,
     },

@@ -1,5 +1,7 @@
 //! From heads on an axis of their own to heads side by side.
 
+use std::collections::HashSet;
+
 use planish_ir::{Graph, Node, NodeId, ValueId, ValueType};
 use planish_kernels::infer::Facts;
 
@@ -45,6 +47,7 @@ impl Heads<'_> {
             // Without a cache of its own, the operator lets query 0 see key 0 only.
             return Err("it is causal from the first key on, which is in its cache".into());
         }
+        self.check_order(parts, [&k, &v])?;
         let mut scale = parts.scale.unwrap_or(1.0 / (q_size as f32).sqrt());
         let q3 = self.side_by_side(parts.q)?;
         let q3 = unscaled(self.graph, q3, &mut scale);
@@ -68,6 +71,28 @@ impl Heads<'_> {
         self.graph.add_node(node.with_outputs(outputs)).map_err(|error| error.to_string())?;
         let restored = self.on_own_axis(y, q_heads, v.head_size);
         self.graph.replace_value(output, restored);
+        Ok(())
+    }
+
+    /// The attention is to write the caches after it, so nothing that it reads may depend on these, but
+    /// for their sizes, which are those before it and of what is new.
+    fn check_order(&self, parts: &Parts, cached: [&Cached; 2]) -> Result<(), String> {
+        let presents: Vec<ValueId> = cached.iter().filter_map(|cached| cached.present).collect();
+        if matches!(presents[..], [k, v] if k == v) {
+            return Err("keys and values have one cache".into());
+        }
+        let mut open = vec![parts.q, cached[0].new, cached[1].new];
+        open.extend(parts.mask);
+        let mut seen: HashSet<ValueId> = open.iter().copied().collect();
+        while let Some(value) = open.pop() {
+            if presents.contains(&value) {
+                return Err("it depends on the cache that it writes".into());
+            }
+            let Some((id, _)) = self.graph.producer(value) else { continue };
+            let is_size = self.graph.node(id).is("Shape");
+            let inputs = self.graph.inputs_and_captures(id).into_iter();
+            open.extend(inputs.filter(|v| !(is_size && presents.contains(v)) && seen.insert(*v)));
+        }
         Ok(())
     }
 

@@ -63,10 +63,17 @@ fn open(model: &Model, options: DecoderOptions) -> Decoder {
 #[track_caller]
 fn assert_close(name: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len(), "{name}");
+    let (difference, largest) = distance(got, expected);
+    assert!(difference <= tolerance * largest, "{name}: {difference} of {largest}");
+}
+
+/// The largest difference, infinite where something is not finite, and the largest of what is
+/// expected.
+fn distance(got: &[f32], expected: &[f32]) -> (f32, f32) {
     let largest = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
     let difference = got.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let finite = got.iter().all(|x| x.is_finite());
-    assert!(finite && difference <= tolerance * largest, "{name}: {difference} of {largest}");
+    (if finite { difference } else { f32::INFINITY }, largest)
 }
 
 /// Prefill and one decoding step agree with ONNX Runtime.

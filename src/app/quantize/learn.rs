@@ -3,14 +3,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
-use planish_passes::calibrate::StudentOptions;
-use planish_passes::quantize::{self, Calibration, ModelQuantizer};
+use planish_passes::calibrate::{Online, StudentOptions};
+use planish_passes::quantize::{self, Calibration, ModelQuantizer, QuantizeOptions};
 use planish_passes::sites::Layout;
 use planish_runtime::calibrate::{
     self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, fingerprint,
 };
 
-use super::request::{Effort, Method, QuantizeRequest, Rounding, Stage};
+use super::request::{Effort, Format, Method, QuantizeRequest, Rounding, Stage};
 use super::text::{Text, tokens};
 use crate::app::device::{Learners, learners};
 use crate::app::error::AppError;
@@ -43,6 +43,8 @@ pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
     };
     if affine {
         recipe = recipe.for_affine();
+    } else if request.effort != Effort::Fast && !request.graph_bits().quantizes_activations() {
+        recipe = recipe.with_slower_weights();
     }
     for (name, value) in &request.recipe {
         recipe.set(name, value).map_err(AppError::Input)?;
@@ -58,6 +60,7 @@ pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
 /// earlier run left does not fit.
 pub(super) fn learn(
     request: &QuantizeRequest,
+    quantize_options: &QuantizeOptions,
     model: &mut Model,
     text: Option<Text>,
     progress: &mut (dyn FnMut(Stage<'_>) + Send),
@@ -92,9 +95,8 @@ pub(super) fn learn(
         workers: &workers,
         store: Some(&store),
     };
-    let options = request.options();
     let cannot = |error| AppError::failed("cannot quantise the model", error);
-    let mut quantizer = ModelQuantizer::new(model, &layout, &options).map_err(cannot)?;
+    let mut quantizer = ModelQuantizer::new(model, &layout, quantize_options).map_err(cannot)?;
     let outcome = calibration
         .run(&mut |step| progress(stage(step)), &mut |index, learned, hessians| {
             let mut found = Calibration { hessians, ..Calibration::default() };
@@ -118,7 +120,12 @@ fn student_options(request: &QuantizeRequest, recipe: &Recipe) -> StudentOptions
     StudentOptions {
         bits,
         group_size: request.group_size,
-        online: !affine,
+        online: match (affine, request.format) {
+            (true, _) => Online::Nothing,
+            // ONNX Runtime has no fused transforms: each product is a node or three.
+            (false, Format::MatMulNBits) => Online::Blocks,
+            (false, Format::Fused | Format::Qdq) => Online::Kronecker,
+        },
         scales: true,
         shifts: affine,
         weights: recipe.learns_weights(),

@@ -4,6 +4,7 @@ mod genai;
 mod learn;
 mod provenance;
 mod request;
+mod rotate;
 mod text;
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use planish_ir::Model;
 use planish_passes::canonicalize::canonicalize;
 use planish_passes::quantize::quantized_node;
-use planish_passes::quantize::{self, CalibrationStats};
+use planish_passes::quantize::{self, CalibrationStats, QuantizeOptions};
 use planish_passes::sites::Layout;
 use planish_passes::{PassError, PassManager};
 use planish_runtime::decoder::collect_stats;
@@ -25,6 +26,7 @@ use super::output_folder::OutputFolder;
 use emit::{copy_companions, emit};
 use learn::{Learned, learn};
 use provenance::{LearningRecord, provenance};
+use rotate::{Rotated, rotate};
 use text::{Text, file_of};
 
 pub(super) use text::read_text;
@@ -60,7 +62,8 @@ pub fn quantize(
     let cannot =
         |error: PassError| AppError::failed(format!("cannot compile {}", file.display()), error);
     canonicalize(&mut model, &mut manager).map_err(cannot)?;
-    let (report, learned) = rewrite(request, &mut model, &file, text, progress)?;
+    let rotated = rotate(request, &mut model)?;
+    let (report, learned) = rewrite(request, &rotated, &mut model, &file, text, progress)?;
     manager.dump(&model, "quantize").map_err(cannot)?;
     progress(Stage::new("write", 0, 1));
     copy_companions(&file, &folder)?;
@@ -72,7 +75,13 @@ pub fn quantize(
         weight_bytes_before: report.weight_bytes_before as u64,
         weight_bytes_after: report.weight_bytes_after as u64,
         seconds: start.elapsed().as_secs_f64(),
-        notes: report.notes.into_iter().chain(unused_calibration(request)).chain(emitted).collect(),
+        notes: report
+            .notes
+            .into_iter()
+            .chain(rotated.note)
+            .chain(unused_calibration(request))
+            .chain(emitted)
+            .collect(),
     };
     let record =
         learned.as_ref().map(|l| LearningRecord { recipe: &l.recipe, outcome: &l.outcome });
@@ -87,20 +96,22 @@ pub fn quantize(
 /// Calibrates and quantises the canonical model in place.
 fn rewrite(
     request: &QuantizeRequest,
+    rotated: &Rotated,
     model: &mut Model,
     file: &Path,
     text: Option<Text>,
     progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<(quantize::QuantizeReport, Option<Learned>), AppError> {
+    let options = QuantizeOptions { embedding_bits: rotated.embedding_bits, ..request.options() };
     if request.method.learns() {
-        let learned = learn(request, model, text, progress)?;
+        let learned = learn(request, &options, model, text, progress)?;
         return Ok((learned.report.clone(), Some(learned)));
     }
     let stats = measure_ranges(request, model, file, text, progress)?;
     let mut on_progress = |step: quantize::Progress| {
         progress(Stage::new("quantise", step.done, step.total));
     };
-    let report = quantize::quantize(model, &request.options(), stats.as_ref(), &mut on_progress)
+    let report = quantize::quantize(model, &options, stats.as_ref(), &mut on_progress)
         .map_err(|error| AppError::failed(format!("cannot quantise {}", file.display()), error))?;
     Ok((report, None))
 }
@@ -120,6 +131,7 @@ fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
     request.format.check(request.bits, request.group_size).map_err(AppError::Input)?;
     file_of(request).map_or(Ok(()), check_readable)?;
     engine(&request.open)?;
+    check_transforms(request)?;
     let is_smoothquant = request.method == Method::Smoothquant;
     if is_smoothquant && file_of(request).is_none() {
         let message = "the method smoothquant needs a text: give --calibration FILE.txt";
@@ -139,6 +151,16 @@ fn check_request(request: &QuantizeRequest) -> Result<(), AppError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Refuses options about transforms that the method does not have.
+fn check_transforms(request: &QuantizeRequest) -> Result<(), AppError> {
+    if !request.no_online || matches!(request.method, Method::Hadamard | Method::Orthogonal) {
+        return Ok(());
+    }
+    let message = "--no-online is for the methods hadamard and orthogonal; affinequant is the one that \
+                   learns what merges";
+    Err(AppError::Input(message.to_owned()))
 }
 
 /// What to say of a calibration text that the method does not look at.

@@ -142,6 +142,8 @@ pub struct QuantizeRequest {
     pub bits: BitWidths,
     /// Weights that share a scale along the input channels; nothing means a whole output channel.
     pub group_size: Option<usize>,
+    /// Whether the rotations of hadamard and orthogonal are only those that merge into weights.
+    pub no_online: bool,
     /// Text to calibrate with; nothing means what suits the method.
     pub calibration: Option<CalibrationText>,
     /// How much time a learning method takes.
@@ -185,6 +187,7 @@ impl QuantizeRequest {
                 Method::Orthogonal => quantize::Method::Orthogonal,
                 Method::Rtn | Method::Flatquant | Method::Affinequant => quantize::Method::Rtn,
             },
+            online: !self.no_online,
             group_size: self.group_size,
             clip_search: self.clip_search,
             weighted_search: false,
@@ -193,6 +196,7 @@ impl QuantizeRequest {
                 Rounding::Gptq => quantize::Rounding::GPTQ,
             },
             lm_head_bits: self.lm_head_bits,
+            embedding_bits: 16,
             seed: self.seed,
         }
     }
