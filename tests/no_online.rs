@@ -5,7 +5,6 @@ use planish::app::{QuantizeRequest, quantize};
 use planish_onnx::read_model;
 use serde_json::Value;
 
-#[allow(dead_code)]
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/words.rs"]

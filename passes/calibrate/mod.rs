@@ -30,7 +30,7 @@ pub use objective::{Objective, Target};
 pub use parameter::{Parameter, ParameterId, ParameterKind};
 pub use statistics::{ChannelRange, ObservedBlock, Statistics};
 pub use student::{
-    AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, SiteSlots, Student,
-    Online, StudentOptions,
+    AttentionSlots, ClipSlots, Initial, LinearSlots, MatrixSlots, Online, SiteSlots, Student,
+    StudentOptions,
 };
 pub use tail::Divergence;

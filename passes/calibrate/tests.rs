@@ -217,8 +217,12 @@ fn shifts_start_in_the_middle_of_what_is_observed() {
 #[test]
 fn groups_and_merged_transforms_too() {
     let groups = StudentOptions { group_size: Some(8), ..options("w4a16kv16") };
-    let merged =
-        StudentOptions { online: Online::Nothing, gradual: Some(0.1), weights: false, ..options("w8a8kv16") };
+    let merged = StudentOptions {
+        online: Online::Nothing,
+        gradual: Some(0.1),
+        weights: false,
+        ..options("w8a8kv16")
+    };
     for options in [groups, merged] {
         let difference = relative_difference(&compare(TinyDecoder::default(), &options));
         assert!(difference < ROUNDING, "{options:?}: {difference}");
@@ -228,7 +232,8 @@ fn groups_and_merged_transforms_too() {
 #[test]
 fn merged_transforms_leave_no_node_behind() {
     let (mut model, layout) = canonical(TinyDecoder::default());
-    let options = StudentOptions { online: Online::Nothing, gradual: Some(0.1), ..options("w4a4kv4") };
+    let options =
+        StudentOptions { online: Online::Nothing, gradual: Some(0.1), ..options("w4a4kv4") };
     let mut calibration = Calibration::of_transforms(TransformSet::identity(&layout));
     for i in 0..layout.blocks.len() {
         let piece = cut_block(&model, &layout, i).unwrap();

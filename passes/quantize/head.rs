@@ -73,16 +73,19 @@ pub fn quantize_embedding(
         return Ok(());
     }
     if bits != 8 {
-        return Err(QuantizeError::HeadBits { bits, what: "an embedding", allowed: "8 and 16 are" });
+        return Err(QuantizeError::HeadBits {
+            bits,
+            what: "an embedding",
+            allowed: "8 and 16 are",
+        });
     }
     let node = Some(lookup).filter(|id| graph.contains_node(*id)).map(|id| graph.node(id));
     let table = node.filter(|node| node.is("Gather")).and_then(|node| node.input(0));
     let Some(table) = table.filter(|table| graph.constant(*table).is_some()) else {
         return Ok(());
     };
-    let quantized = round(graph, table, |data, n_columns| {
-        quantize_rows(data, n_columns, bits, clip_search)
-    })?;
+    let quantized =
+        round(graph, table, |data, n_columns| quantize_rows(data, n_columns, bits, clip_search))?;
     let [codes, scale] = add_codes(graph, table, quantized);
     look_up_codes(graph, lookup, codes, scale)?;
     remove_unread(graph, table);

@@ -98,7 +98,10 @@ impl Walk<'_> {
         let mut added = Vec::new();
         while let Some(value) = open.pop() {
             if self.graph.is_output(value) {
-                return Err(format!("its value \"{}\" leaves the graph", self.graph.value(value).name));
+                return Err(format!(
+                    "its value \"{}\" leaves the graph",
+                    self.graph.value(value).name
+                ));
             }
             for next in self.visit(value, &mut added)? {
                 if seen.insert(next) {

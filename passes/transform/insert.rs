@@ -90,7 +90,13 @@ pub(super) fn floats(graph: &Graph, value: ValueId) -> Result<Cow<'_, [f32]>, Tr
 
 /// Lets input `index` of `node` read `new` under the name of the constant `old`; the old one goes
 /// if nothing else reads it.
-pub(super) fn replace_constant(graph: &mut Graph, old: ValueId, node: NodeId, index: usize, new: Tensor) {
+pub(super) fn replace_constant(
+    graph: &mut Graph,
+    old: ValueId,
+    node: NodeId,
+    index: usize,
+    new: Tensor,
+) {
     let name = graph.value(old).name.clone();
     let new = graph.add_constant(&name, new);
     graph.set_input(node, index, Some(new));

@@ -24,7 +24,8 @@ fn random_set(model: &Model, layout: &Layout, seed: u64) -> TransformSet {
         }
         role => {
             let (n1, n2) = kronecker_sizes(site.channels);
-            let matrix = SiteMatrix::Kronecker { left: Some(invertible(n1)), right: invertible(n2) };
+            let matrix =
+                SiteMatrix::Kronecker { left: Some(invertible(n1)), right: invertible(n2) };
             let scale = if *role == SiteRole::Other { None } else { scales(site.channels) };
             SiteTransform { shift: None, scale, matrix }
         }

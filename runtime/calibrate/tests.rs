@@ -4,7 +4,7 @@ use std::path::Path;
 
 use planish_ir::Model;
 use planish_passes::PassManager;
-use planish_passes::calibrate::{Online, LearnedBlock, StudentOptions};
+use planish_passes::calibrate::{LearnedBlock, Online, StudentOptions};
 use planish_passes::canonicalize::canonicalize;
 use planish_passes::quantize::{self, Hessians, ModelQuantizer, QuantizeOptions, Rounding};
 use planish_passes::sites::Layout;

@@ -91,7 +91,9 @@ pub(in crate::ops) fn check(x: &Fact, p1: &Fact, p2: Option<&Fact>) -> Result<()
     let n1 = p1.dim(0).and_then(Dim::as_const);
     let (Some(n), Some(n1)) = (x.dim(-1).and_then(Dim::as_const), n1) else { return Ok(()) };
     let fits = match p2 {
-        Some(p2) => p2.dim(0).and_then(Dim::as_const).is_none_or(|n2| n1.checked_mul(n2) == Some(n)),
+        Some(p2) => {
+            p2.dim(0).and_then(Dim::as_const).is_none_or(|n2| n1.checked_mul(n2) == Some(n))
+        }
         None => n1 > 0 && n % n1 == 0,
     };
     fits.then_some(())
