@@ -1,5 +1,6 @@
 //! Learning all blocks of a model.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use planish_ir::Model;
@@ -15,7 +16,7 @@ use super::recipe::{BlockInput, Recipe};
 use super::side_by_side::Worker;
 use super::states::States;
 use super::store::Store;
-use crate::engine::Engine;
+use crate::engine::{Engine, Value};
 
 /// A calibration to be done.
 pub struct Calibration<'a> {
@@ -84,9 +85,40 @@ pub(super) struct Learned {
     pub last: States,
 }
 
+/// Called with the number of a block, what it learned, and the Hessians of its sites.
+type Finished<'a> = dyn FnMut(usize, LearnedBlock, Hessians) -> Result<(), QuantizeError> + 'a;
+
+/// Handing over blocks that are done, in order.
+struct Finish<'a, 'f> {
+    calibration: &'a Calibration<'a>,
+    /// What the quantised blocks before the next one give, where Hessians are asked for.
+    states: States,
+    finished: &'a mut Finished<'f>,
+}
+
+impl Finish<'_, '_> {
+    fn block(
+        &mut self,
+        index: usize,
+        pupil: &Pupil,
+        outside: &HashMap<String, Value>,
+    ) -> Result<(), CalibrationError> {
+        let calibration = self.calibration;
+        let values = pupil.learner.tensors(&*calibration.engine.device())?;
+        let learned = LearnedBlock::new(&pupil.student, &values)?;
+        let hessians = match calibration.hessians {
+            true => calibration.hessians_of(pupil, &mut self.states, outside)?,
+            false => Hessians::default(),
+        };
+        Ok((self.finished)(index, learned, hessians)?)
+    }
+}
+
 impl Calibration<'_> {
-    /// Learns all blocks, then calls `finished` for each, in order, with its number, what was
-    /// learned, and the Hessians of its sites if they were asked for.
+    /// Learns all blocks and calls `finished` for each, in order, with its number, what was
+    /// learned, and the Hessians of its sites if they were asked for: as soon as the block has learned
+    /// where blocks learn in order and no stage comes after, so that one block is held at a time;
+    /// else in the end.
     ///
     /// # Errors
     /// If the text is too short, a block can't be cut out, differentiated or run, or the store
@@ -94,7 +126,7 @@ impl Calibration<'_> {
     pub fn run(
         &self,
         progress: &mut Report<'_>,
-        finished: &mut dyn FnMut(usize, LearnedBlock, Hessians) -> Result<(), QuantizeError>,
+        finished: &mut Finished<'_>,
     ) -> Result<Outcome, CalibrationError> {
         let (n_blocks, start) = (self.layout.blocks.len(), Instant::now());
         let cut = |i| cut_block(self.model, self.layout, i);
@@ -102,39 +134,47 @@ impl Calibration<'_> {
         let (windows, batch) = (self.windows()?, self.recipe.blocks.batch);
         let captured = capture(self.engine, self.model, &blocks, &windows, batch)?;
         tracing::info!("{} windows up to the blocks: {:.2?}", windows.len(), start.elapsed());
-        let Learned { mut pupils, losses, last } = match self.recipe.blocks.input {
-            BlockInput::FullPrecision if !self.workers.is_empty() => {
-                self.learn_side_by_side(&blocks, &captured, progress)?
-            }
-            _ => self.learn_in_order(&blocks, &captured, progress)?,
+        let first = captured.states.clone();
+        let mut finish = Finish { calibration: self, states: captured.states.clone(), finished };
+        let mut finish =
+            |index: usize, pupil: &Pupil| finish.block(index, pupil, &captured.outside);
+        let side_by_side =
+            self.recipe.blocks.input == BlockInput::FullPrecision && !self.workers.is_empty();
+        let last_stage = self.recipe.end_to_end.steps > 0;
+        let mut pupils = Vec::new();
+        let (losses, last) = if side_by_side {
+            let Learned { pupils: learned, losses, last } =
+                self.learn_side_by_side(&blocks, &captured, progress)?;
+            pupils = learned;
+            (losses, last)
+        } else {
+            self.learn_in_order(&blocks, &captured, progress, &mut |index, pupil| {
+                match last_stage {
+                    true => pupils.push(pupil),
+                    false => finish(index, &pupil)?,
+                }
+                Ok(())
+            })?
         };
         tracing::info!("all blocks learned: {:.2?}", start.elapsed());
-        let Captured { states: mut first, outside } = captured;
         let corpus = Corpus { first: &first, last: &last, seed: self.seed.wrapping_add(9000) };
-        let divergences = self.learn_together(&mut pupils, &corpus, &outside, progress)?;
+        let divergences = self.learn_together(&mut pupils, &corpus, &captured.outside, progress)?;
         tracing::info!("learned together: {:.2?}", start.elapsed());
-        for (index, pupil) in pupils.iter().enumerate() {
-            let learned =
-                LearnedBlock::new(&pupil.student, &pupil.learner.tensors(&*self.engine.device())?)?;
-            let hessians = match self.hessians {
-                true => self.hessians_of(pupil, &mut first, &outside)?,
-                false => Hessians::default(),
-            };
-            finished(index, learned, hessians)?;
-        }
+        pupils.iter().enumerate().try_for_each(|(index, pupil)| finish(index, pupil))?;
         Ok(Outcome { losses, divergences })
     }
 
-    /// One block after the other; each reads what the recipe says.
+    /// One block after the other; each reads what the recipe says, and goes to `take` when it has
+    /// learned. Returns the losses of each, and what the last gives in full precision.
     fn learn_in_order(
         &self,
         blocks: &[BlockModel],
         captured: &Captured,
         progress: &mut Report<'_>,
-    ) -> Result<Learned, CalibrationError> {
+        take: &mut dyn FnMut(usize, Pupil) -> Result<(), CalibrationError>,
+    ) -> Result<(Vec<Vec<f32>>, States), CalibrationError> {
         let outside = &captured.outside;
-        let (mut teacher, mut pupils, mut losses) =
-            (captured.states.clone(), Vec::new(), Vec::new());
+        let (mut teacher, mut losses) = (captured.states.clone(), Vec::new());
         let quantized = self.recipe.blocks.input == BlockInput::Quantized;
         let mut own = quantized.then(|| teacher.clone());
         for (index, block) in blocks.iter().enumerate() {
@@ -146,10 +186,10 @@ impl Calibration<'_> {
             if let Some(states) = own.as_mut().filter(|_| index + 1 < blocks.len()) {
                 self.advance(&pupil, &pupil.student.model, states, outside, &mut |_| Ok(()))?;
             }
-            pupils.push(pupil);
+            take(index, pupil)?;
             teacher = targets;
         }
-        Ok(Learned { pupils, losses, last: teacher })
+        Ok((losses, teacher))
     }
 
     /// The windows of the text, as many as the recipe says and the text has, a whole number of

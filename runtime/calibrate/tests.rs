@@ -1,6 +1,7 @@
 //! Tests of whole calibrations of the tiny models.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use planish_ir::Model;
 use planish_passes::PassManager;
@@ -68,14 +69,19 @@ impl Bench {
             store: more.store,
         };
         let (mut steps, mut blocks, mut hessians) = (Vec::new(), Vec::new(), Vec::new());
-        let outcome =
-            calibration.run(&mut |step| steps.push(step), &mut |index, block, found| {
-                assert_eq!(index, blocks.len());
-                blocks.push(block);
-                hessians.push(found);
-                Ok(())
-            })?;
-        Ok(Done { outcome, blocks, hessians, steps })
+        let (n_steps, mut finished_at) = (AtomicUsize::new(0), Vec::new());
+        let mut progress = |step| {
+            n_steps.fetch_add(1, Ordering::Relaxed);
+            steps.push(step);
+        };
+        let outcome = calibration.run(&mut progress, &mut |index, block, found| {
+            assert_eq!(index, blocks.len());
+            blocks.push(block);
+            hessians.push(found);
+            finished_at.push(n_steps.load(Ordering::Relaxed));
+            Ok(())
+        })?;
+        Ok(Done { outcome, blocks, hessians, steps, finished_at })
     }
 
     /// The model quantised with what was learned.
@@ -146,6 +152,8 @@ struct Done {
     blocks: Vec<LearnedBlock>,
     hessians: Vec<Hessians>,
     steps: Vec<CalibrationProgress>,
+    /// How many steps there were when each block was finished.
+    finished_at: Vec<usize>,
 }
 
 impl Done {
@@ -332,6 +340,20 @@ fn matrices_under_a_gradual_mask_stay_invertible() {
     for site in done.blocks.iter().flat_map(|block| block.sites.values()) {
         assert!(!matches!(site.transform.matrix, SiteMatrix::Kronecker { .. }));
     }
+}
+
+#[test]
+fn a_block_is_handed_over_before_the_next_one_learns() {
+    let bench = Bench::new("llama-optimum");
+    let at = |recipe: &Recipe| {
+        let done = bench.run(&flat("w4a4kv4"), recipe, More::default()).unwrap();
+        (done.finished_at, done.steps.len())
+    };
+    let (finished_at, n) = at(&tiny(3, 0));
+    assert_eq!((finished_at, n), (vec![3, 6], 6));
+    // What comes after the blocks needs all of them.
+    let (finished_at, n) = at(&tiny(3, 2));
+    assert_eq!((finished_at, n), (vec![8, 8], 8));
 }
 
 #[test]
