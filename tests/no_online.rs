@@ -14,7 +14,7 @@ use common::Recipe;
 use planish::app::Method;
 
 /// Quantises a tiny model with merged rotations; returns what the user is told, and the operators.
-fn merged(name: &str, folder: &Path) -> (Vec<String>, Vec<String>) {
+fn merged(method: Method, name: &str, folder: &Path) -> (Vec<String>, Vec<String>) {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny").join(name);
     let source = folder.join("m");
     std::fs::create_dir(&source).unwrap();
@@ -22,7 +22,7 @@ fn merged(name: &str, folder: &Path) -> (Vec<String>, Vec<String>) {
         std::fs::copy(&file, source.join(file.file_name().unwrap())).unwrap();
     }
     std::fs::write(source.join("tokenizer.json"), words::tokenizer(128)).unwrap();
-    let recipe = Recipe::new(Method::Hadamard, "w8a8kv8");
+    let recipe = Recipe::new(method, "w8a8kv8");
     let request = recipe.request(&source, &folder.join("out"));
     let request = QuantizeRequest { no_online: true, ..request };
     let report = quantize(&request, &mut |_| ()).unwrap();
@@ -44,9 +44,19 @@ fn divergence(folder: &Path) -> f64 {
 
 #[test]
 fn the_residual_stream_is_rotated_and_nothing_runs() {
-    for name in ["llama-optimum", "llama-dynamo23", "qwen2-genai", "granite-genai"] {
+    for (method, name, is_tied) in [
+        (Method::Hadamard, "llama-optimum", false),
+        (Method::Orthogonal, "qwen3-dynamo18", true),
+        (Method::Hadamard, "qwen2-genai", true),
+        (Method::Orthogonal, "granite-genai", true),
+    ] {
         let folder = tempfile::tempdir().unwrap();
-        let (notes, operators) = merged(name, folder.path());
+        let (notes, operators) = merged(method, name, folder.path());
+        // Both tables are codes then: a scale is looked up beside each row.
+        let untied = notes.iter().any(|note| note.contains("have a table each"));
+        let lookups = operators.iter().filter(|op| *op == "Gather").count();
+        assert!(lookups > usize::from(untied), "{name}: {operators:?}");
+        assert_eq!(untied, is_tied, "{name}: {notes:?}");
         assert!(!notes.iter().any(|note| note.contains("not rotated")), "{name}: {notes:?}");
         assert!(!operators.iter().any(|op| op.contains("Transform")), "{name}: {operators:?}");
         let divergence = divergence(folder.path());
@@ -61,7 +71,7 @@ fn a_stream_that_cannot_be_rotated_is_left_with_the_reason() {
         ("gemma2-optimum", "it is written by RMSNormalization"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let (notes, operators) = merged(name, folder.path());
+        let (notes, operators) = merged(Method::Hadamard, name, folder.path());
         let note = notes.iter().find(|note| note.contains("the residual stream is not rotated: "));
         assert!(note.is_some_and(|note| note.contains(reason)), "{name}: {notes:?}");
         assert!(!operators.iter().any(|op| op.contains("Transform")), "{name}: {operators:?}");

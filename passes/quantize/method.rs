@@ -32,12 +32,16 @@ pub fn transforms_of(
     }
 }
 
-/// A Hadamard matrix with random signs for the residual stream of `channels` channels; of an
-/// orthogonal one, a cosine transform, where there is no Hadamard matrix of the size.
-pub fn stream_rotation(channels: usize, seed: u64) -> StreamRotation {
+/// What the residual stream of `channels` channels is rotated by: factors that are random where the
+/// method's are, else [`spreading`] with random signs.
+pub fn stream_rotation(method: Method, channels: usize, seed: u64) -> StreamRotation {
     let (n1, n2) = kronecker_sizes(channels);
+    // Other numbers than those of the rotations within heads.
     let mut random = Random::new(seed.wrapping_add(77));
-    let mut rotation = |n| with_random_signs(spreading(n), &mut random);
+    let mut rotation = |n| match method {
+        Method::Orthogonal => random.orthogonal(n),
+        _ => with_random_signs(spreading(n), &mut random),
+    };
     StreamRotation { left: rotation(n1), right: rotation(n2) }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use planish_ir::Model;
 use planish_passes::calibrate::{Online, StudentOptions};
-use planish_passes::quantize::{self, Calibration, ModelQuantizer, QuantizeOptions};
+use planish_passes::quantize::{self, Calibration, ModelQuantizer};
 use planish_passes::sites::Layout;
 use planish_runtime::calibrate::{
     self, CalibrationError, CalibrationProgress, Outcome, Recipe, Store, fingerprint,
@@ -60,7 +60,6 @@ pub(super) fn recipe(request: &QuantizeRequest) -> Result<Recipe, AppError> {
 /// earlier run left does not fit.
 pub(super) fn learn(
     request: &QuantizeRequest,
-    quantize_options: &QuantizeOptions,
     model: &mut Model,
     text: Option<Text>,
     progress: &mut (dyn FnMut(Stage<'_>) + Send),
@@ -95,8 +94,9 @@ pub(super) fn learn(
         workers: &workers,
         store: Some(&store),
     };
+    let options = request.options();
     let cannot = |error| AppError::failed("cannot quantise the model", error);
-    let mut quantizer = ModelQuantizer::new(model, &layout, quantize_options).map_err(cannot)?;
+    let mut quantizer = ModelQuantizer::new(model, &layout, &options).map_err(cannot)?;
     let outcome = calibration
         .run(&mut |step| progress(stage(step)), &mut |index, learned, hessians| {
             let mut found = Calibration { hessians, ..Calibration::default() };

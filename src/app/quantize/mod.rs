@@ -102,11 +102,11 @@ fn rewrite(
     text: Option<Text>,
     progress: &mut (dyn FnMut(Stage<'_>) + Send),
 ) -> Result<(quantize::QuantizeReport, Option<Learned>), AppError> {
-    let options = QuantizeOptions { embedding_bits: rotated.embedding_bits, ..request.options() };
     if request.method.learns() {
-        let learned = learn(request, &options, model, text, progress)?;
+        let learned = learn(request, model, text, progress)?;
         return Ok((learned.report.clone(), Some(learned)));
     }
+    let options = QuantizeOptions { embedding_bits: rotated.embedding_bits, ..request.options() };
     let stats = measure_ranges(request, model, file, text, progress)?;
     let mut on_progress = |step: quantize::Progress| {
         progress(Stage::new("quantise", step.done, step.total));

@@ -35,7 +35,7 @@ pub(super) fn provenance(
         "bits": request.bits.to_string(),
         "group_size": request.group_size,
         "rounding": name_of(&request.rounding),
-        "online": !request.no_online,
+        "no_online": request.no_online,
         "clip_search": request.clip_search,
         "lm_head_bits": request.lm_head_bits,
         "seed": request.seed,

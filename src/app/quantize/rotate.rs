@@ -35,7 +35,7 @@ pub(super) fn rotate(request: &QuantizeRequest, model: &mut Model) -> Result<Rot
             return Ok(as_it_was(Some(format!("the residual stream is not rotated: {reason}"))));
         }
     };
-    let rotation = stream_rotation(stream.channels, request.seed);
+    let rotation = stream_rotation(request.options().method, stream.channels, request.seed);
     rotate_stream(model, &layout, &stream, &rotation)
         .map_err(|error| AppError::failed("cannot rotate the residual stream", error))?;
     if !layout.head.as_ref().is_some_and(Head::is_tied) {
