@@ -202,3 +202,64 @@ fn shifts_merge_into_models_of_16_bits() {
         assert!(difference < 0.2, "{}: {difference}", tiny.name);
     }
 }
+
+/// Exports of models that were in 16 bits before, by the exporter itself (`models/half`), with the type
+/// that they end with. Beside them are PyTorch's logits in f32 with their weights.
+fn exports() -> Vec<(TinyModel, DataType)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/half");
+    let mut found: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|dir| {
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            let (arch, exporter) = name.rsplit_once('-').unwrap();
+            let (exporter, dtype) = match exporter.strip_suffix("bf16") {
+                Some(exporter) => (exporter, DataType::BF16),
+                None => (exporter.strip_suffix("f16").unwrap(), DataType::F16),
+            };
+            let (arch, exporter) = (arch.to_owned(), exporter.parse().unwrap());
+            (TinyModel { name, arch, exporter, dir }, dtype)
+        })
+        .collect();
+    found.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    found
+}
+
+fn expected_logits(tiny: &TinyModel) -> Vec<f32> {
+    let expected = read_npz(&tiny.dir.join("expected.npz")).unwrap();
+    let of = |name| find(&expected, name).to_f32().unwrap();
+    ["logits", "step_logits"].into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn exports_of_16_bits_are_recognised_and_give_the_logits_of_pytorch() {
+    let exports = exports();
+    assert_eq!(exports.len(), 6);
+    for (tiny, dtype) in exports {
+        let report = inspect(&tiny.dir).unwrap();
+        let found =
+            report.recognised.unwrap_or_else(|| panic!("{}: {:?}", tiny.name, report.notes));
+        assert_eq!((found.blocks, found.sites, found.attentions), (2, 8, 2), "{}", tiny.name);
+        let (_, tolerance) = TYPES.into_iter().find(|(other, _)| *other == dtype).unwrap();
+        let difference = difference(&logits(&tiny.dir, &tiny), &expected_logits(&tiny));
+        println!("{}: {difference}", tiny.name);
+        assert!(difference < tolerance, "{}: {difference}", tiny.name);
+    }
+}
+
+#[test]
+fn exports_of_16_bits_are_quantised_and_learned_from() {
+    let root = tempfile::tempdir().unwrap();
+    for (tiny, _) in exports() {
+        let original = logits(&tiny.dir, &tiny);
+        for recipe in [Recipe::new(Method::Hadamard, "w8a8kv8"), LEARNED] {
+            let output = root.path().join(format!("{}-{}", tiny.name, recipe.name()));
+            recipe.quantize(&tiny.dir, &output);
+            assert_eq!(interface(&output), interface(&tiny.dir), "{} {recipe:?}", tiny.name);
+            let difference = difference(&logits(&output, &tiny), &original);
+            println!("{} {}: {difference}", tiny.name, recipe.name());
+            let most = if recipe.method.learns() { 0.5 } else { 0.05 };
+            assert!(difference < most, "{} {recipe:?}: {difference}", tiny.name);
+        }
+    }
+}

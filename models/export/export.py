@@ -2,6 +2,7 @@
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
     venv/bin/python export.py ../tiny                      # all of KEPT
+    venv/bin/python export.py ../half half                 # all of KEPT_HALF
     venv/bin/python export.py out gemma3-dynamo18 olmo2-optimum
 
 Each folder `<architecture>-<exporter>` gets `model.onnx` (`model.onnx.data`, where the exporter
@@ -14,7 +15,8 @@ The model builder needs transformers 5, optimum the one before:
     NEWER_TRANSFORMERS=$PWD/newer venv/bin/python export.py out qwen3-genai
 
 Exporters: `optimum` (TorchScript), `dynamo18` and `dynamo23` (`torch.onnx.export(dynamo=True)` at
-that opset), `dynamo18eager` (the attention written out by the model itself instead of by
+that opset), `dynamo18f16`, `dynamo23bf16` and their like (of a model in that type; expected are
+PyTorch's logits of the model with its rounded weights in f32), `dynamo18eager` (the attention written out by the model itself instead of by
 `scaled_dot_product_attention`), `genai` (the model builder of onnxruntime-genai).
 """
 
@@ -35,7 +37,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from architectures import VOCAB, build
-from kept import KEPT
+from kept import KEPT, KEPT_HALF
 
 IDS = [[97, 5, 64, 23, 110, 42, 8, 71, 36]]
 STEP_IDS = [[55]]
@@ -81,6 +83,14 @@ def loop_over_all_experts(model):
             kind.forward = scope["forward"]
 
 
+def half_type(exporter):
+    """The type of 16 bits that an exporter's name ends with, if any."""
+    for suffix, dtype in [("bf16", torch.bfloat16), ("f16", torch.float16)]:
+        if exporter.endswith(suffix):
+            return dtype
+    return None
+
+
 def cache_shape(model):
     """Number of layers, of key and value heads, and their size."""
     with torch.no_grad():
@@ -97,7 +107,7 @@ def export_dynamo(model, folder, opset):
         torch.randint(0, VOCAB, (batch, length)),
         torch.ones(batch, past + length, dtype=torch.int64),
         (torch.arange(length) + past).expand(batch, length).contiguous(),
-        [torch.randn(batch, n_heads, past, size) for _ in names],
+        [torch.randn(batch, n_heads, past, size, dtype=model.dtype) for _ in names],
     )
     b, s = torch.export.Dim("batch"), torch.export.Dim("sequence_length")
     p, t = torch.export.Dim("past_sequence_length"), torch.export.Dim("total_sequence_length")
@@ -201,11 +211,24 @@ def expected(model, folder):
     return error
 
 
+def expected_of_half(model, folder):
+    """As `expected`, of the model in f32; ONNX Runtime has no bfloat16 on the CPU."""
+    with torch.no_grad():
+        in_half = model(torch.tensor([IDS[0] + STEP_IDS[0]])).logits.float().numpy()
+        logits = model.float()(torch.tensor([IDS[0] + STEP_IDS[0]])).logits.numpy()
+    n = len(IDS[0])
+    arrays = dict(ids=IDS, logits=logits[:, :n], step_ids=STEP_IDS, step_logits=logits[:, n:])
+    np.savez_compressed(folder / "expected.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+    return np.abs(in_half - logits).max() / np.abs(logits).max()
+
+
 def export(name, target):
     architecture, exporter = name.rsplit("-", 1)
     is_eager = exporter.endswith("eager") or architecture in ONLY_EAGER
     model = build(architecture, "eager" if is_eager else "sdpa", exporter == "genai")
     loop_over_all_experts(model)
+    dtype = half_type(exporter)
+    model = model.to(dtype) if dtype else model
     folder = target / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -216,7 +239,7 @@ def export(name, target):
             export_genai(model, folder)
         else:
             export_dynamo(model, folder, int(exporter.removeprefix("dynamo")[:2]))
-        error = expected(model, folder)
+        error = expected_of_half(model, folder) if dtype else expected(model, folder)
     except BaseException:
         shutil.rmtree(folder)
         raise
@@ -227,7 +250,8 @@ def export(name, target):
 def main():
     torch.set_num_threads(1)
     target = pathlib.Path(sys.argv[1])
-    for name in sys.argv[2:] or KEPT:
+    names = KEPT_HALF if sys.argv[2:] == ["half"] else sys.argv[2:] or KEPT
+    for name in names:
         export(name, target)
 
 

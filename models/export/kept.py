@@ -36,3 +36,13 @@ KEPT = [
     "stablelm-dynamo18",
     "starcoder2-dynamo18",
 ]
+
+# Those of models/half.
+KEPT_HALF = [
+    "gemma2-dynamo18bf16",
+    "gpt2-dynamo18f16",
+    "llama-dynamo18f16",
+    "llama-dynamo23bf16",
+    "phi3-dynamo18f16",
+    "qwen3-dynamo18bf16",
+]
