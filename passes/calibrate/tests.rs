@@ -154,6 +154,16 @@ fn a_student_computes_what_the_quantised_model_will() {
 }
 
 #[test]
+fn one_matrix_for_every_run_of_channels_too() {
+    // Runs of 48 and of 40 channels, and of 12 heads.
+    for bits in ["w8a8kv16", "w4a4kv4", "w4a16kv16"] {
+        let options = StudentOptions { online: Online::Blocks, ..options(bits) };
+        let difference = relative_difference(&compare(TinyDecoder::default(), &options));
+        assert!(difference < ROUNDING, "{bits}: {difference}");
+    }
+}
+
+#[test]
 fn shifts_too() {
     let layer_norms = TinyDecoder { norm: Norm::Layer, bias: true, ..TinyDecoder::default() };
     for decoder in [TinyDecoder::gpt2(), layer_norms] {
