@@ -134,7 +134,6 @@ impl Calibration<'_> {
         let (windows, batch) = (self.windows()?, self.recipe.blocks.batch);
         let captured = capture(self.engine, self.model, &blocks, &windows, batch)?;
         tracing::info!("{} windows up to the blocks: {:.2?}", windows.len(), start.elapsed());
-        let first = captured.states.clone();
         let mut finish = Finish { calibration: self, states: captured.states.clone(), finished };
         let mut finish =
             |index: usize, pupil: &Pupil| finish.block(index, pupil, &captured.outside);
@@ -157,7 +156,8 @@ impl Calibration<'_> {
             })?
         };
         tracing::info!("all blocks learned: {:.2?}", start.elapsed());
-        let corpus = Corpus { first: &first, last: &last, seed: self.seed.wrapping_add(9000) };
+        let corpus =
+            Corpus { first: &captured.states, last: &last, seed: self.seed.wrapping_add(9000) };
         let divergences = self.learn_together(&mut pupils, &corpus, &captured.outside, progress)?;
         tracing::info!("learned together: {:.2?}", start.elapsed());
         pupils.iter().enumerate().try_for_each(|(index, pupil)| finish(index, pupil))?;
