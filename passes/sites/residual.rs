@@ -169,22 +169,30 @@ impl Walk<'_> {
 
     /// What is added to the stream must come from linear layers, and go nowhere else.
     fn write(&mut self, value: ValueId) -> Result<(), String> {
+        let mut open = vec![value];
+        while let Some(value) = open.pop() {
+            let position = self.layout.linears.iter().position(|linear| linear.output == value);
+            match position {
+                Some(index) => self.stream.writers.push(LinearId(index)),
+                None => open.extend(self.behind_written(value)?),
+            }
+            if self.graph.users(value).len() != 1 || self.graph.is_output(value) {
+                let name = &self.graph.value(value).name;
+                return Err(format!("\"{name}\" is added to it and read elsewhere"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a value that is added to the stream, and that no layer gives, is a sum or a multiple of.
+    fn behind_written(&self, value: ValueId) -> Result<Vec<ValueId>, String> {
         let graph = self.graph;
-        let name = || format!("\"{}\" is added to the residual stream", graph.value(value).name);
-        if graph.users(value).len() != 1 || graph.is_output(value) {
-            return Err(format!("{} and read elsewhere", name()));
-        }
-        let position = self.layout.linears.iter().position(|linear| linear.output == value);
-        if let Some(index) = position {
-            self.stream.writers.push(LinearId(index));
-            return Ok(());
-        }
-        let (id, _) = graph.producer(value).ok_or_else(|| format!("{} from outside", name()))?;
+        let outside = || format!("\"{}\", from outside, is added to it", graph.value(value).name);
+        let (id, _) = graph.producer(value).ok_or_else(outside)?;
         let node = graph.node(id);
         if node.is("Add") {
-            return node.inputs.iter().flatten().try_for_each(|input| self.write(*input));
+            return Ok(node.inputs.iter().flatten().copied().collect());
         }
-        let behind = scaled(graph, node).ok_or_else(|| against(node, "is written"))?;
-        self.write(behind)
+        scaled(graph, node).map(|x| vec![x]).ok_or_else(|| against(node, "is written"))
     }
 }
