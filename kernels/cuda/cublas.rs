@@ -11,7 +11,42 @@ pub(crate) struct Handle {
     handle: sys::cublasHandle_t,
     lock: std::sync::Mutex<()>,
     /// Its own, so that recording a product allocates nothing.
+    workspace: DeviceBuffer,
+}
+
+impl Handle {
+    fn set_workspace(&self, workspace: &DeviceBuffer) -> Result<(), result::CublasError> {
+        let at = workspace.ptr().0 as *mut c_void;
+        // SAFETY: the workspace has this size, and lives as long as it is used.
+        unsafe { sys::cublasSetWorkspace_v2(self.handle, at, WORKSPACE_BYTES) }.result()
+    }
+
+    /// Products that may run side by side don't share a workspace: while a woven graph is recorded each
+    /// gets one from the pool, which is to be held until it is launched.
+    fn workspace_for(&self, gpu: &Gpu) -> Result<Option<Borrowed<'_>>, GpuError> {
+        if !gpu.weaver.is_weaving() {
+            return Ok(None);
+        }
+        let workspace = gpu.alloc(WORKSPACE_BYTES)?;
+        self.set_workspace(&workspace).map_err(|error| GpuError::Driver {
+            what: "give cuBLAS memory",
+            error: error.to_string(),
+        })?;
+        Ok(Some(Borrowed { handle: self, _workspace: workspace }))
+    }
+}
+
+/// A workspace for one product; when it is dropped cuBLAS has its own again.
+struct Borrowed<'a> {
+    handle: &'a Handle,
     _workspace: DeviceBuffer,
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        // It was accepted once.
+        let _ = self.handle.set_workspace(&self.handle.workspace);
+    }
 }
 
 /// What NVIDIA recommends for Hopper.
@@ -64,7 +99,7 @@ pub struct Gemm {
 /// If cuBLAS is not installed or refuses.
 pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
     let _turn = gpu.bind()?;
-    let Handle { handle, lock, .. } = handle(gpu)?;
+    let handle = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -76,11 +111,12 @@ pub fn gemm(gpu: &Gpu, gemm: Gemm) -> Result<(), GpuError> {
     let (x_op, x_lead) = if gemm.trans_x { (CUBLAS_OP_T, n) } else { (CUBLAS_OP_N, k) };
     let (alpha, beta) = (gemm.alpha, f32::from(u8::from(gemm.accumulate)));
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
-    let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _guard = handle.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _workspace = handle.workspace_for(gpu)?;
     // SAFETY: callers keep to the sizes of their buffers.
     unsafe {
         result::gemm_ex(
-            *handle,
+            handle.handle,
             op,
             x_op,
             m,
@@ -133,7 +169,7 @@ pub struct Batched {
 /// If cuBLAS is not installed or refuses.
 pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
     let _turn = gpu.bind()?;
-    let Handle { handle, lock, .. } = handle(gpu)?;
+    let handle = handle(gpu)?;
     let size = |n: usize| {
         i32::try_from(n).map_err(|_| GpuError::unsupported(format!("{n} is too large for cuBLAS")))
     };
@@ -144,11 +180,12 @@ pub fn gemm_batched(gpu: &Gpu, batched: &Batched) -> Result<(), GpuError> {
     let pointer = |p: DevicePtr| p.0 as *mut c_void;
     let ((a, a_turned, a_step), (b, b_turned, b_step)) = (batched.a, batched.b);
     let beta = 0f32;
-    let _guard = lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _guard = handle.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _workspace = handle.workspace_for(gpu)?;
     // As above, the factors are exchanged. SAFETY: callers keep to the sizes of their buffers.
     unsafe {
         result::gemm_strided_batched_ex(
-            *handle,
+            handle.handle,
             op(b_turned),
             op(a_turned),
             n,
@@ -202,16 +239,12 @@ fn handle(gpu: &Gpu) -> Result<&Handle, GpuError> {
         }
         let handle = result::create_handle().map_err(|error| error.to_string())?;
         let workspace = gpu.alloc_exact(WORKSPACE_BYTES).map_err(|error| error.to_string())?;
-        let at = workspace.ptr().0 as *mut c_void;
         let lock = std::sync::Mutex::new(());
-        let handle = Handle { handle, lock, _workspace: workspace };
+        let handle = Handle { handle, lock, workspace };
         // SAFETY: the stream lives as long as the handle. cuBLAS' streams are the driver's.
         unsafe { result::set_stream(handle.handle, gpu.stream().cast()) }
             .map_err(|error| error.to_string())?;
-        // SAFETY: the workspace has this size, and lives as long as the handle.
-        unsafe { sys::cublasSetWorkspace_v2(handle.handle, at, WORKSPACE_BYTES) }
-            .result()
-            .map_err(|error| error.to_string())?;
+        handle.set_workspace(&handle.workspace).map_err(|error| error.to_string())?;
         Ok(handle)
     });
     handle.as_ref().map_err(|error| match error.as_str() {

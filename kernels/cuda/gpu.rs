@@ -10,6 +10,7 @@ use crate::error::Doing;
 use crate::launch::Module;
 use crate::memory::MemoryPool;
 use crate::turns::{Turn, Turns};
+use crate::weave::Weaver;
 use crate::{Function, GpuError, Source, cache, cublas, nvrtc};
 
 /// What is known of a device.
@@ -59,6 +60,7 @@ pub struct Gpu {
     pool: Mutex<MemoryPool>,
     keeps_memory: AtomicBool,
     turns: Turns,
+    pub(crate) weaver: Weaver,
     pub(crate) cublas: OnceLock<Result<cublas::Handle, String>>,
 }
 
@@ -124,6 +126,7 @@ impl Gpu {
             pool: Mutex::new(MemoryPool::new()),
             keeps_memory: AtomicBool::new(false),
             turns: Turns::default(),
+            weaver: Weaver::default(),
             cublas: OnceLock::new(),
         }))
     }

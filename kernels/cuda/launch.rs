@@ -162,7 +162,9 @@ impl Gpu {
         let _turn = self.bind()?;
         f.allow_shared(launch.shared)?;
         let mut overlap = overlap_attribute();
-        let can_overlap = launch.overlap && self.properties().can_overlap();
+        // In a woven graph the one before is not the one launched before.
+        let can_overlap =
+            launch.overlap && self.properties().can_overlap() && !self.weaver.is_weaving();
         let config = sys::CUlaunchConfig {
             gridDimX: launch.grid[0],
             gridDimY: launch.grid[1],

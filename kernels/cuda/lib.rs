@@ -24,6 +24,7 @@ mod memory;
 mod nvrtc;
 mod source;
 mod turns;
+mod weave;
 mod weights;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Device memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
@@ -24,11 +24,14 @@ impl DevicePtr {
     }
 }
 
+/// Allocations by size, in the order in which they became free.
+type Free = HashMap<usize, VecDeque<Allocation>>;
+
 /// Free memory, by size. All work is on one stream, so what is dropped may be handed out again at
 /// once: the next user runs after the last one.
 #[derive(Clone, Default)]
 pub struct MemoryPool {
-    free: Arc<Mutex<HashMap<usize, Vec<Allocation>>>>,
+    free: Arc<Mutex<Free>>,
     /// Where it takes what it has not.
     parent: Option<Box<MemoryPool>>,
 }
@@ -52,19 +55,30 @@ impl MemoryPool {
     }
 
     fn take(&self, size: usize) -> Option<Allocation> {
-        let own = self.lock().get_mut(&size).and_then(Vec::pop);
+        let own = self.lock().get_mut(&size).and_then(VecDeque::pop_back);
         own.or_else(|| self.parent.as_ref().and_then(|parent| parent.take(size)))
     }
 
+    /// What has been free for longest, if there is enough that has not: work that runs side by side
+    /// should not wait for each other's memory.
+    fn take_rested(&self, size: usize) -> Option<Allocation> {
+        let of_own = |free: &mut VecDeque<Allocation>| {
+            let has_rested = free.len() > n_resting(size);
+            if has_rested { free.pop_front() } else { None }
+        };
+        let own = self.lock().get_mut(&size).and_then(of_own);
+        own.or_else(|| self.parent.as_ref().and_then(|parent| parent.take_rested(size)))
+    }
+
     fn give(&self, allocation: Allocation) {
-        self.lock().entry(allocation.size).or_default().push(allocation);
+        self.lock().entry(allocation.size).or_default().push_back(allocation);
     }
 
     fn clear(&self) {
         self.lock().clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<Allocation>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,6 +140,14 @@ impl Drop for DeviceBuffer {
     }
 }
 
+/// How many allocations of a size rest, while work is recorded that runs side by side: many small
+/// ones, few large ones.
+fn n_resting(size: usize) -> usize {
+    const SMALL: usize = 64 << 10;
+    const BYTES: usize = 256 << 20;
+    if size <= SMALL { 512 } else { (BYTES / size).clamp(1, 8) }
+}
+
 /// Sizes are rounded up, so that slightly growing tensors find their memory again: to a power of
 /// two up to 64 KiB, then to a sixteenth of it.
 fn size_class(n_bytes: usize) -> usize {
@@ -145,10 +167,13 @@ impl Gpu {
     pub fn alloc(&self, n_bytes: usize) -> Result<DeviceBuffer, GpuError> {
         let pool = self.pool();
         let size = size_class(n_bytes);
-        let allocation = match pool.take(size) {
+        let is_weaving = self.weaver.is_weaving();
+        let free = if is_weaving { pool.take_rested(size) } else { pool.take(size) };
+        let allocation = match free {
             Some(allocation) => allocation,
-            None => self.allocate(size, &pool)?,
+            None => self.allocate(size, &pool).or_else(|error| pool.take(size).ok_or(error))?,
         };
+        self.piece_writes(allocation.pointer, size)?;
         Ok(DeviceBuffer { allocation: Some(allocation), len: n_bytes, home: Some(pool) })
     }
 
@@ -169,7 +194,11 @@ impl Gpu {
         let _turn = self.bind()?;
         // SAFETY: the context is current.
         let allocate = || unsafe { result::malloc_sync(size) };
-        let pointer = allocate().or_else(|_| {
+        let pointer = allocate().or_else(|error| {
+            // What is recorded goes on using memory that is free now.
+            if self.weaver.is_weaving() {
+                return Err(error);
+            }
             pool.clear();
             allocate()
         });

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::testing::{gpu, random_codes, random_f32};
-use crate::{Archs, Args, GpuError, Launch, PackedWeights, Source, WeightOrder, cublas};
+use crate::{
+    Archs, Args, DeviceBuffer, GpuError, Launch, PackedWeights, Source, WeightOrder, cublas,
+};
 use crate::{Element, compile, nvrtc_is_present, sources};
 
 /// Without a GPU this needs NVRTC alone, which pip has.
@@ -99,6 +101,49 @@ fn a_kernel_runs_alone_and_in_a_graph() {
     gpu.replay(&mut graph).unwrap();
     let powers: Vec<f32> = gpu.download(x.ptr(), 1000).unwrap();
     assert!(data.iter().zip(&powers).all(|(a, b)| 16.0 * a == *b));
+}
+
+#[test]
+fn what_runs_side_by_side_waits_for_what_it_needs() {
+    const N: usize = 1 << 20;
+    let Some(gpu) = gpu() else { return };
+    let scale = gpu.function(&SCALE, "scale", &[Element::F32.define()]).unwrap();
+    let x = gpu.upload(&random_f32(1, N)).unwrap();
+    let outputs = [gpu.alloc(4 * N).unwrap(), gpu.alloc(4 * N).unwrap()];
+    let run = |from, to, by| {
+        let args = Args::new().ptr(from).ptr(to).f32(by).i32(N as i32);
+        gpu.launch(&scale, Launch::linear(N / 256, 256).overlapping(), &args)
+    };
+    // Two chains in turns, each doubling and halving what it has; memory goes from one to the other.
+    let mut graph = gpu
+        .capture_woven(|| {
+            let mut chains: [Option<DeviceBuffer>; 2] = [None, None];
+            for step in 0..65 {
+                for (chain, output) in chains.iter_mut().zip(&outputs) {
+                    let from = chain.as_ref().map_or(x.ptr(), DeviceBuffer::ptr);
+                    gpu.begin_piece()?;
+                    gpu.piece_reads(from, 4 * N)?;
+                    let made = gpu.alloc(4 * N)?;
+                    run(from, made.ptr(), if step % 2 == 0 { 2.0 } else { 0.5 })?;
+                    if step == 64 {
+                        run(made.ptr(), output.ptr(), 1.0)?;
+                    }
+                    gpu.end_piece()?;
+                    *chain = Some(made);
+                }
+            }
+            Ok::<_, GpuError>(())
+        })
+        .unwrap();
+    for _ in 0..3 {
+        gpu.zero(outputs[0].ptr(), 4 * N).unwrap();
+        gpu.zero(outputs[1].ptr(), 4 * N).unwrap();
+        gpu.replay(&mut graph).unwrap();
+        for output in &outputs {
+            let doubled: Vec<f32> = gpu.download(output.ptr(), N).unwrap();
+            assert!(random_f32(1, N).iter().zip(&doubled).all(|(a, b)| 2.0 * a == *b));
+        }
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl CudaSession {
         if may_record && comes_again && self.has_room(&key) {
             let own = if of_values { self.gpu.pool().child() } else { MemoryPool::new() };
             let between = if of_values { self.shared.clone() } else { own.clone() };
-            self.record(key, own, between)?;
+            self.record(key, own, between, of_values)?;
             return self.replay();
         }
         self.run_device_steps(None)?;
@@ -179,13 +179,30 @@ impl CudaSession {
             let shape = slot.and_then(|slot| self.slots.shape(slot));
             return Ok(vec![Value::Host(shape_of(&shape.ok_or(OpError::MissingInput(0))?, range))]);
         }
+        self.gpu.begin_piece()?;
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for read in &step.inputs {
-            inputs.push(match read {
+            let value = match read {
                 Some(read) => self.slots.read(*read)?,
                 None => None,
-            });
+            };
+            if let Some(Value::Device(tensor)) = &value {
+                self.gpu.piece_reads(tensor.ptr(), tensor.n_bytes())?;
+            }
+            inputs.push(value);
         }
+        let results = self.work(step, &inputs, recording, appended)?;
+        self.gpu.end_piece()?;
+        Ok(results)
+    }
+
+    fn work(
+        &mut self,
+        step: &Step,
+        inputs: &[Option<Value>],
+        recording: bool,
+        appended: &mut usize,
+    ) -> Result<Vec<Value>, OpError> {
         match &step.work {
             Work::Device(kernel) => {
                 let mut context = CudaContext {
@@ -198,10 +215,10 @@ impl CudaSession {
                     recording,
                     appended,
                 };
-                let outputs = kernel.run(&mut context, CudaInputs(&inputs))?;
+                let outputs = kernel.run(&mut context, CudaInputs(inputs))?;
                 Ok(outputs.into_iter().map(Value::Device).collect())
             }
-            Work::Host(action) => self.on_host(action, &inputs),
+            Work::Host(action) => self.on_host(action, inputs),
             Work::Shape(_) => Ok(Vec::new()),
         }
     }
@@ -235,17 +252,20 @@ impl CudaSession {
         self.capacity().is_none_or(|capacity| self.n_past + key.n_tokens() <= capacity)
     }
 
+    /// Records a run in two pools; of values woven: their graphs, forwards and backwards, have much that
+    /// can run side by side.
     fn record(
         &mut self,
         key: Key,
         own: MemoryPool,
         between: MemoryPool,
+        woven: bool,
     ) -> Result<(), EngineError> {
         self.recording = None;
         let (plan, gpu) = (self.plan.clone(), self.gpu.clone());
         let recorded = gpu.exclusively(|| {
             let before = gpu.set_pool(own.clone());
-            let recorded = self.record_in(&plan, key, own, &between);
+            let recorded = self.record_in(&plan, key, (own, &between), woven);
             gpu.set_pool(before);
             recorded
         });
@@ -257,8 +277,8 @@ impl CudaSession {
         &mut self,
         plan: &Plan,
         key: Key,
-        own: MemoryPool,
-        between: &MemoryPool,
+        (own, between): (MemoryPool, &MemoryPool),
+        woven: bool,
     ) -> Result<Recording, EngineError> {
         let mut uploads = Vec::with_capacity(plan.uploads.len());
         for slot in &plan.uploads {
@@ -271,12 +291,13 @@ impl CudaSession {
         let mut appended = 0;
         let gpu = self.gpu.clone();
         self.slots.begin_recording();
-        let graph = gpu.capture(|| {
+        let work = || {
             let pools = Some((&own, between));
             appended = self.run_device_steps(pools).map_err(Recorded::Engine)?;
             self.gpu.set_pool(own.clone());
             self.keep_outputs(plan, &own).map_err(Recorded::Engine)
-        });
+        };
+        let graph = if woven { gpu.capture_woven(work) } else { gpu.capture(work) };
         let copied = self.slots.end_recording();
         let graph = graph.map_err(|error| match error {
             Recorded::Engine(error) => error,
@@ -301,7 +322,10 @@ impl CudaSession {
         for slot in &plan.output_slots {
             let Some(tensor) = self.slots.on_device(*slot).cloned() else { continue };
             if !tensor.is_from(own) {
+                self.gpu.begin_piece().map_err(of_gpu)?;
+                self.gpu.piece_reads(tensor.ptr(), tensor.n_bytes()).map_err(of_gpu)?;
                 let copy = copied(&self.gpu, &tensor).map_err(of_engine)?;
+                self.gpu.end_piece().map_err(of_gpu)?;
                 self.slots.set(*slot, Value::Device(copy));
             }
         }
