@@ -20,7 +20,7 @@ pub(super) fn lift_attention(
 ) -> Result<usize, PassError> {
     let mut n_rewrites = grouped_query::lift(model, context)?;
     n_rewrites += unmerge::unmerge_heads(model, context)?;
-    let facts = context.infer(model)?;
+    let mut facts = context.infer(model)?;
     let graph = &mut model.graph;
     for id in graph.node_ids().collect::<Vec<_>>() {
         if !graph.contains_node(id) {
@@ -29,7 +29,7 @@ pub(super) fn lift_attention(
         let node = graph.node(id);
         let parts = match node.op_type.as_str() {
             "Attention" if node.domain.is_empty() => Ok(of_attention(node)),
-            "MatMul" if node.domain.is_empty() => decomposed::parts(graph, &facts, id),
+            "MatMul" if node.domain.is_empty() => decomposed::parts(graph, &mut facts, id),
             _ => continue,
         };
         let rebuilt = parts.and_then(|parts| match parts {

@@ -7,6 +7,7 @@ mod activation;
 mod attention;
 mod cache_branch;
 mod constants;
+mod contributed;
 mod cse;
 mod linear;
 mod mask;
@@ -17,10 +18,12 @@ mod projection;
 mod quantized;
 mod reshape;
 mod rotary;
+mod sequences;
 mod sizes;
 mod split;
 mod tied;
 mod transform;
+mod weight_inputs;
 mod widen;
 
 use planish_ir::Model;
@@ -38,7 +41,9 @@ const RAISING: &str = "upgrade_opset";
 /// The canonicalising passes, in order.
 pub fn passes() -> Vec<Pass> {
     vec![
-        // First, so that no rule need look into functions and branches…
+        // Weights that a caller could replace are weights…
+        Pass { name: "settle_weight_inputs", run: weight_inputs::settle_weight_inputs },
+        // …and functions go first, so that no rule need look into functions and branches…
         Pass { name: "inline_functions", run: inline_functions },
         Pass { name: "settle_cache_branch", run: cache_branch::settle_cache_branch },
         Pass { name: "inline_branches", run: inline_branches },
@@ -46,6 +51,10 @@ pub fn passes() -> Vec<Pass> {
         Pass { name: "inline_constants", run: constants::inline_constants },
         // …and axes as inputs, whatever the version of the operator set.
         Pass { name: RAISING, run: opset::upgrade_opset },
+        // What ONNX Runtime fused comes apart again.
+        Pass { name: "split_contributed", run: contributed::split_contributed },
+        // Parts are taken from a Split, not from a sequence.
+        Pass { name: "split_sequences", run: sequences::split_sequences },
         // Codes in the layouts of ONNX Runtime, which shape inference does not know all of.
         Pass { name: "lift_quantized", run: quantized::lift_quantized },
         // Then everything is computed in f32, so that rules see one type and casts that go.

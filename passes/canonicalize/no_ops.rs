@@ -1,9 +1,10 @@
 //! Nodes that return their input.
 
-use planish_ir::{Graph, Model, Node, ValueId};
+use planish_ir::{Attribute, Graph, Model, Node, ValueId};
 use planish_kernels::infer::Facts;
 
 use crate::pass::{PassContext, PassError};
+use crate::pattern::as_number;
 
 /// Removes nodes that change nothing: `Identity`, `Cast` to the same type, `Reshape`, `Expand`
 /// and `Slice` to the same shape, `Transpose` by the identity, `Concat` with nothing,
@@ -83,15 +84,26 @@ fn neutral(
 ) -> Option<ValueId> {
     let commutes = matches!(node.op_type.as_str(), "Mul" | "Add" | "And");
     let (a, b) = (node.input(0)?, node.input(1)?);
-    let is_neutral = |value| {
-        graph.constant(value).and_then(crate::pattern::as_number).is_some_and(|x| x == element)
-    };
+    let is_neutral = |value| uniform(graph, value) == Some(element);
     let kept = match (is_neutral(a), is_neutral(b)) {
         (_, true) => a,
         (true, _) if commutes => b,
         _ => return None,
     };
     (facts.shape(kept)? == facts.shape(output)?).then_some(kept)
+}
+
+/// The number that all elements of a value are: of a constant, or of what is filled with one.
+fn uniform(graph: &Graph, value: ValueId) -> Option<f32> {
+    if let Some(tensor) = graph.constant(value) {
+        return as_number(tensor);
+    }
+    let node = graph.producer_node(value).filter(|node| node.is("ConstantOfShape"))?;
+    match node.attributes.get("value") {
+        Some(Attribute::Tensor(tensor)) => as_number(tensor),
+        Some(_) => None,
+        None => Some(0.0),
+    }
 }
 
 /// Takes parts without elements out of `Concat` nodes that join others as well.

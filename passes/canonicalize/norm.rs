@@ -22,10 +22,11 @@ pub(super) fn lift_norms(model: &mut Model, context: &mut PassContext) -> Result
     Ok(n_contributed + apply(model, context, &rules)?)
 }
 
-/// x · 1/√(mean(x²) + ε), also with a division by the root.
+/// x · 1/√(mean(x²) + ε), also with a division by the root, or without an ε, which exporters leave
+/// out where it is very small.
 fn root_mean_square_norm() -> Pattern {
     let mean_square = op("ReduceMean", [any("x").pow(2.0)]).named("mean");
-    let variance = mean_square + scalar("epsilon");
+    let variance = one_of([mean_square.clone() + scalar("epsilon"), mean_square]);
     one_of([any("x") * rsqrt(variance.clone()), any("x") / sqrt(variance)])
 }
 
@@ -38,7 +39,7 @@ fn rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, String> {
     check_last_axis(rewriter, found, "mean")?;
     let (x, weight) = (found.value("x"), found.value("weight"));
     check_vector(rewriter, x, weight, "weight")?;
-    let epsilon = found.number(rewriter.graph, "epsilon");
+    let epsilon = epsilon(rewriter.graph, found);
     Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
 }
 
@@ -46,8 +47,12 @@ fn bare_rms_norm(rewriter: &mut Rewriter, found: &Match) -> Result<ValueId, Stri
     check_last_axis(rewriter, found, "mean")?;
     let x = found.value("x");
     let weight = ones(rewriter, x)?;
-    let epsilon = found.number(rewriter.graph, "epsilon");
+    let epsilon = epsilon(rewriter.graph, found);
     Ok(rewriter.add_root(norm_node("RMSNormalization", vec![Some(x), Some(weight)], epsilon)))
+}
+
+fn epsilon(graph: &Graph, found: &Match) -> f32 {
+    found.try_value("epsilon").map_or(0.0, |_| found.number(graph, "epsilon"))
 }
 
 /// (x − mean(x)) / √(mean((x − mean(x))²) + ε).

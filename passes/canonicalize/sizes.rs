@@ -20,7 +20,7 @@ pub(super) fn lift_sizes(model: &mut Model, context: &mut PassContext) -> Result
             continue;
         }
         let dims = facts.get(shape).dims.unwrap_or_default();
-        let parts: Option<Vec<Part>> = dims.iter().map(|dim| part(graph, &facts, dim)).collect();
+        let parts: Option<Vec<Part>> = dims.iter().map(|dim| parts(graph, &facts, dim)).collect();
         let Some(parts) = parts.filter(|parts| !parts.is_empty()) else { continue };
         let pieces = parts.into_iter().map(|part| Some(size(graph, part))).collect::<Vec<_>>();
         let whole = match pieces[..] {
@@ -39,6 +39,19 @@ enum Part {
     Number(i64),
     /// So many times the size of an input's axis.
     Axis(ValueId, i64, i64),
+    /// All of these together.
+    Sum(Vec<Part>),
+}
+
+/// Where a size is to be had, or the terms of it: tokens in the cache and new ones, where no input
+/// has as many as both.
+fn parts(graph: &Graph, facts: &Facts, dim: &Dim) -> Option<Part> {
+    part(graph, facts, dim).or_else(|| {
+        let terms = dim.summands();
+        let several = terms.len() > 1;
+        let terms: Option<Vec<Part>> = terms.iter().map(|dim| part(graph, facts, dim)).collect();
+        terms.filter(|_| several).map(Part::Sum)
+    })
 }
 
 /// Where a size is to be had; of the inputs those of integers first, as they never are caches.
@@ -62,6 +75,13 @@ fn part(graph: &Graph, facts: &Facts, dim: &Dim) -> Option<Part> {
 fn size(graph: &mut Graph, part: Part) -> ValueId {
     match part {
         Part::Number(number) => graph.add_constant("size", int64s(&[number])),
+        Part::Sum(parts) => {
+            let sizes: Vec<ValueId> = parts.into_iter().map(|part| size(graph, part)).collect();
+            let sum = sizes
+                .into_iter()
+                .reduce(|a, b| graph.add_op("size", Node::new("Add", vec![Some(a), Some(b)])));
+            sum.unwrap_or_else(|| graph.add_constant("size", int64s(&[0])))
+        }
         Part::Axis(input, axis, times) => {
             let node = Node::new("Shape", vec![Some(input)]);
             let size = graph.add_op("size", node.with("start", axis).with("end", axis + 1));

@@ -1,5 +1,6 @@
 //! What a model file contains.
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 
 use planish_ir::{Graph, Model, ValueId};
@@ -157,9 +158,12 @@ fn count_nodes(graph: &Graph) -> BTreeMap<String, usize> {
 }
 
 /// Canonicalises the model and lays it out.
-fn recognise(model: &mut Model, manager: &mut PassManager) -> Result<Recognised, AppError> {
-    canonicalize(model, manager).map_err(|error| AppError::failed("the graph", error))?;
-    let layout = Layout::new(model).map_err(|error| AppError::failed("the graph", error))?;
+fn recognise(
+    model: &mut Model,
+    manager: &mut PassManager,
+) -> Result<Recognised, Box<dyn StdError>> {
+    canonicalize(model, manager)?;
+    let layout = Layout::new(model)?;
     let of_layout = |id: &planish_passes::sites::SiteId| layout.site(*id).n_parts;
     let left_alone = |left: &planish_passes::sites::LeftAlone| LeftAloneReport {
         node: left.node.clone(),

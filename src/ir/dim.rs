@@ -58,6 +58,12 @@ impl Dim {
         }
     }
 
+    /// What it is the sum of: a number, and products of symbols times a number each.
+    pub fn summands(&self) -> Vec<Self> {
+        let terms = self.terms().into_iter();
+        terms.map(|(monomial, n)| Self::from_terms(BTreeMap::from([(monomial, n)]))).collect()
+    }
+
     /// Sum.
     #[must_use]
     pub fn add(&self, other: &Self) -> Self {

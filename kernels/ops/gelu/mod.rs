@@ -1,5 +1,5 @@
-//! `Gelu` (opset 20) and com.microsoft's `FastGelu` (tanh form, with a bias) and `QuickGelu`
-//! (x · sigmoid(α·x)); and planish's operator for the gradient of the first two.
+//! `Gelu` (opset 20) and com.microsoft's `BiasGelu`, `FastGelu` (tanh form, with a bias) and
+//! `QuickGelu` (x · sigmoid(α·x)); and planish's operator for the gradient of the first two.
 
 use planish_ir::Tensor;
 
@@ -20,6 +20,7 @@ pub(super) static OPS: &[OpDef] = &[
         .with_cuda(cuda::cuda)
         .with_grad(grad::gelu)
         .in_domain(MICROSOFT),
+    OpDef::new("BiasGelu", infer, bias_gelu).in_domain(MICROSOFT),
     OpDef::new("FastGelu", infer, fast_gelu)
         .with_cpu(cpu::fast_gelu)
         .with_cuda(cuda::cuda)
@@ -48,11 +49,20 @@ fn gelu(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
 }
 
 fn fast_gelu(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
-    let Some(bias) = optional(inputs, 1) else { return map(inputs, by_tanh) };
+    map(&[Some(biased(inputs)?)], by_tanh)
+}
+
+fn bias_gelu(_: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
+    map(&[Some(biased(inputs)?)], exact)
+}
+
+/// The first input, plus the second if there is one.
+fn biased(inputs: &[Option<Tensor>]) -> Result<Tensor, OpError> {
     let x = required(inputs, 0)?;
+    let Some(bias) = optional(inputs, 1) else { return Ok(x.clone()) };
     let mut sum = Dense::read(x)?;
     sum.combine(&Dense::read(bias)?, |x, bias| x + bias)?;
-    map(&[Some(sum.into_tensor(x.dtype())?)], by_tanh)
+    sum.into_tensor(x.dtype())
 }
 
 fn quick_gelu(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {

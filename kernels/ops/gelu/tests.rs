@@ -42,6 +42,7 @@ fn onnx_runtime_agrees() {
     let questions = [
         Question::new(Case::new("", "Gelu", 20), present(&[&x])),
         Question::new(Case::new("", "Gelu", 20).with("approximate", "tanh"), present(&[&x])),
+        Question::new(Case::new(MICROSOFT, "BiasGelu", 1), present(&[&x, &bias])),
         Question::new(Case::new(MICROSOFT, "FastGelu", 1), present(&[&x, &bias])),
         Question::new(Case::new(MICROSOFT, "QuickGelu", 1).with("alpha", 1.5f32), present(&[&x])),
     ];

@@ -1,10 +1,11 @@
-//! `Gemm`: α · A · B + β · C, either factor transposed on request.
+//! `Gemm`: α · A · B + β · C, either factor transposed on request; and ONNX Runtime's `FusedGemm`,
+//! the same under an activation.
 
 use planish_ir::{Dim, Tensor};
 
 use super::support::{Dense, facts};
 use crate::op::{optional, required};
-use crate::{Fact, OpDef, OpError, OpNode};
+use crate::{Fact, MICROSOFT, OpDef, OpError, OpNode};
 
 mod cpu;
 mod cuda;
@@ -12,10 +13,10 @@ mod grad;
 #[cfg(test)]
 mod tests;
 
-pub(super) static OPS: &[OpDef] = &[OpDef::new("Gemm", infer, eval)
-    .with_cpu(cpu::cpu)
-    .with_cuda(cuda::cuda)
-    .with_grad(grad::gemm)];
+pub(super) static OPS: &[OpDef] = &[
+    OpDef::new("Gemm", infer, eval).with_cpu(cpu::cpu).with_cuda(cuda::cuda).with_grad(grad::gemm),
+    OpDef::new("FusedGemm", infer, fused).in_domain(MICROSOFT),
+];
 
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (facts::required(inputs, 0)?, facts::required(inputs, 1)?);
@@ -65,4 +66,18 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
         y.combine(&Dense::read(c)?, |y, c| y + beta * c)?;
     }
     Ok(vec![y.into_tensor(a.dtype())?])
+}
+
+fn fused(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
+    let f: fn(f64) -> f64 = match op.node.str("activation", "") {
+        "Relu" => |x| x.max(0.0),
+        "Sigmoid" => |x| 1.0 / (1.0 + (-x).exp()),
+        "Softsign" => |x| x / (1.0 + x.abs()),
+        "Tanh" => f64::tanh,
+        other => return Err(OpError::unsupported(format!("activation = \"{other}\" is unknown"))),
+    };
+    let product = eval(op, inputs)?.remove(0);
+    let mut y = Dense::read(&product)?;
+    y.data.iter_mut().for_each(|v| *v = f(f64::from(*v)) as f32);
+    Ok(vec![y.into_tensor(product.dtype())?])
 }

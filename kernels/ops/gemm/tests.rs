@@ -2,6 +2,7 @@
 
 use planish_ir::Tensor;
 
+use crate::MICROSOFT;
 use crate::ops::support::oracle::{Question, assert_agree};
 use crate::ops::support::testing::*;
 
@@ -50,4 +51,15 @@ fn onnx_runtime_agrees() {
         Question::new(case().with("alpha", 2.0f32), present(&[&a, &b, &c])),
     ];
     assert_agree(&questions, 1e-6);
+}
+
+#[test]
+fn onnx_runtime_fuses_the_same_activations() {
+    let mut random = Random::new(48);
+    let (a, b, c) = (random.tensor(&[5, 32]), random.tensor(&[48, 32]), random.tensor(&[48]));
+    let case = |activation: &str| {
+        Case::new(MICROSOFT, "FusedGemm", 1).with("transB", 1i64).with("activation", activation)
+    };
+    let question = |activation| Question::new(case(activation), present(&[&a, &b, &c]));
+    assert_agree(&["Relu", "Sigmoid", "Softsign", "Tanh"].map(question), 1e-6);
 }

@@ -16,7 +16,8 @@ struct Lengths {
 }
 
 pub(super) fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
-    let spec = Spec::new(op, |i| optional(inputs, i).is_some())?;
+    let spec = Spec::new(op)?;
+    check_form(op, |i| optional(inputs, i).is_some())?;
     let dtype = required(inputs, 0)?.dtype();
     let [mut q, mut k, v] = split(&spec, inputs)?;
     if [(k.batch, k.seq), (v.batch, v.seq)] != [(q.batch, q.seq); 2] {

@@ -29,7 +29,7 @@ struct Spec {
 }
 
 impl Spec {
-    fn new(op: &OpNode, given: impl Fn(usize) -> bool) -> Result<Self, OpError> {
+    fn new(op: &OpNode) -> Result<Self, OpError> {
         let node = op.node;
         let count = |name| match usize::try_from(node.int(name, 0)) {
             Ok(n) if n > 0 => Ok(n),
@@ -38,18 +38,6 @@ impl Spec {
         let (q_heads, kv_heads) = (count("num_heads")?, count("kv_num_heads")?);
         if q_heads % kv_heads != 0 {
             return Err(OpError::unsupported("num_heads is no multiple of kv_num_heads"));
-        }
-        let quantised = |name| !matches!(node.str(name, "NONE"), "NONE" | "");
-        if node.int("smooth_softmax", 0) > 0
-            || (11..=13).any(given)
-            || quantised("k_quant_type")
-            || quantised("v_quant_type")
-            || node.int("qk_output", 0) > 0
-        {
-            return Err(OpError::unsupported(
-                "GroupQueryAttention with smooth softmax, head sinks, quantised caches or score \
-                 output",
-            ));
         }
         let window = match node.int("local_window_size", -1) {
             0 => return Err(OpError::unsupported("local_window_size 0 leaves no key to see")),
@@ -67,8 +55,25 @@ impl Spec {
     }
 }
 
+/// Refuses the forms that are not computed here; their shapes are known all the same.
+fn check_form(op: &OpNode, given: impl Fn(usize) -> bool) -> Result<(), OpError> {
+    let node = op.node;
+    let quantised = |name| !matches!(node.str(name, "NONE"), "NONE" | "");
+    if node.int("smooth_softmax", 0) > 0
+        || (11..=13).any(given)
+        || quantised("k_quant_type")
+        || quantised("v_quant_type")
+        || node.int("qk_output", 0) > 0
+    {
+        return Err(OpError::unsupported(
+            "GroupQueryAttention with smooth softmax, head sinks, quantised caches or score output",
+        ));
+    }
+    Ok(())
+}
+
 fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
-    let spec = Spec::new(op, |i| facts::optional(inputs, i).is_some())?;
+    let spec = Spec::new(op)?;
     let query = facts::required(inputs, 0)?;
     let unknown = || Fact::new(query.dtype, None);
     let Some([b, s, width]) = query.shape.as_deref() else {

@@ -102,7 +102,11 @@ fn symbolic_shapes_are_exact() {
 #[test]
 fn what_is_not_covered_is_refused() {
     let inputs = [fact(&["b", "s", "64"])];
-    assert!(case().with("smooth_softmax", 1i64).infer(&inputs).is_err());
+    let smooth = case().with("smooth_softmax", 1i64);
+    assert_eq!(smooth.infer(&inputs).unwrap()[0], fact(&["b", "s", "32"]));
+    let x = Random::new(50).tensor(&[1, 1, 64]);
+    let refused = (smooth.op().eval)(&smooth.view(), &present(&[&x])).unwrap_err();
+    assert!(refused.to_string().contains("smooth softmax"), "{refused}");
     assert!(case().with("kv_num_heads", 3i64).infer(&inputs).is_err());
 }
 

@@ -1,8 +1,11 @@
 //! Attention in single operators.
 
-use planish_ir::{Graph, NodeId, ValueId};
+use planish_ir::{Dim, Graph, Node, NodeId, ValueId};
+use planish_kernels::Fact;
 use planish_kernels::infer::Facts;
 
+use super::super::constants::int64s;
+use super::mask_terms::Peeled;
 use super::{Parts, mask_terms};
 use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of, op, scalar};
 
@@ -11,7 +14,11 @@ use crate::pattern::{Match, Pattern, any, as_number, match_value, number, one_of
 ///
 /// # Errors
 /// A sentence that says what is different, where it starts from one.
-pub(super) fn parts(graph: &mut Graph, facts: &Facts, id: NodeId) -> Result<Option<Parts>, String> {
+pub(super) fn parts(
+    graph: &mut Graph,
+    facts: &mut Facts,
+    id: NodeId,
+) -> Result<Option<Parts>, String> {
     let node = graph.node(id);
     let (Some(probabilities), Some(v)) = (node.input(0), node.input(1)) else { return Ok(None) };
     let Ok(softmax) = match_value(graph, &guarded_softmax(), probabilities) else {
@@ -37,17 +44,27 @@ fn check_softmax_axis(graph: &Graph, facts: &Facts, found: &Match) -> Result<(),
 }
 
 /// scores, under any masks and biases; scores = [cap · tanh(… / cap)], … = [scale ·] (q · kᵀ)
-fn scores(graph: &mut Graph, facts: &Facts, logits: ValueId, v: ValueId) -> Result<Parts, String> {
-    let (found, terms) = mask_terms::peel(graph, &capped(), logits)?;
+fn scores(
+    graph: &mut Graph,
+    facts: &mut Facts,
+    logits: ValueId,
+    v: ValueId,
+) -> Result<Parts, String> {
+    let Peeled { found, terms, factor } = mask_terms::peel(graph, &capped(), logits)?;
     let number_of =
         |name| found.try_value(name).and_then(|v| graph.constant(v)).and_then(as_number);
+    let softcap = number_of("cap").unwrap_or(0.0);
     let mut scale = number_of("factor").unwrap_or(1.0) / number_of("divisor").unwrap_or(1.0);
     let q = unscaled(graph, found.value("q"), &mut scale);
     let k_transposed = unscaled(graph, found.value("k_transposed"), &mut scale);
     let k = untransposed(graph, facts, k_transposed)
+        .or_else(|| turned_once(graph, facts, k_transposed))
         .ok_or_else(|| format!("\"{}\" is no transpose of keys", graph.value(k_transposed).name))?;
     let k = unscaled(graph, k, &mut scale);
-    let softcap = number_of("cap").unwrap_or(0.0);
+    if softcap != 0.0 && factor != 1.0 {
+        return Err("capped scores are scaled below their mask".into());
+    }
+    scale *= factor;
     Ok(Parts {
         q,
         k,
@@ -83,7 +100,7 @@ pub(super) fn unscaled(graph: &Graph, value: ValueId, scale: &mut f32) -> ValueI
 }
 
 /// k where the value is kᵀ: by one Transpose, or by Reshape to three axes, Transpose, Reshape.
-fn untransposed(graph: &Graph, facts: &Facts, value: ValueId) -> Option<ValueId> {
+fn untransposed(graph: &mut Graph, facts: &mut Facts, value: ValueId) -> Option<ValueId> {
     let node = graph.producer_node(value)?;
     if node.is("Transpose") && node.ints("perm")? == [0, 1, 3, 2] {
         return node.input(0);
@@ -95,10 +112,47 @@ fn untransposed(graph: &Graph, facts: &Facts, value: ValueId) -> Option<ValueId>
     let flattened = graph.producer_node(middle.input(0)?).filter(|n| n.is("Reshape"))?;
     let source = flattened.input(0)?;
     let (before, after) = (facts.shape(source)?, facts.shape(value)?);
-    let swapped = before.len() == 4
-        && after.len() == 4
-        && before[..2] == after[..2]
-        && before[2] == after[3]
-        && before[3] == after[2];
-    swapped.then_some(source)
+    let [batch, heads, size, length] = after else { return None };
+    let wanted = [batch, heads, length, size].map(Dim::clone).to_vec();
+    if *before == wanted[..] {
+        return Some(source);
+    }
+    let merged = facts.shape(flattened.output(0)?)?;
+    if before.len() == 4 || *merged != [batch.mul(heads), length.clone(), size.clone()] {
+        return None;
+    }
+    unflattened(graph, facts, source, wanted)
+}
+
+/// `source`, which has heads and batch on more axes yet, with `shape`.
+fn unflattened(
+    graph: &mut Graph,
+    facts: &mut Facts,
+    source: ValueId,
+    shape: Vec<Dim>,
+) -> Option<ValueId> {
+    let sizes: Vec<i64> = shape.iter().map(|dim| dim.as_const().unwrap_or(-1)).collect();
+    if sizes.iter().filter(|size| **size < 0).count() > 1 {
+        return None;
+    }
+    let target = graph.add_constant("heads_apart", int64s(&sizes));
+    let hint = format!("{}/heads", graph.value(source).name);
+    let keys = graph.add_op(&hint, Node::new("Reshape", vec![Some(source), Some(target)]));
+    let dtype = facts.get(source).dtype;
+    facts.set(keys, Fact::new(dtype, Some(shape)));
+    Some(keys)
+}
+
+/// k where kᵀ is made of `[batch, sequence, heads, size]` by a single Transpose.
+fn turned_once(graph: &mut Graph, facts: &mut Facts, value: ValueId) -> Option<ValueId> {
+    let node = graph.producer_node(value).filter(|node| node.is("Transpose"))?;
+    let source = node.input(0).filter(|_| node.ints("perm") == Some(&[0, 2, 3, 1]))?;
+    let [batch, sequence, heads, size] = facts.shape(source)? else { return None };
+    let shape = [batch, heads, sequence, size].map(Dim::clone).to_vec();
+    let dtype = facts.get(source).dtype;
+    let hint = format!("{}/heads", graph.value(source).name);
+    let turn = Node::new("Transpose", vec![Some(source)]).with("perm", vec![0, 2, 1, 3]);
+    let keys = graph.add_op(&hint, turn);
+    facts.set(keys, Fact::new(dtype, Some(shape)));
+    Some(keys)
 }

@@ -2,7 +2,7 @@
 
 use planish_ir::{Graph, Node, Tensor, ValueId};
 
-use crate::pattern::{Match, Pattern, any, match_value, number, op, scalar};
+use crate::pattern::{Match, Pattern, any, as_number, match_value, number, op, scalar};
 
 /// What hides a key when it takes the place of its score, or less.
 const HIDDEN: f32 = -1e4;
@@ -12,21 +12,35 @@ const MAX_TERMS: usize = 4;
 /// One mask or bias.
 #[derive(Clone, Copy)]
 pub(super) enum Term {
-    /// It is added.
-    Bias(ValueId),
+    /// It is added, this many times.
+    Bias(ValueId, f32),
     /// Where the condition is not `visible`, the number takes the place of the score.
     Hides { condition: ValueId, low: ValueId, visible: bool },
 }
 
-/// Matches `pattern` below masks and biases; these from the innermost on.
+/// What stands between a product and its softmax.
+enum Layer {
+    Term(Term),
+    /// All below times a number.
+    Scale(f32),
+    /// All below, but no lower than a very low number.
+    Floor,
+}
+
+/// A pattern below masks and biases.
+pub(super) struct Peeled {
+    pub(super) found: Match,
+    /// From the innermost on.
+    pub(super) terms: Vec<Term>,
+    /// What the matched value is multiplied by above a mask.
+    pub(super) factor: f32,
+}
+
+/// Matches `pattern` below masks, biases and what scales them together.
 ///
 /// # Errors
 /// Why `pattern` does not match.
-pub(super) fn peel(
-    graph: &Graph,
-    pattern: &Pattern,
-    logits: ValueId,
-) -> Result<(Match, Vec<Term>), String> {
+pub(super) fn peel(graph: &Graph, pattern: &Pattern, logits: ValueId) -> Result<Peeled, String> {
     peel_some(graph, pattern, logits, MAX_TERMS)
 }
 
@@ -35,59 +49,106 @@ fn peel_some(
     pattern: &Pattern,
     value: ValueId,
     most: usize,
-) -> Result<(Match, Vec<Term>), String> {
+) -> Result<Peeled, String> {
     // The outermost form first: a cap or a scale alone would match below a mask as well.
     let mut reason = None;
-    for (below, term) in outermost(graph, value) {
+    for (below, layer) in outermost(graph, value) {
         match peel_some(graph, pattern, below, most.saturating_sub(1)) {
-            Ok((found, mut terms)) if terms.len() < most => {
-                terms.push(term);
-                return Ok((found, terms));
+            Ok(mut peeled) if peeled.terms.len() < most => {
+                if peeled.put(graph, layer) {
+                    return Ok(peeled);
+                }
             }
             Ok(_) => {}
             Err(why) => reason = reason.or(Some(why)),
         }
     }
     match match_value(graph, pattern, value) {
-        Ok(found) => Ok((found, Vec::new())),
+        Ok(found) => Ok(Peeled { found, terms: Vec::new(), factor: 1.0 }),
         Err(miss) => Err(reason.unwrap_or(miss.reason)),
     }
 }
 
-/// The ways in which `value` can be something under one more mask.
-fn outermost(graph: &Graph, value: ValueId) -> Vec<(ValueId, Term)> {
-    let Some(node) = graph.producer_node(value) else { return Vec::new() };
-    let input = |index: usize| node.input(index);
-    match node.op_type.as_str() {
-        "Add" if node.domain.is_empty() => {
-            let (Some(a), Some(b)) = (input(0), input(1)) else { return Vec::new() };
-            vec![(a, Term::Bias(b)), (b, Term::Bias(a))]
+impl Peeled {
+    /// Takes one more layer around it. A scale or a floor is one only around a mask, and what
+    /// hides must still hide when it is scaled.
+    fn put(&mut self, graph: &Graph, layer: Layer) -> bool {
+        let scale = match layer {
+            Layer::Term(term) => {
+                self.terms.push(term);
+                return true;
+            }
+            Layer::Floor => 1.0,
+            Layer::Scale(scale) => scale,
+        };
+        let still_hides = |term: &Term| match term {
+            Term::Bias(..) => true,
+            Term::Hides { low, .. } => {
+                number_of(graph, *low).is_some_and(|low| low * scale <= HIDDEN)
+            }
+        };
+        if self.terms.is_empty() || scale <= 0.0 || !self.terms.iter().all(still_hides) {
+            return false;
         }
-        "Where" if node.domain.is_empty() => {
-            let (Some(condition), Some(a), Some(b)) = (input(0), input(1), input(2)) else {
-                return Vec::new();
-            };
-            let hides = |low, visible| Term::Hides { condition, low, visible };
-            match (is_low(graph, a), is_low(graph, b)) {
-                (true, false) => vec![(b, hides(a, false))],
-                (false, true) => vec![(a, hides(b, true))],
-                _ => Vec::new(),
+        for term in &mut self.terms {
+            if let Term::Bias(_, times) = term {
+                *times *= scale;
             }
         }
+        self.factor *= scale;
+        true
+    }
+}
+
+/// The ways in which `value` can be something under one more mask or scale.
+fn outermost(graph: &Graph, value: ValueId) -> Vec<(ValueId, Layer)> {
+    let Some(node) = graph.producer_node(value).filter(|node| node.domain.is_empty()) else {
+        return Vec::new();
+    };
+    let (Some(a), Some(b)) = (node.input(0), node.input(1)) else { return Vec::new() };
+    let scaled = |below, scale| vec![(below, Layer::Scale(scale))];
+    match (node.op_type.as_str(), number_of(graph, a), number_of(graph, b)) {
+        ("Mul", _, Some(factor)) => scaled(a, factor),
+        ("Mul", Some(factor), _) => scaled(b, factor),
+        ("Div", _, Some(divisor)) => scaled(a, 1.0 / divisor),
+        ("Max", _, Some(low)) if low <= HIDDEN => vec![(a, Layer::Floor)],
+        ("Max", Some(low), _) if low <= HIDDEN => vec![(b, Layer::Floor)],
+        ("Add", ..) => {
+            let bias = |value| Layer::Term(Term::Bias(value, 1.0));
+            vec![(a, bias(b)), (b, bias(a))]
+        }
+        ("Where", ..) => node.input(2).map(|c| hidden(graph, [a, b, c])).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+/// What `Where(condition, a, b)` hides, if one of both is a very low number.
+fn hidden(graph: &Graph, [condition, a, b]: [ValueId; 3]) -> Vec<(ValueId, Layer)> {
+    let hides = |low, visible| Layer::Term(Term::Hides { condition, low, visible });
+    match (is_low(graph, a), is_low(graph, b)) {
+        (true, false) => vec![(b, hides(a, false))],
+        (false, true) => vec![(a, hides(b, true))],
         _ => Vec::new(),
     }
 }
 
 fn is_low(graph: &Graph, value: ValueId) -> bool {
-    let tensor = graph.constant(value).filter(|tensor| tensor.n_elements() == 1);
-    tensor.and_then(crate::pattern::as_number).is_some_and(|low| low <= HIDDEN)
+    number_of(graph, value).is_some_and(|low| low <= HIDDEN)
+}
+
+/// A constant of one element.
+fn number_of(graph: &Graph, value: ValueId) -> Option<f32> {
+    graph.constant(value).filter(|tensor| tensor.n_elements() == 1).and_then(as_number)
 }
 
 /// One mask for all terms: boolean where nothing is added.
 pub(super) fn join(graph: &mut Graph, terms: Vec<Term>) -> Option<ValueId> {
     if let [only] = terms[..] {
         return Some(match only {
-            Term::Bias(mask) => boolean_mask(graph, mask),
+            Term::Bias(mask, times) => match boolean_mask(graph, mask, times) {
+                Some(keep) => keep,
+                None => scaled(graph, mask, times),
+            },
             Term::Hides { condition, visible: true, .. } => condition,
             Term::Hides { condition, visible: false, .. } => {
                 graph.add_op("visible", Node::new("Not", vec![Some(condition)]))
@@ -97,11 +158,14 @@ pub(super) fn join(graph: &mut Graph, terms: Vec<Term>) -> Option<ValueId> {
     let mut joined: Option<ValueId> = None;
     for term in terms {
         let node = match (term, joined) {
-            (Term::Bias(bias), None) => {
-                joined = Some(bias);
+            (Term::Bias(bias, times), None) => {
+                joined = Some(scaled(graph, bias, times));
                 continue;
             }
-            (Term::Bias(bias), Some(mask)) => Node::new("Add", vec![Some(mask), Some(bias)]),
+            (Term::Bias(bias, times), Some(mask)) => {
+                let bias = scaled(graph, bias, times);
+                Node::new("Add", vec![Some(mask), Some(bias)])
+            }
             (Term::Hides { condition, low, visible }, before) => {
                 let mask =
                     before.unwrap_or_else(|| graph.add_constant("nothing", Tensor::scalar(0f32)));
@@ -114,11 +178,18 @@ pub(super) fn join(graph: &mut Graph, terms: Vec<Term>) -> Option<ValueId> {
     joined
 }
 
-/// `Where(keep, 0, very negative)` as the boolean `keep`; any other mask as it is.
-fn boolean_mask(graph: &Graph, mask: ValueId) -> ValueId {
-    let pattern = op("Where", [any("keep"), number(0.0), scalar("low")]);
-    match match_value(graph, &pattern, mask) {
-        Ok(found) if found.number(graph, "low") <= HIDDEN => found.value("keep"),
-        _ => mask,
+/// The value this many times.
+fn scaled(graph: &mut Graph, value: ValueId, times: f32) -> ValueId {
+    if times == 1.0 {
+        return value;
     }
+    let times = graph.add_constant("times", Tensor::scalar(times));
+    graph.add_op("mask", Node::new("Mul", vec![Some(value), Some(times)]))
+}
+
+/// `Where(keep, 0, very negative)`, this many times, as the boolean `keep`.
+fn boolean_mask(graph: &Graph, mask: ValueId, times: f32) -> Option<ValueId> {
+    let pattern = op("Where", [any("keep"), number(0.0), scalar("low")]);
+    let found = match_value(graph, &pattern, mask).ok()?;
+    (found.number(graph, "low") * times <= HIDDEN).then(|| found.value("keep"))
 }

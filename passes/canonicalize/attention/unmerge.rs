@@ -53,6 +53,7 @@ fn lead_of(graph: &Graph, facts: &Facts, value: ValueId) -> Option<[Dim; 2]> {
             (same && batch.mul(heads) == shape[0]).then(|| [batch.clone(), heads.clone()])
         }
         "Transpose" if node.ints("perm") == Some(&[0, 2, 1]) => of(0),
+        "Softmax" if matches!(node.int("axis", -1), -1 | 2) => of(0),
         "Mul" | "Div" if is_number(graph, node.input(1)?) => of(0),
         "MatMul" | "Add" => of(0).filter(|lead| of(1).as_ref() == Some(lead)),
         _ => None,
@@ -83,6 +84,7 @@ fn unmerged(graph: &mut Graph, facts: &Facts, value: ValueId) -> ValueId {
     apart.inputs[0] = Some(unmerged(graph, facts, first));
     match node.op_type.as_str() {
         "Transpose" => apart = apart.with("perm", vec![0, 1, 3, 2]),
+        "Softmax" => apart = apart.with("axis", -1),
         "MatMul" | "Add" => apart.inputs[1] = node.input(1).map(|v| unmerged(graph, facts, v)),
         _ => {}
     }

@@ -48,8 +48,8 @@ macro_rules! families {
 }
 
 families! {
-    activations, attention, grouped_query, inlining, linears, masks, no_ops, norms, projections,
-    rotary, splits, tied_weights, transforms, widening,
+    activations, attention, contributed, grouped_query, inlining, linears, masks, no_ops, norms,
+    projections, rotary, splits, tied_weights, transforms, widening,
 }
 
 #[test]
