@@ -4,7 +4,7 @@
 // to a group of their own, from shared memory, so that no block reads from the cache what another
 // writes meanwhile. Stands behind decode_group.cuh, heads.cuh and head_matrix.cuh.
 //
-// All 16 rows of queries are of one tile, and there are at most 8 new positions.
+// A key head has at most 16 rows of queries and 8 new positions.
 constexpr int NEW_ROWS = 8;
 constexpr int BLOCK = WARPS * 32, ROWS_AT_ONCE = BLOCK / LANES;
 constexpr int PAIRS = (MATRIX_STEPS + WARPS - 1) / WARPS; // of 8-column tiles, a warp
@@ -122,7 +122,8 @@ __device__ __forceinline__ const char* prepare_new(const NewRows& a, const NewSp
 /// Writes `n` new keys and values to the cache, whose row for the first is `at`.
 __device__ __forceinline__ void write_new(const NewSpace& from, int n, long long at, char* keys, char* values,
                                           float2* key_parameters, float2* value_parameters) {
-    unsigned *to_keys = reinterpret_cast<unsigned*>(keys + at * ROW_BYTES), *to_values = reinterpret_cast<unsigned*>(values + at * ROW_BYTES);
+    unsigned* to_keys = reinterpret_cast<unsigned*>(keys + at * ROW_BYTES);
+    unsigned* to_values = reinterpret_cast<unsigned*>(values + at * ROW_BYTES);
     for (int i = threadIdx.x; i < n * (ROW_BYTES / 4); i += BLOCK) {
         to_keys[i] = reinterpret_cast<const unsigned*>(from.keys)[i];
         to_values[i] = reinterpret_cast<const unsigned*>(from.values)[i];

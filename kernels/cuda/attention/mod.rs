@@ -1,9 +1,9 @@
 //! Attention over a KV cache of 16- or 32-bit elements, 8-bit or 4-bit codes.
 //!
 //! A step of a layer is [`KvCache::prepare`] (rotary embedding of queries and keys, an optional
-//! matrix on their heads, the write to the cache) and [`KvCache::attend`]; [`KvCache::step`] is both. The number of positions
-//! already in the cache is read from device memory by all kernels, so a captured graph serves a
-//! growing context.
+//! matrix on their heads, the write to the cache) and [`KvCache::attend`]; [`KvCache::step`] is
+//! both, in one launch where few positions are new. The number of positions already in the cache is
+//! read from device memory by all kernels, so a captured graph serves a growing context.
 
 mod attend;
 mod bench;
