@@ -5,9 +5,9 @@ use super::{KvCache, Rows, int, launch_size, sources};
 use crate::{Args, DeviceBuffer, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// New positions up to which the context, and not the queries, is split among blocks.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// Rows of the queries that a block of decoding takes.
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 16;
 /// Tokens that a warp of decoding takes at a time.
 const GROUP: usize = 16;
 /// Blocks of a cluster, as `sources::CLUSTER` has it.
@@ -139,7 +139,7 @@ impl KvCache {
     }
 
     fn decode(&self, gpu: &Gpu, what: &Attend) -> Result<(), GpuError> {
-        self.decode_in(gpu, what, what.total_bound <= CLUSTER_BOUND)
+        self.decode_in(gpu, what, wants_clusters(what))
     }
 
     /// The parts of the context in clusters, where that is wanted and possible.
@@ -149,6 +149,20 @@ impl KvCache {
         what: &Attend,
         clusters: bool,
     ) -> Result<(), GpuError> {
+        let plan = self.decode_plan(gpu, what, clusters)?;
+        let f = self.decode_kernel(gpu, &plan)?;
+        self.launch_decode(gpu, what, &plan, f, plan.shared, Ok)
+    }
+
+    /// How decoding is laid out; the parts of the context in clusters, where that is wanted and
+    /// possible.
+    pub(super) fn decode_plan(
+        &self,
+        gpu: &Gpu,
+        what: &Attend,
+        clusters: bool,
+    ) -> Result<DecodePlan, GpuError> {
+        self.check_attend(what)?;
         let shape = self.shape();
         let warps = if shape.head_dim <= 128 { 8 } else { 4 };
         let rows = what.q_heads / shape.kv_heads * what.new;
@@ -167,23 +181,32 @@ impl KvCache {
         let parts = if clusters { CLUSTER } else { places.clamp(1, most) };
         let line = shape.head_dim.next_multiple_of(32) * 4;
         let shared = (warps + usize::from(clusters)) * rows.min(ROWS) * line;
-        let f = self.decode_kernel(gpu, warps, clusters)?;
-        let partial = gpu.alloc(units * parts * ROWS * shape.head_dim * 4)?;
-        let weights = gpu.alloc(units * parts * ROWS * 8)?;
-        let args = self.arguments(what, None)?.ptr(partial.ptr()).ptr(weights.ptr());
-        let args = args.ptr(self.arrived.ptr()).ptr(what.out);
-        let grid = [parts, shape.kv_heads * tiles, shape.batch];
-        gpu.launch(f, launch(grid, 32 * warps, shared)?, &args)
+        Ok(DecodePlan { clusters, warps, rows, tiles, parts, shared })
     }
 
-    fn decode_kernel(
+    /// Launches a kernel of decoding with `shared` bytes; `more` adds to the arguments.
+    pub(super) fn launch_decode(
         &self,
         gpu: &Gpu,
-        warps: usize,
-        clusters: bool,
-    ) -> Result<&Function, GpuError> {
-        let warps = ("WARPS", if warps == 8 { "8" } else { "4" });
-        match clusters {
+        what: &Attend,
+        plan: &DecodePlan,
+        f: &Function,
+        shared: usize,
+        more: impl FnOnce(Args) -> Result<Args, GpuError>,
+    ) -> Result<(), GpuError> {
+        let shape = self.shape();
+        let grid = [plan.parts, shape.kv_heads * plan.tiles, shape.batch];
+        let blocks = grid.iter().product::<usize>();
+        let partial = gpu.alloc(blocks * ROWS * shape.head_dim * 4)?;
+        let weights = gpu.alloc(blocks * ROWS * 8)?;
+        let args = self.arguments(what, None)?.ptr(partial.ptr()).ptr(weights.ptr());
+        let args = more(args.ptr(self.arrived.ptr()).ptr(what.out))?;
+        gpu.launch(f, launch(grid, 32 * plan.warps, shared)?, &args)
+    }
+
+    fn decode_kernel(&self, gpu: &Gpu, plan: &DecodePlan) -> Result<&Function, GpuError> {
+        let warps = plan.warps_define();
+        match plan.clusters {
             true => held(&self.kernels.decode_in_clusters, || {
                 let more = [warps, sources::CLUSTER];
                 self.function(gpu, &sources::DECODE_IN_CLUSTERS, "attend_decode", &more)
@@ -286,6 +309,31 @@ impl KvCache {
         let grid = [what.new.div_ceil(q_rows), what.q_heads, shape.batch];
         gpu.launch(f, launch(grid, 128, shared)?, &self.arguments(what, wide)?.ptr(what.out))
     }
+}
+
+/// How a launch of decoding is laid out.
+pub(super) struct DecodePlan {
+    /// The parts of the context are a cluster.
+    pub clusters: bool,
+    /// Warps of a block.
+    pub warps: usize,
+    /// Rows of queries that share a key head.
+    pub rows: usize,
+    tiles: usize,
+    parts: usize,
+    /// Bytes of shared memory for the outputs.
+    pub shared: usize,
+}
+
+impl DecodePlan {
+    pub fn warps_define(&self) -> (&'static str, &'static str) {
+        ("WARPS", if self.warps == 8 { "8" } else { "4" })
+    }
+}
+
+/// Whether a cluster is the faster way.
+pub(super) fn wants_clusters(what: &Attend) -> bool {
+    what.total_bound <= CLUSTER_BOUND
 }
 
 /// Rows of a tile of keys.

@@ -44,6 +44,11 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             lines.push(prepare(gpu, bits, format, new, has_matrix)?);
         }
     }
+    for context in [64, 256, 2_048, 4_096, 16_384] {
+        for one_launch in [false, true] {
+            lines.push(step(gpu, context, one_launch)?);
+        }
+    }
     Ok(lines)
 }
 
@@ -113,15 +118,10 @@ impl Layer {
         }
     }
 
-    fn prepare(
-        &self,
-        gpu: &Gpu,
-        angles: &DeviceBuffer,
-        matrix: Option<&DeviceBuffer>,
-    ) -> Result<(), GpuError> {
+    fn preparation(&self, angles: &DeviceBuffer, matrix: Option<&DeviceBuffer>) -> Prepare {
         let rows = Rows { at: self.data.kv.ptr(), stride: KV_HEADS * DIM };
         let matrix = matrix.map(DeviceBuffer::ptr);
-        let prepare = Prepare {
+        Prepare {
             queries: Some(Queries {
                 rows: Rows { at: self.data.q.ptr(), stride: Q_HEADS * DIM },
                 heads: Q_HEADS,
@@ -141,8 +141,7 @@ impl Layer {
             key_matrix: matrix,
             past: self.past.ptr(),
             new: self.new,
-        };
-        self.cache.prepare(gpu, &prepare)
+        }
     }
 }
 
@@ -204,10 +203,33 @@ fn prepare(
     let angles = gpu.upload(&random_f32(3, new * DIM / 2))?;
     let matrix = random(gpu, 4, DIM * DIM)?;
     let matrix = has_matrix.then_some(&matrix);
-    let us = in_graph(gpu, &layers, |layer| layer.prepare(gpu, &angles, matrix))?;
+    let us = in_graph(gpu, &layers, |layer| {
+        layer.cache.prepare(gpu, &layer.preparation(&angles, matrix))
+    })?;
     let read_and_written =
         new * DIM * 2 * (2 * Q_HEADS + 2 * KV_HEADS) + layers[0].cache.bytes_used(new);
     let with = if has_matrix { "rotation and matrix" } else { "rotation" };
     let what = format!("{with}, {new} tokens, {bits}-bit cache");
     Ok(format!("{what:52} {us:9.2} {:11.1} GB/s", read_and_written as f64 / us / 1e3))
+}
+
+/// A step of decoding with all that comes before it.
+fn step(gpu: &Gpu, context: usize, one_launch: bool) -> Result<String, GpuError> {
+    let (bits, format) = FORMATS[2];
+    let layers = layers(gpu, format, (context, 1), LAYERS)?;
+    let angles = gpu.upload(&random_f32(3, DIM / 2))?;
+    let matrix = random(gpu, 4, DIM * DIM)?;
+    let us = in_graph(gpu, &layers, |layer| {
+        let (prepare, attend) = (layer.preparation(&angles, Some(&matrix)), layer.call());
+        match one_launch {
+            true => layer.cache.step(gpu, &prepare, &attend),
+            false => layer.cache.step_in_two(gpu, &prepare, &attend),
+        }
+    })?;
+    let n_bytes = layers[0].cache.bytes_used(context) as f64;
+    let how = if one_launch { "one launch" } else { "two launches" };
+    let what = format!(
+        "rotation, matrix and decoding, context {context}, {bits}-bit cache, in a graph: {how}"
+    );
+    Ok(format!("{what:52} {us:9.2} {:11.1} GB/s", n_bytes / us / 1e3))
 }

@@ -263,6 +263,7 @@ pub(super) struct Kernels {
     pub prepare: [OnceLock<Function>; 8],
     pub decode: OnceLock<Function>,
     pub decode_in_clusters: OnceLock<Function>,
+    pub step: [OnceLock<Function>; 4],
     pub prefill: OnceLock<Function>,
     pub prefill_wide: OnceLock<Function>,
     pub prefill_hopper: OnceLock<Function>,

@@ -11,9 +11,8 @@
 //
 // With CLUSTER (sm_90 and later) a cluster of that many blocks is all the parts: they read each
 // other's results from shared memory, which is faster than through the second-level cache.
-#ifndef WARPS
-#define WARPS 8
-#endif
+//
+// With FUSED the queries, keys and values are those of the projections: decode_new.cuh prepares them.
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
@@ -182,11 +181,17 @@ __device__ __forceinline__ void add_in_cluster(const Target& target, const float
 #endif
 
 extern "C" __global__ void IN_CLUSTERS __launch_bounds__(WARPS * 32, 1)
-attend_decode(const T* q, int q_stride, const char* keys, const char* values, const float2* key_parameters,
-              const float2* value_parameters, const int* past_length, int n_new, int q_heads, int kv_heads,
-              int capacity, float scale, float softcap, int causal, int window, const unsigned char* pad,
-              int pad_stride, float4* partial, float2* partial_weights, unsigned* arrived, T* out) {
-    extern __shared__ float4 shared_out[]; // [WARPS][rows][OUT_PITCH / 4]
+attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_parameters, float2* value_parameters,
+              const int* past_length, int n_new, int q_heads, int kv_heads, int capacity, float scale, float softcap,
+              int causal, int window, const unsigned char* pad, int pad_stride, float4* partial,
+              float2* partial_weights, unsigned* arrived, T* out
+#if FUSED
+              , const T* new_k, int k_stride, const T* new_v, int v_stride, const ANGLE* cos, const ANGLE* sin, int angle_step,
+              int rotary_dim, int interleaved, const T* q_matrix, const T* k_matrix, float key_clip_min,
+              float key_clip_max, float value_clip_min, float value_clip_max
+#endif
+) {
+    extern __shared__ float4 shared[];
     __shared__ float2 shared_weights[ROWS][WARPS];
 #if CLUSTER > 1
     __shared__ float2 block_weights[ROWS];
@@ -200,6 +205,17 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     int first_row = tile * ROWS, rows = min(ROWS, group * n_new - first_row);
     long long line = cache_row(b, kv_heads, head, capacity, 0);
     Cache cache{keys + line * ROW_BYTES, values + line * ROW_BYTES, key_parameters + line, value_parameters + line, capacity};
+#if FUSED
+    __shared__ float2 numbers[(2 + WARPS) * NEW_ROWS];
+    NewSpace space(reinterpret_cast<char*>(shared), numbers);
+    NewRows fresh{{q, q_stride}, {new_k, k_stride}, {new_v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
+                  q_matrix, k_matrix, {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max},
+                  b, head, group, n_new, part == 0};
+    float4* shared_out = reinterpret_cast<float4*>(space.held); // [WARPS][rows][OUT_PITCH / 4]
+    hold_matrices(fresh, space);
+#else
+    float4* shared_out = shared;
+#endif
     let_next_kernel_start();
     wait_for_previous_kernel();
 
@@ -209,11 +225,18 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     bool early = window <= 0; // with a window, where it begins must be known first
     if (early) load(here, cache, k * 16, g, t);
     const T* row[2];
+#if FUSED
+    const char* lines = prepare_new(fresh, space, warp, lane);
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        row[r] = g + 8 * r < rows ? reinterpret_cast<const T*>(lines + (g + 8 * r) * PITCH) : nullptr;
+#else
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int index = first_row + g + 8 * r, i = index / group;
         row[r] = g + 8 * r < rows ? q + ((long long)b * n_new + i) * q_stride + (head * group + index % group) * D : nullptr;
     }
+#endif
     Queries queries;
     load_queries(queries, row, t);
 
@@ -221,8 +244,13 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
     int total = min(past + n_new, capacity);
     Sight sees{causal, window, pad ? pad + (long long)b * (pad_stride > 0 ? pad_stride : total) : nullptr};
     int begin = sees.first(past + first_row / group) / 16 * 16;
+#if FUSED
+    int end = min(past, capacity), n_fresh = total - end; // which are a group of their own
+    if (part == 0) write_new(space, n_fresh, line + end, keys, values, key_parameters, value_parameters);
+#else
     int end = sees.end(past + (first_row + rows - 1) / group, total);
-    int n_groups = max((end - begin + 15) / 16, 1), n_parts = min(parts, n_groups);
+#endif
+    int n_groups = max((end - begin + 15) / 16, 0), n_parts = min(parts, max(n_groups, 1));
     if (CLUSTER == 1 && part >= n_parts) return;
     if (!early) load(here, cache, begin + k * 16, g, t);
     int at[2] = {past + (first_row + g) / group, past + (first_row + g + 8) / group};
@@ -246,6 +274,12 @@ attend_decode(const T* q, int q_stride, const char* keys, const char* values, co
             if (k + stride < n_groups) load(here, cache, base + stride * 16, g, t);
         }
     }
+#if FUSED
+    if (part == 0 && warp == WARPS - 1) { // which has the fewest others
+        load(here, {space.keys, space.values, space.key_parameters, space.value_parameters, n_fresh}, 0, g, t);
+        attend_group(state, queries, here, end, total, at, sees, true, scale, softcap, t);
+    }
+#endif
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         state.weight[r] = quad_sum(state.weight[r]);

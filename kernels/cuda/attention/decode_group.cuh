@@ -10,6 +10,10 @@
 // weights w = 2^(y - max y) are at most 1 whatever the scales, and the output is
 // sum w (code - zero) / sum (w / scale).
 
+#ifndef WARPS
+#define WARPS 8
+#endif
+
 /// One load of a lane, in bytes, from rows that `lanes` lanes share.
 constexpr int unit_bytes(int lanes) {
     return ROW_BYTES % (16 * lanes) == 0 ? 16 : ROW_BYTES % (8 * lanes) == 0 || (FORMAT == 16 && lanes == 4) ? 8 : 4;

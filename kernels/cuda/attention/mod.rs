@@ -1,9 +1,9 @@
 //! Attention over a KV cache of 16- or 32-bit elements, 8-bit or 4-bit codes.
 //!
 //! A step of a layer is [`KvCache::prepare`] (rotary embedding of queries and keys, an optional
-//! matrix on their heads, the write to the cache) and [`KvCache::attend`]. The number of positions
-//! already in the cache is read from device memory by all kernels, so a captured graph serves a
-//! growing context.
+//! matrix on their heads, the write to the cache) and [`KvCache::attend`]; [`KvCache::step`] is
+//! both, in one launch where few positions are new. The number of positions already in the cache is
+//! read from device memory by all kernels, so a captured graph serves a growing context.
 
 mod attend;
 mod bench;
@@ -13,6 +13,9 @@ mod dense;
 mod dense_tests;
 mod prepare;
 mod sources;
+mod step;
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,13 +25,15 @@ pub use cache::{CacheFormat, Clip, KvCache, KvShape};
 pub use dense::{DenseAttention, DenseGradients};
 pub use prepare::{Prepare, Queries, Rotation};
 
-use crate::{DevicePtr, GpuError, Source};
+use crate::{Args, DevicePtr, GpuError, Source};
 
 /// Kernels of this area.
 pub static SOURCES: &[&Source] = &[
     &sources::PREPARE,
     &sources::DECODE,
     &sources::DECODE_IN_CLUSTERS,
+    &sources::STEP,
+    &sources::STEP_IN_CLUSTERS,
     &sources::PREFILL,
     &sources::PREFILL_HOPPER,
     &sources::NAIVE,
@@ -55,6 +60,11 @@ impl Rows {
             )));
         }
         Ok(())
+    }
+
+    /// As two arguments of a kernel.
+    fn argument(self, args: Args) -> Result<Args, GpuError> {
+        Ok(args.ptr(self.at).i32(int(self.stride)?))
     }
 }
 

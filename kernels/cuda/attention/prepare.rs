@@ -104,7 +104,7 @@ impl KvCache {
         gpu.launch(f, launch, &args)
     }
 
-    fn check(&self, what: &Prepare) -> Result<(), GpuError> {
+    pub(super) fn check(&self, what: &Prepare) -> Result<(), GpuError> {
         let shape = self.shape();
         let width = shape.kv_heads * shape.head_dim;
         what.keys.check("keys", width)?;
@@ -147,26 +147,37 @@ impl KvCache {
     fn prepare_args(&self, what: &Prepare) -> Result<Args, GpuError> {
         let shape = self.shape();
         let [keys, values] = &self.stores;
-        let [key_clip, value_clip] = shape.format.clips();
         let none = Rows { at: DevicePtr::NULL, stride: 0 };
         let queries = what.queries.map_or(none, |q| q.rows);
         let mut args = Args::new();
         for rows in [queries, what.keys, what.values] {
-            args = args.ptr(rows.at).i32(int(rows.stride)?);
+            args = rows.argument(args)?;
         }
-        let r = what.rotation;
-        let step = r.map_or(0, |r| if r.per_sequence { what.new } else { 0 });
-        args = args.optional(r.map(|r| r.cos)).optional(r.map(|r| r.sin)).i32(int(step)?);
-        args = args.i32(int(r.map_or(0, |r| r.dim))?).i32(r.is_some_and(|r| r.interleaved).into());
-        args = args.optional(what.query_matrix).optional(what.key_matrix).ptr(what.past);
+        args = what.transform_args(args)?.ptr(what.past);
         let q_heads = what.queries.map_or(0, |q| q.heads);
         for size in [what.new, shape.batch, q_heads, shape.kv_heads, self.capacity()] {
             args = args.i32(int(size)?);
         }
-        args = args.f32(key_clip.min).f32(key_clip.max).f32(value_clip.min).f32(value_clip.max);
-        args = args.optional(what.queries.map(|q| q.out));
+        args = self.clip_args(args).optional(what.queries.map(|q| q.out));
         args = args.ptr(keys.rows.ptr()).ptr(values.rows.ptr());
         Ok(args.optional(keys.parameters()).optional(values.parameters()))
+    }
+
+    pub(super) fn clip_args(&self, args: Args) -> Args {
+        let [keys, values] = self.shape().format.clips();
+        args.f32(keys.min).f32(keys.max).f32(values.min).f32(values.max)
+    }
+}
+
+impl Prepare {
+    /// Rotation and matrices.
+    pub(super) fn transform_args(&self, args: Args) -> Result<Args, GpuError> {
+        let r = self.rotation;
+        let step = r.map_or(0, |r| if r.per_sequence { self.new } else { 0 });
+        let args = args.optional(r.map(|r| r.cos)).optional(r.map(|r| r.sin)).i32(int(step)?);
+        let (dim, interleaved) = r.map_or((0, false), |r| (r.dim, r.interleaved));
+        let args = args.i32(int(dim)?).i32(interleaved.into());
+        Ok(args.optional(self.query_matrix).optional(self.key_matrix))
     }
 }
 

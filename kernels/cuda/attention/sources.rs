@@ -39,7 +39,9 @@ pub(super) static PREPARE: Source = source!(
         &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "32")],
         &[("T", "float"), ("HEAD_DIM", "64"), ("FORMAT", "4")],
     ],
-    "mma.cuh"
+    "mma.cuh",
+    "heads.cuh",
+    "head_matrix.cuh"
 );
 
 /// Few new positions.
@@ -59,6 +61,41 @@ pub(super) static DECODE_IN_CLUSTERS: Source = source!(
     ],
     "mma.cuh",
     "decode_group.cuh"
+);
+
+/// `DECODE` does what `PREPARE` does as well.
+pub(super) const FUSED: (&str, &str) = ("FUSED", "1");
+
+/// `DECODE` and what comes before it.
+pub(super) static STEP: Source = source!(
+    "decode.cu",
+    Archs::All,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), FUSED],
+        &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), ("ANGLE", "bf16_t"), FUSED],
+        &[("T", "half_t"), ("HEAD_DIM", "24"), ("FORMAT", "8"), FUSED],
+        &[("T", "bf16_t"), ("HEAD_DIM", "256"), ("FORMAT", "4"), ("WARPS", "4"), FUSED],
+    ],
+    "mma.cuh",
+    "heads.cuh",
+    "head_matrix.cuh",
+    "decode_group.cuh",
+    "decode_new.cuh"
+);
+
+/// The same in clusters.
+pub(super) static STEP_IN_CLUSTERS: Source = source!(
+    "decode.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER, FUSED],
+        &[("T", "half_t"), ("HEAD_DIM", "64"), ("FORMAT", "16"), CLUSTER, FUSED],
+    ],
+    "mma.cuh",
+    "heads.cuh",
+    "head_matrix.cuh",
+    "decode_group.cuh",
+    "decode_new.cuh"
 );
 
 /// Many new positions.

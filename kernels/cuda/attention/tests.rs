@@ -11,12 +11,12 @@ use crate::testing::{gpu, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu};
 
 const CLIPS: [Clip; 2] = [Clip { min: 0.9, max: 1.0 }, Clip { min: 1.0, max: 0.95 }];
-const INT4: CacheFormat = CacheFormat::Int4 { keys: CLIPS[0], values: CLIPS[1] };
-const INT8: CacheFormat = CacheFormat::Int8 { keys: CLIPS[0], values: CLIPS[1] };
-const FORMATS: [CacheFormat; 3] = [CacheFormat::Element, INT8, INT4];
+pub(super) const INT4: CacheFormat = CacheFormat::Int4 { keys: CLIPS[0], values: CLIPS[1] };
+pub(super) const INT8: CacheFormat = CacheFormat::Int8 { keys: CLIPS[0], values: CLIPS[1] };
+pub(super) const FORMATS: [CacheFormat; 3] = [CacheFormat::Element, INT8, INT4];
 
 /// As the element stores it.
-fn rounded(element: Element, x: f32) -> f32 {
+pub(super) fn rounded(element: Element, x: f32) -> f32 {
     match element {
         Element::F32 => x,
         Element::F16 => f16::from_f32(x).to_f32(),
@@ -24,7 +24,7 @@ fn rounded(element: Element, x: f32) -> f32 {
     }
 }
 
-fn upload(gpu: &Gpu, element: Element, data: &[f32]) -> DeviceBuffer {
+pub(super) fn upload(gpu: &Gpu, element: Element, data: &[f32]) -> DeviceBuffer {
     match element {
         Element::F32 => gpu.upload(data),
         Element::F16 => gpu.upload(&bits(data, |x| f16::from_f32(x).to_bits())),
@@ -37,7 +37,7 @@ fn bits(data: &[f32], to: impl Fn(f32) -> u16) -> Vec<u16> {
     data.iter().map(|x| to(*x)).collect()
 }
 
-fn download(gpu: &Gpu, element: Element, at: DevicePtr, n: usize) -> Vec<f32> {
+pub(super) fn download(gpu: &Gpu, element: Element, at: DevicePtr, n: usize) -> Vec<f32> {
     let words = || gpu.download::<u16>(at, n).unwrap().into_iter();
     match element {
         Element::F32 => gpu.download(at, n).unwrap(),
@@ -47,12 +47,12 @@ fn download(gpu: &Gpu, element: Element, at: DevicePtr, n: usize) -> Vec<f32> {
 }
 
 /// Memory of NaNs.
-fn poisoned(gpu: &Gpu, n_bytes: usize) -> DeviceBuffer {
+pub(super) fn poisoned(gpu: &Gpu, n_bytes: usize) -> DeviceBuffer {
     gpu.upload(&vec![0xffu8; n_bytes]).unwrap()
 }
 
 /// Random rows of the element, with an offset so that heads are not symmetric.
-fn random(element: Element, seed: u64, n: usize) -> Vec<f32> {
+pub(super) fn random(element: Element, seed: u64, n: usize) -> Vec<f32> {
     random_f32(seed, n).into_iter().map(|x| rounded(element, 1.5 * x * x * x + 0.2)).collect()
 }
 
@@ -106,41 +106,42 @@ fn read_row(gpu: &Gpu, cache: &KvCache, values: bool, at: [usize; 3]) -> (Vec<f3
 }
 
 /// A layer's case: sizes, and keys and values of all positions.
-struct Case {
-    gpu: Arc<Gpu>,
-    shape: KvShape,
-    q_heads: usize,
-    past: usize,
-    new: usize,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+pub(super) struct Case {
+    pub gpu: Arc<Gpu>,
+    pub shape: KvShape,
+    pub q_heads: usize,
+    pub past: usize,
+    pub new: usize,
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
 }
 
 /// How attention is asked for.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    scale: f32,
-    softcap: f32,
-    causal: bool,
-    window: usize,
-    padded: bool,
+pub(super) struct Way {
+    pub scale: f32,
+    pub softcap: f32,
+    pub causal: bool,
+    pub window: usize,
+    pub padded: bool,
 }
 
-const PLAIN: Way = Way { scale: 0.3, softcap: 0.0, causal: true, window: 0, padded: false };
+pub(super) const PLAIN: Way =
+    Way { scale: 0.3, softcap: 0.0, causal: true, window: 0, padded: false };
 
 impl Case {
-    fn new(gpu: &Arc<Gpu>, shape: KvShape, q_heads: usize, past: usize, new: usize) -> Self {
+    pub fn new(gpu: &Arc<Gpu>, shape: KvShape, q_heads: usize, past: usize, new: usize) -> Self {
         let n = shape.batch * (past + new) * shape.kv_heads * shape.head_dim;
         let [keys, values] = [1, 2].map(|seed| random(shape.element, seed, n));
         Self { gpu: gpu.clone(), shape, q_heads, past, new, keys, values }
     }
 
-    fn total(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.past + self.new
     }
 
     /// Positions `range` of all sequences, in rows with a gap, as part of a wider tensor.
-    fn part(
+    pub fn part(
         &self,
         data: &[f32],
         width: usize,
@@ -160,7 +161,7 @@ impl Case {
         (buffer, Rows { at, stride })
     }
 
-    fn append(&self, cache: &KvCache, range: std::ops::Range<usize>) {
+    pub fn append(&self, cache: &KvCache, range: std::ops::Range<usize>) {
         let width = self.shape.kv_heads * self.shape.head_dim;
         let (_k, keys) = self.part(&self.keys, width, range.clone());
         let (_v, values) = self.part(&self.values, width, range.clone());
@@ -171,6 +172,14 @@ impl Case {
 
     /// A cache with all positions, written in two steps.
     fn cache(&self, capacity: usize) -> KvCache {
+        let cache = self.poisoned_cache(capacity);
+        self.append(&cache, 0..self.past);
+        self.append(&cache, self.past..self.total());
+        cache
+    }
+
+    /// A cache of NaNs.
+    pub fn poisoned_cache(&self, capacity: usize) -> KvCache {
         let cache = KvCache::new(&self.gpu, self.shape, capacity).unwrap();
         for store in &cache.stores {
             let poison = poisoned(&self.gpu, store.rows.len());
@@ -180,12 +189,10 @@ impl Case {
                 self.gpu.copy(poison.ptr(), p.ptr(), p.len()).unwrap();
             }
         }
-        self.append(&cache, 0..self.past);
-        self.append(&cache, self.past..self.total());
         cache
     }
 
-    fn mask(&self, way: Way) -> Vec<u8> {
+    pub fn mask(&self, way: Way) -> Vec<u8> {
         let total = self.total();
         (0..self.shape.batch * total)
             .map(|i| u8::from(!way.padded || i % 7 != 3 && i % total != 0))
@@ -277,7 +284,7 @@ impl Case {
     }
 }
 
-fn assert_near(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+pub(super) fn assert_near(got: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     let mut worst = (0f32, 0);
     for (i, (x, y)) in got.iter().zip(expected).enumerate() {
         let error = if x.is_nan() { f32::INFINITY } else { (x - y).abs() };
@@ -293,7 +300,7 @@ fn shape(element: Element, format: CacheFormat, head_dim: usize) -> KvShape {
     KvShape { batch: 2, kv_heads: 2, head_dim, element, format }
 }
 
-fn tolerance(element: Element) -> f32 {
+pub(super) fn tolerance(element: Element) -> f32 {
     match element {
         Element::F32 => 1e-5,
         Element::F16 => 2.5e-3,

@@ -2,7 +2,7 @@
 //! keys on the way to the cache.
 
 use planish_cuda::attention::{
-    Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Prepare, Queries, Rotation, Rows,
+    Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Prepare, Rotation, Rows,
 };
 use planish_cuda::{DevicePtr, Element};
 use planish_ir::{DataType, Tensor};
@@ -75,27 +75,18 @@ impl CudaKernel for Attention {
         let pad_mask = mask.transpose()?;
         let rotation = self.rotary.as_ref().map(|r| r.rotation(inputs, sizes)).transpose()?;
         let y = context.floats(q.shape().to_vec())?;
-        let rotated = rotation.map(|_| context.floats(q.shape().to_vec())).transpose()?;
-        let queries_at = rotated.as_ref().unwrap_or(q).ptr();
         let (past, gpu, recording) = (context.past, context.gpu.clone(), context.recording);
         let cache = self.cache(context, sizes, total)?;
         let matrices = self.matrices(inputs, sizes)?;
-        let [keys, values] = [k, v].map(|x| Rows { at: x.ptr(), stride: x.last() });
-        let q_heads = self.spec.q_heads;
-        let queries = rotated.as_ref().map(|out| Queries {
-            rows: Rows { at: q.ptr(), stride: q.last() },
-            heads: q_heads,
-            out: out.ptr(),
-        });
+        let [queries, keys, values] = [q, k, v].map(|x| Rows { at: x.ptr(), stride: x.last() });
         let [query_matrix, key_matrix] = matrices;
         let new = sizes.new;
         let prepare =
-            Prepare { queries, keys, values, rotation, query_matrix, key_matrix, past, new };
-        cache.prepare(&gpu, &prepare)?;
+            Prepare { queries: None, keys, values, rotation, query_matrix, key_matrix, past, new };
         let total_bound = if recording { cache.capacity() } else { total };
         let attend = Attend {
-            queries: Rows { at: queries_at, stride: q.last() },
-            q_heads,
+            queries,
+            q_heads: self.spec.q_heads,
             past,
             new,
             total_bound,
@@ -106,7 +97,7 @@ impl CudaKernel for Attention {
             pad_mask,
             out: y.ptr(),
         };
-        cache.attend(&gpu, &attend)?;
+        cache.step(&gpu, &prepare, &attend)?;
         *context.appended = new;
         Ok(vec![y])
     }
