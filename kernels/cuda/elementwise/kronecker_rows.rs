@@ -21,7 +21,7 @@ pub(super) static GRADS: Source = Source {
     archs: Archs::All,
     variants: &[
         &[("N1", "24"), ("N2", "24"), ("HAS_P2", "1"), ("WARPS", "1"), ("GROUPS", "12")],
-        &[("N1", "32"), ("N2", "48"), ("HAS_P2", "1"), ("WARPS", "2"), ("GROUPS", "6")],
+        &[("N1", "32"), ("N2", "48"), ("HAS_P2", "1"), ("WARPS", "1"), ("GROUPS", "7")],
         &[("N1", "64"), ("N2", "9"), ("HAS_P2", "0"), ("WARPS", "2"), ("GROUPS", "6")],
     ],
 };
@@ -30,10 +30,13 @@ pub(super) static GRADS: Source = Source {
 const MOST: usize = 128;
 /// Warps of a block, by the registers that they need.
 const TRANSFORM_WARPS: usize = 16;
-const GRADIENT_WARPS: usize = 12;
-/// Tiles of 16 × 8 that a warp holds between two products, and of the sums.
+/// Tiles of 16 × 8 that a warp holds between two products.
 const HELD_TILES: usize = 12;
-const SUM_TILES: usize = 20;
+/// Tiles of the sums that a warp holds at most, if it can be helped: a row by as few warps as possible, so that
+/// operands are read for many tiles each.
+const SUM_TILES: usize = 28;
+/// Tiles of the sums that leave registers for 12 warps of a block rather than 8.
+const FEW_SUM_TILES: usize = 18;
 /// Alignment of rows that are copied 16 bytes at a time.
 const ALIGNED: u64 = 16;
 
@@ -156,7 +159,7 @@ impl KroneckerRows {
         let tiles = m1 / 16;
         let shared_by = |warps: &usize| tiles.div_ceil(*warps) * (k2 / 8) <= HELD_TILES;
         let choices = || [1, 2, 4, 8].into_iter().filter(|warps| *warps <= tiles);
-        let warps = choices().find(shared_by).or_else(|| choices().last())?;
+        let warps = choices().find(shared_by).or_else(|| choices().next_back())?;
         let factors = k1 * step_8(m1) + has_p2 * k2 * step_4(k2);
         let group = 2 * k1 * step_8(k2);
         let groups = (limit / 4).saturating_sub(factors) / group;
@@ -174,7 +177,8 @@ impl KroneckerRows {
         let factors = m1 * step_4(k1) + has_p2 * k2 * step_8(k2);
         let group = 2 * (m1 * step_4(k2) + k1 * step_8(m2));
         let groups = (limit / 4).saturating_sub(factors) / group;
-        let groups = groups.min(GRADIENT_WARPS / warps);
+        let most_warps = if tiles(warps) <= FEW_SUM_TILES { 12 } else { 8 };
+        let groups = groups.min(most_warps / warps);
         // The sums of the groups take the place of the rows.
         let sums = m1 * k1 + has_p2 * m2 * (k2 + 1);
         let shared = 4 * (factors + sums.max(groups * group));

@@ -61,8 +61,8 @@ fn product(
 }
 
 fn expected([n1, n2]: [usize; 2], [p1, p2]: [&[f64]; 2], x: &[f32], dy: &[f32]) -> Expected {
-    let mut all = Expected::default();
-    all.of_factors = [vec![0.0; n1 * n1], vec![0.0; n2 * n2]];
+    let of_factors = [vec![0.0; n1 * n1], vec![0.0; n2 * n2]];
+    let mut all = Expected { of_factors, ..Expected::default() };
     for (x, g) in x.chunks(n1 * n2).zip(dy.chunks(n1 * n2)) {
         let [x, g] = [x, g].map(|row| move |i: usize, j: usize| f64::from(row[i * n2 + j]));
         let (left, left_turned) = (|i, k| p1[i * n1 + k], |k, i| p1[i * n1 + k]);

@@ -75,7 +75,8 @@ INLINE void clear(float (&c)[TILES][COLUMNS][4]) {
 /// size is 8 INNER. a(m, k) and b(k, n) give elements, rounded.
 template <int INNER, int TILES, int COLUMNS, typename A, typename B>
 INLINE void product(float (&c)[TILES][COLUMNS][4], int first, A a, B b) {
-    constexpr int AT_ONCE = INNER * TILES * COLUMNS <= 72 ? INNER : 2;
+    // More would be loaded ahead than there are registers for.
+    constexpr int AT_ONCE = INNER * TILES * COLUMNS <= 24 ? INNER : 2;
     int g = lane_row(), t = lane_column();
     clear(c);
 #pragma unroll AT_ONCE
