@@ -43,6 +43,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("output.cuh", include_str!("gemm/output.cuh")),
     ("tile.cuh", include_str!("gemm/tile.cuh")),
     ("numbers.cuh", include_str!("elementwise/numbers.cuh")),
+    ("kronecker_tiles.cuh", include_str!("elementwise/kronecker_tiles.cuh")),
     ("walk.cuh", include_str!("elementwise/walk.cuh")),
     ("lanes.cuh", include_str!("elementwise/lanes.cuh")),
     ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),

@@ -1,5 +1,6 @@
 //! Times of the kernels that move the most bytes in a model.
 
+use super::kronecker_bench;
 use super::{
     Binary, GatherSizes, Heads, Indices, Norm, Number, Positions, Product, Reduce, Rotary, Scores,
     Unary, Walk, argmax, binary, cast, copy, gather, reduce, softmax, unary,
@@ -21,12 +22,14 @@ type Case<'a> = (String, usize, Box<dyn Fn() -> Result<(), GpuError> + 'a>);
 /// # Errors
 /// Those of the device.
 pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
-    let bytes = 2 * ROWS * HIDDEN;
-    let buffers: Vec<_> = (0..4).map(|_| gpu.alloc(2 * bytes)).collect::<Result<_, _>>()?;
+    let bytes = (4 * ROWS * HIDDEN).max(kronecker_bench::BYTES);
+    let buffers: Vec<_> = (0..4).map(|_| gpu.alloc(bytes)).collect::<Result<_, _>>()?;
     buffers.iter().try_for_each(|buffer| gpu.zero(buffer.ptr(), buffer.len()))?;
     let bench = Bench { gpu, buffers: &buffers };
     let cases = [ROWS, 1].into_iter().flat_map(|rows| bench.rows(rows));
-    cases.chain(bench.moves()).chain(bench.others()).map(|case| bench.time(&case)).collect()
+    let cases = cases.chain(bench.moves()).chain(bench.others());
+    let learned = kronecker_bench::cases(gpu, &buffers);
+    cases.chain(learned).map(|case| bench.time(&case)).collect()
 }
 
 struct Bench<'a> {

@@ -11,6 +11,8 @@ mod gather;
 mod grads;
 mod inverse;
 mod kronecker;
+mod kronecker_bench;
+mod kronecker_rows;
 mod likelihood;
 mod norm;
 mod number;
@@ -27,6 +29,8 @@ mod walk;
 
 pub mod bench;
 #[cfg(test)]
+mod kronecker_tests;
+#[cfg(test)]
 mod tests;
 
 pub use adamw::{AdamW, AdamWConstants, Moved};
@@ -41,6 +45,7 @@ pub use gather::{
 pub use grads::{NormGrad, Slope, activation_grad, softmax_grad, swiglu_grad};
 pub use inverse::inverse;
 pub use kronecker::Kronecker;
+pub use kronecker_rows::KroneckerRows;
 pub use likelihood::negative_log_likelihood;
 pub use norm::Norm;
 pub use number::Number;
@@ -69,6 +74,8 @@ pub static SOURCES: &[&Source] = &[
     &grads::GRADS,
     &inverse::INVERSE,
     &kronecker::KRONECKER,
+    &kronecker_rows::GRADS,
+    &kronecker_rows::ROWS,
     &likelihood::LIKELIHOOD,
     &norm::NORM,
     &product::PRODUCT,

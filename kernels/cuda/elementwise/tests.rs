@@ -6,11 +6,11 @@ use crate::testing::{gpu, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Gpu};
 
 /// A buffer of `n` NaNs, so that what is not written shows.
-fn poisoned(gpu: &Gpu, n: usize) -> DeviceBuffer {
+pub(super) fn poisoned(gpu: &Gpu, n: usize) -> DeviceBuffer {
     gpu.upload(&vec![f32::NAN; n.max(1)]).unwrap()
 }
 
-fn floats(gpu: &Gpu, at: &DeviceBuffer, n: usize) -> Vec<f32> {
+pub(super) fn floats(gpu: &Gpu, at: &DeviceBuffer, n: usize) -> Vec<f32> {
     gpu.download(at.ptr(), n).unwrap()
 }
 

@@ -1,16 +1,17 @@
-//! Transforms of rows by one large product with P1 ⊗ P2, for learning: where TF32 is allowed, the tensor
-//! cores make up for the zeros and repeated factors that small products would leave out.
+//! Transforms of rows by P1 ⊗ P2, for learning, where TF32 is allowed: in one pass over the rows where the
+//! factors are small enough, else by one large product, where the tensor cores make up for the zeros and repeated
+//! factors that small products would leave out.
 
-use planish_cuda::elementwise::Kronecker;
+use planish_cuda::elementwise::{Kronecker, KroneckerRows};
 use planish_ir::DataType;
 
 use super::cuda_products::{CudaFactor, multiply};
 use crate::ops::matmul::Plan;
 use crate::{CudaContext, GpuTensor, OpError, ProductPrecision};
 
-/// Rows from which on the product pays.
+/// Rows from which on this pays.
 const WORTH_ROWS: usize = 256;
-/// Channels up to which it does.
+/// Channels up to which the large product does.
 const MOST_CHANNELS: usize = 2048;
 
 /// P1 and P2, f32; an absent one is the identity.
@@ -31,8 +32,15 @@ impl CudaKronecker<'_> {
             && is_float(x)
             && factors.iter().all(|(p, n)| p.is_none_or(|p| is_float(p) && p.shape() == [*n, *n]))
             && self.n1 * self.n2 == x.last()
-            && (1..=MOST_CHANNELS).contains(&x.last())
             && x.rows() >= WORTH_ROWS
+            && ((1..=MOST_CHANNELS).contains(&x.last()) || self.rows(context, &[x]).is_some())
+    }
+
+    /// The way by one pass, if it takes the factors, and tensors of rows.
+    fn rows(&self, context: &CudaContext, tensors: &[&GpuTensor]) -> Option<KroneckerRows> {
+        let rows = KroneckerRows { factors: self.factors(), rows: tensors[0].rows() };
+        let at: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
+        rows.fits(context.gpu, &at).then_some(rows)
     }
 
     fn factors(&self) -> Kronecker {
@@ -55,6 +63,11 @@ impl CudaKronecker<'_> {
         x: &GpuTensor,
         transposed: bool,
     ) -> Result<GpuTensor, OpError> {
+        if let Some(rows) = self.rows(context, &[x]) {
+            let y = context.tensor(DataType::F32, x.shape().to_vec())?;
+            rows.transform(context.gpu, x.ptr(), y.ptr(), transposed)?;
+            return Ok(y);
+        }
         let (n, rows) = (x.last(), x.rows());
         let matrix = self.matrix(context)?;
         let flat = x.reshaped(vec![rows, n])?;
@@ -64,29 +77,46 @@ impl CudaKronecker<'_> {
         multiply(context, &plan, 1.0, x_factor, p, None)?.reshaped(x.shape().to_vec())
     }
 
-    /// The gradients of P1 and P2, from those of the transformed rows.
+    /// The gradients of x, P1 and P2, from those of the transformed rows.
     pub fn gradients(
         &self,
         context: &CudaContext,
         x: &GpuTensor,
         dy: &GpuTensor,
-    ) -> Result<[Option<GpuTensor>; 2], OpError> {
-        let (n, rows) = (x.last(), x.rows());
-        let (x, dy) = (x.reshaped(vec![rows, n])?, dy.reshaped(vec![rows, n])?);
-        let plan = Plan::new(&[n, rows], &[rows, n])?;
-        let x = CudaFactor { tensor: &x, transposed: true };
-        let dy = CudaFactor { tensor: &dy, transposed: false };
-        let of_matrix = multiply(context, &plan, 1.0, x, dy, None)?;
+    ) -> Result<(GpuTensor, [Option<GpuTensor>; 2]), OpError> {
         let new = |p: Option<&GpuTensor>, n: usize| {
             p.map(|_| context.tensor(DataType::F32, vec![n, n])).transpose()
         };
-        let (of_p1, of_p2) = (new(self.p1, self.n1)?, new(self.p2, self.n2)?);
-        if let Some(to) = &of_p1 {
+        let of_factors = [new(self.p1, self.n1)?, new(self.p2, self.n2)?];
+        let Some(rows) = self.rows(context, &[x, dy]) else {
+            self.large_gradients(context, [x, dy], &of_factors)?;
+            return Ok((self.transform(context, dy, true)?, of_factors));
+        };
+        let dx = context.tensor(DataType::F32, x.shape().to_vec())?;
+        let to = [0, 1].map(|i| of_factors[i].as_ref().map(GpuTensor::ptr));
+        rows.gradients(context.gpu, [dy.ptr(), x.ptr()], dx.ptr(), to)?;
+        Ok((dx, of_factors))
+    }
+
+    /// Writes the gradients of P1 and P2, through that of P1 ⊗ P2.
+    fn large_gradients(
+        &self,
+        context: &CudaContext,
+        rows: [&GpuTensor; 2],
+        [of_p1, of_p2]: &[Option<GpuTensor>; 2],
+    ) -> Result<(), OpError> {
+        let [n_rows, n] = [rows[0].rows(), rows[0].last()];
+        let [x, dy] = rows.map(|tensor| tensor.reshaped(vec![n_rows, n]));
+        let plan = Plan::new(&[n, n_rows], &[n_rows, n])?;
+        let x = CudaFactor { tensor: &x?, transposed: true };
+        let dy = CudaFactor { tensor: &dy?, transposed: false };
+        let of_matrix = multiply(context, &plan, 1.0, x, dy, None)?;
+        if let Some(to) = of_p1 {
             self.factors().left_gradient(context.gpu, of_matrix.ptr(), to.ptr())?;
         }
-        if let Some(to) = &of_p2 {
+        if let Some(to) = of_p2 {
             self.factors().right_gradient(context.gpu, of_matrix.ptr(), to.ptr())?;
         }
-        Ok([of_p1, of_p2])
+        Ok(())
     }
 }

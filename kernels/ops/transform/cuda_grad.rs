@@ -28,10 +28,12 @@ fn run(op: &OpNode, context: &CudaContext, inputs: CudaInputs<'_>) -> Outputs {
     }
     let factors = CudaKronecker { p1: Some(p1), p2, n1, n2 };
     if factors.suits(context, x) {
-        let mut outputs = vec![factors.transform(context, dy, true)?];
-        if op.n_outputs() > 1 {
-            outputs.extend(factors.gradients(context, x, dy)?.into_iter().flatten());
+        if op.n_outputs() == 1 {
+            return Ok(vec![factors.transform(context, dy, true)?]);
         }
+        let (dx, of_factors) = factors.gradients(context, x, dy)?;
+        let mut outputs = vec![dx];
+        outputs.extend(of_factors.into_iter().flatten());
         outputs.truncate(op.n_outputs());
         return Ok(outputs);
     }
