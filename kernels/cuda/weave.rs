@@ -98,7 +98,11 @@ impl Weaver {
 
 impl Weave {
     /// Who must have ended before `memory` is read, or written.
-    fn before<'a>(&'a self, memory: &'a Range<u64>, write: bool) -> impl Iterator<Item = Node> + 'a {
+    fn before<'a>(
+        &'a self,
+        memory: &'a Range<u64>,
+        write: bool,
+    ) -> impl Iterator<Item = Node> + 'a {
         let clash = move |used: &&Use| {
             (write || used.writes)
                 && used.memory.start < memory.end
