@@ -1,6 +1,6 @@
 //! A closed-form start of a transform from what it stands between.
 
-use crate::transform::{Matrix, eigen, power};
+use crate::transform::{Matrix, eigen, power, powers};
 
 /// Added to the diagonals, in units of their means.
 const DAMPING: f64 = 1e-3;
@@ -18,7 +18,7 @@ const FLOOR: f64 = 1e-6;
 /// 2512.00956) and CAT (arXiv 2603.04359).
 pub(super) fn balanced(activations: &Matrix, weights: &Matrix, rotation: &Matrix) -> Matrix {
     let (a, b) = (damped(activations), damped(weights));
-    let (root, inverse_root) = (power(&a, 0.5, FLOOR), power(&a, -0.5, FLOOR));
+    let [root, inverse_root] = powers(&a, [0.5, -0.5], FLOOR);
     let middle = power(&root.times(&b).times(&root), 0.5, FLOOR);
     let mean = inverse_root.times(&middle).times(&inverse_root);
     let even = power(&symmetric(&mean), 0.5, FLOOR);

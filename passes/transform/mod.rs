@@ -26,4 +26,4 @@ pub use plan::TransformError;
 pub use random::Random;
 pub use set::{SiteMatrix, SiteTransform, TransformSet};
 pub use stream::{StreamRotation, rotate_stream};
-pub use symmetric::{eigen, power};
+pub use symmetric::{eigen, power, powers};

@@ -56,15 +56,23 @@ fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
 /// A power of a symmetric positive definite matrix; eigenvalues below `floor` times the largest
 /// count as that.
 pub fn power(matrix: &Matrix, exponent: f64, floor: f64) -> Matrix {
+    let [power] = powers(matrix, [exponent], floor);
+    power
+}
+
+/// Several powers of a matrix, each as [`power`].
+pub fn powers<const N: usize>(matrix: &Matrix, exponents: [f64; N], floor: f64) -> [Matrix; N] {
     let (values, vectors) = eigen(matrix);
     let least = values.iter().fold(0.0f64, |max, x| max.max(*x)) * floor;
-    let mut scaled = vectors.clone();
-    for i in 0..scaled.n_rows() {
-        for (x, value) in scaled.row_mut(i).iter_mut().zip(&values) {
-            *x *= value.max(least).powf(exponent);
+    exponents.map(|exponent| {
+        let mut scaled = vectors.clone();
+        for i in 0..scaled.n_rows() {
+            for (x, value) in scaled.row_mut(i).iter_mut().zip(&values) {
+                *x *= value.max(least).powf(exponent);
+            }
         }
-    }
-    scaled.times(&vectors.transposed())
+        scaled.times(&vectors.transposed())
+    })
 }
 
 #[cfg(test)]
@@ -95,7 +103,8 @@ mod tests {
         let matrix = positive(12);
         let root = power(&matrix, 0.5, 0.0);
         assert!(root.times(&root).max_difference(&matrix) < 1e-11);
-        let inverse = power(&matrix, -1.0, 0.0);
+        let [again, inverse] = powers(&matrix, [0.5, -1.0], 0.0);
+        assert!(again.max_difference(&root) == 0.0);
         assert!(inverse.times(&matrix).max_difference(&Matrix::identity(12)) < 1e-10);
     }
 

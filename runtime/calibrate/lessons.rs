@@ -111,13 +111,33 @@ impl Calibration<'_> {
         inputs: &States,
         outside: &HashMap<String, Value>,
     ) -> Result<Pupil, CalibrationError> {
+        let statistics = self.observe(engine, block, inputs, outside)?;
+        self.pupil_of(engine, self.student(index, block, statistics)?)
+    }
+
+    /// A block with parameters that start from what was observed. Takes nothing of an engine.
+    pub(super) fn student(
+        &self,
+        index: usize,
+        block: &BlockModel,
+        statistics: Statistics,
+    ) -> Result<Student, CalibrationError> {
         let start = Instant::now();
         let mut initial = Initial::new(self.seed.wrapping_add(index as u64));
-        initial.statistics = self.observe(engine, block, inputs, outside)?;
+        initial.statistics = statistics;
         let student = Student::new(block, self.options, &mut initial)?;
+        tracing::info!("block {index} prepared: {:.2?}", start.elapsed());
+        Ok(student)
+    }
+
+    /// The parameters of a student where an engine keeps tensors, at their start.
+    pub(super) fn pupil_of(
+        &self,
+        engine: &dyn Engine,
+        student: Student,
+    ) -> Result<Pupil, CalibrationError> {
         let mut learner = Learner::new(&*engine.device(), &student.parameters)?;
         start_weight_clips(engine, &student, &mut learner, self.options)?;
-        tracing::info!("block {index} prepared: {:.2?}", start.elapsed());
         Ok(Pupil { student, learner })
     }
 

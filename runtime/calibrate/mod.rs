@@ -11,6 +11,8 @@ mod capture;
 mod end_to_end;
 mod error;
 mod fingerprint;
+mod finish;
+mod in_order;
 mod learner;
 mod lessons;
 mod losses;

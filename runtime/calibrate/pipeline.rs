@@ -1,22 +1,21 @@
 //! Learning all blocks of a model.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use planish_ir::Model;
-use planish_passes::calibrate::{BlockModel, LearnedBlock, Student, StudentOptions, cut_block};
-use planish_passes::quantize::{Hessians, QuantizeError};
+use planish_passes::calibrate::{BlockModel, Student, StudentOptions, cut_block};
 use planish_passes::sites::Layout;
 
 use super::CalibrationError;
 use super::capture::{Captured, capture};
 use super::end_to_end::Corpus;
+use super::finish::{Finish, Finished, beside};
 use super::learner::Learner;
 use super::recipe::{BlockInput, Recipe};
 use super::side_by_side::Worker;
 use super::states::States;
 use super::store::Store;
-use crate::engine::{Engine, Value};
+use crate::engine::Engine;
 
 /// A calibration to be done.
 pub struct Calibration<'a> {
@@ -85,40 +84,12 @@ pub(super) struct Learned {
     pub last: States,
 }
 
-/// Called with the number of a block, what it learned, and the Hessians of its sites.
-type Finished<'a> = dyn FnMut(usize, LearnedBlock, Hessians) -> Result<(), QuantizeError> + 'a;
-
-/// Handing over blocks that are done, in order.
-struct Finish<'a, 'f> {
-    calibration: &'a Calibration<'a>,
-    /// What the quantised blocks before the next one give, where Hessians are asked for.
-    states: States,
-    finished: &'a mut Finished<'f>,
-}
-
-impl Finish<'_, '_> {
-    fn block(
-        &mut self,
-        index: usize,
-        pupil: &Pupil,
-        outside: &HashMap<String, Value>,
-    ) -> Result<(), CalibrationError> {
-        let calibration = self.calibration;
-        let values = pupil.learner.tensors(&*calibration.engine.device())?;
-        let learned = LearnedBlock::new(&pupil.student, &values)?;
-        let hessians = match calibration.hessians {
-            true => calibration.hessians_of(pupil, &mut self.states, outside)?,
-            false => Hessians::default(),
-        };
-        Ok((self.finished)(index, learned, hessians)?)
-    }
-}
-
 impl Calibration<'_> {
     /// Learns all blocks and calls `finished` for each, in order, with its number, what was
     /// learned, and the Hessians of its sites if they were asked for: as soon as the block has learned
-    /// where blocks learn in order and no stage comes after, so that one block is held at a time;
-    /// else in the end.
+    /// where blocks learn in order and no stage comes after, so that no more is held than the block
+    /// that learns, the one before and the one after; else in the end. It is called by another
+    /// thread, while the next block learns.
     ///
     /// # Errors
     /// If the text is too short, a block can't be cut out, differentiated or run, or the store
@@ -134,23 +105,40 @@ impl Calibration<'_> {
         let (windows, batch) = (self.windows()?, self.recipe.blocks.batch);
         let captured = capture(self.engine, self.model, &blocks, &windows, batch)?;
         tracing::info!("{} windows up to the blocks: {:.2?}", windows.len(), start.elapsed());
-        let mut finish = Finish { calibration: self, states: captured.states.clone(), finished };
-        let mut finish =
-            |index: usize, pupil: &Pupil| finish.block(index, pupil, &captured.outside);
+        beside(finished, |hand| {
+            let (states, outside) = (captured.states.clone(), &captured.outside);
+            let mut finish = Finish::new(self, states, outside, hand);
+            let (pupils, outcome) = self.learn_all(&blocks, &captured, &mut finish, progress)?;
+            tracing::info!("all learned: {:.2?}", start.elapsed());
+            let pupils = pupils.into_iter().enumerate();
+            pupils.map(|(index, pupil)| finish.block(index, pupil)).collect::<Result<(), _>>()?;
+            Ok(outcome)
+        })
+    }
+
+    /// Learns all blocks; returns those that were not handed to `finish` yet.
+    fn learn_all(
+        &self,
+        blocks: &[BlockModel],
+        captured: &Captured,
+        finish: &mut Finish<'_>,
+        progress: &mut Report<'_>,
+    ) -> Result<(Vec<Pupil>, Outcome), CalibrationError> {
+        let start = Instant::now();
         let side_by_side =
             self.recipe.blocks.input == BlockInput::FullPrecision && !self.workers.is_empty();
         let last_stage = self.recipe.end_to_end.steps > 0;
         let mut pupils = Vec::new();
         let (losses, last) = if side_by_side {
             let Learned { pupils: learned, losses, last } =
-                self.learn_side_by_side(&blocks, &captured, progress)?;
+                self.learn_side_by_side(blocks, captured, progress)?;
             pupils = learned;
             (losses, last)
         } else {
-            self.learn_in_order(&blocks, &captured, progress, &mut |index, pupil| {
+            self.learn_in_order(blocks, captured, progress, &mut |index, pupil| {
                 match last_stage {
                     true => pupils.push(pupil),
-                    false => finish(index, &pupil)?,
+                    false => finish.block(index, pupil)?,
                 }
                 Ok(())
             })?
@@ -159,37 +147,7 @@ impl Calibration<'_> {
         let corpus =
             Corpus { first: &captured.states, last: &last, seed: self.seed.wrapping_add(9000) };
         let divergences = self.learn_together(&mut pupils, &corpus, &captured.outside, progress)?;
-        tracing::info!("learned together: {:.2?}", start.elapsed());
-        pupils.iter().enumerate().try_for_each(|(index, pupil)| finish(index, pupil))?;
-        Ok(Outcome { losses, divergences })
-    }
-
-    /// One block after the other; each reads what the recipe says, and goes to `take` when it has
-    /// learned. Returns the losses of each, and what the last gives in full precision.
-    fn learn_in_order(
-        &self,
-        blocks: &[BlockModel],
-        captured: &Captured,
-        progress: &mut Report<'_>,
-        take: &mut dyn FnMut(usize, Pupil) -> Result<(), CalibrationError>,
-    ) -> Result<(Vec<Vec<f32>>, States), CalibrationError> {
-        let outside = &captured.outside;
-        let (mut teacher, mut losses) = (captured.states.clone(), Vec::new());
-        let quantized = self.recipe.blocks.input == BlockInput::Quantized;
-        let mut own = quantized.then(|| teacher.clone());
-        for (index, block) in blocks.iter().enumerate() {
-            let targets = self.teach(block, &teacher, outside)?;
-            let mut pupil = self.pupil(self.engine, index, block, &teacher, outside)?;
-            let inputs = own.as_ref().unwrap_or(&teacher);
-            let lesson = self.lesson(index, inputs, &targets, outside);
-            losses.push(self.learn(self.engine, &mut pupil, &lesson, progress)?);
-            if let Some(states) = own.as_mut().filter(|_| index + 1 < blocks.len()) {
-                self.advance(&pupil, &pupil.student.model, states, outside, &mut |_| Ok(()))?;
-            }
-            take(index, pupil)?;
-            teacher = targets;
-        }
-        Ok((losses, teacher))
+        Ok((pupils, Outcome { losses, divergences }))
     }
 
     /// The windows of the text, as many as the recipe says and the text has, a whole number of

@@ -7,7 +7,9 @@ use planish_ir::Model;
 use planish_passes::PassManager;
 use planish_passes::calibrate::{LearnedBlock, Online, StudentOptions};
 use planish_passes::canonicalize::canonicalize;
-use planish_passes::quantize::{self, Hessians, ModelQuantizer, QuantizeOptions, Rounding};
+use planish_passes::quantize::{
+    self, Hessians, ModelQuantizer, QuantizeError, QuantizeOptions, Rounding,
+};
 use planish_passes::sites::Layout;
 use planish_passes::transform::{Matrix, SiteMatrix, TransformSet, insert_transforms, inverse};
 
@@ -48,15 +50,14 @@ impl Bench {
         self.run_on(&CpuEngine::new(2), options, recipe, more)
     }
 
-    /// Calibrates on an engine.
-    fn run_on(
-        &self,
-        engine: &dyn Engine,
-        options: &StudentOptions,
-        recipe: &Recipe,
-        more: More<'_>,
-    ) -> Result<Done, CalibrationError> {
-        let calibration = Calibration {
+    fn calibration<'a>(
+        &'a self,
+        engine: &'a dyn Engine,
+        options: &'a StudentOptions,
+        recipe: &'a Recipe,
+        more: More<'a>,
+    ) -> Calibration<'a> {
+        Calibration {
             engine,
             model: &self.model,
             layout: &self.layout,
@@ -67,7 +68,18 @@ impl Bench {
             hessians: more.hessians,
             workers: more.workers,
             store: more.store,
-        };
+        }
+    }
+
+    /// Calibrates on an engine.
+    fn run_on(
+        &self,
+        engine: &dyn Engine,
+        options: &StudentOptions,
+        recipe: &Recipe,
+        more: More<'_>,
+    ) -> Result<Done, CalibrationError> {
+        let calibration = self.calibration(engine, options, recipe, more);
         let (mut steps, mut blocks, mut hessians) = (Vec::new(), Vec::new(), Vec::new());
         let (n_steps, mut finished_at) = (AtomicUsize::new(0), Vec::new());
         let mut progress = |step| {
@@ -343,17 +355,60 @@ fn matrices_under_a_gradual_mask_stay_invertible() {
 }
 
 #[test]
-fn a_block_is_handed_over_before_the_next_one_learns() {
+fn a_block_is_handed_over_while_the_next_one_learns() {
     let bench = Bench::new("llama-optimum");
     let at = |recipe: &Recipe| {
         let done = bench.run(&flat("w4a4kv4"), recipe, More::default()).unwrap();
         (done.finished_at, done.steps.len())
     };
     let (finished_at, n) = at(&tiny(3, 0));
-    assert_eq!((finished_at, n), (vec![3, 6], 6));
+    assert!((3..=6).contains(&finished_at[0]), "{finished_at:?}");
+    assert_eq!((finished_at[1], n), (6, 6));
     // What comes after the blocks needs all of them.
     let (finished_at, n) = at(&tiny(3, 2));
     assert_eq!((finished_at, n), (vec![8, 8], 8));
+}
+
+#[test]
+fn a_block_that_can_not_be_passed_on_stops_the_run() {
+    let bench = Bench::new("llama-optimum");
+    for (recipe, failing) in [(tiny(3, 0), 0), (tiny(3, 0), 1), (tiny(3, 2), 0)] {
+        let (engine, options) = (CpuEngine::new(2), flat("w4a4kv4"));
+        let mut indices = Vec::new();
+        let calibration = bench.calibration(&engine, &options, &recipe, More::default());
+        let error = calibration.run(&mut |_| {}, &mut |index, _, _| {
+            indices.push(index);
+            match index == failing {
+                true => Err(QuantizeError::NoLinears("a site".into())),
+                false => Ok(()),
+            }
+        });
+        let error = error.err().unwrap();
+        assert!(matches!(error, CalibrationError::Quantize(_)), "{error}");
+        assert_eq!(indices, (0..=failing).collect::<Vec<_>>(), "none after the one that failed");
+    }
+}
+
+#[test]
+fn a_failure_before_is_told_rather_than_one_of_the_block_that_learns() {
+    let bench = Bench::new("llama-optimum");
+    let (engine, options, recipe) = (CpuEngine::new(2), flat("w4a4kv4"), tiny(3, 0));
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), "key").unwrap();
+    // The second block can't be read.
+    bench.run(&options, &recipe, More { store: Some(&store), ..More::default() }).unwrap();
+    std::fs::write(folder.path().join("block_0001.npz"), "nonsense").unwrap();
+    let run = |fails: bool| {
+        let more = More { store: Some(&store), ..More::default() };
+        let calibration = bench.calibration(&engine, &options, &recipe, more);
+        let result = calibration.run(&mut |_| {}, &mut |_, _, _| match fails {
+            true => Err(QuantizeError::NoLinears("a site".into())),
+            false => Ok(()),
+        });
+        result.err().unwrap()
+    };
+    assert!(matches!(run(true), CalibrationError::Quantize(_)));
+    assert!(matches!(run(false), CalibrationError::Store { .. }));
 }
 
 #[test]

@@ -50,6 +50,29 @@ struct ColumnTeam {
     }
 };
 
+#define NARROW 8
+
+/// 128 threads of a block for each of NARROW neighbouring groups: reads are still whole sectors of 32
+/// bytes of floats, and there are blocks enough for few groups.
+struct NarrowTeam {
+    uint32_t lane;
+    static constexpr uint32_t size = 1024 / NARROW;
+    template <typename X, typename F>
+    __device__ X over(X value, F f) const {
+        __shared__ X parts[32][NARROW];
+        uint32_t column = threadIdx.x % NARROW;
+#pragma unroll
+        for (int distance = NARROW; distance < 32; distance *= 2) value = f(value, from_lane(value, distance));
+        __syncthreads();
+        if (threadIdx.x % 32 < NARROW) parts[threadIdx.x / 32][column] = value;
+        __syncthreads();
+        value = parts[0][column];
+#pragma unroll
+        for (int i = 1; i < 32; i++) value = f(value, parts[i][column]);
+        return value;
+    }
+};
+
 struct Smaller {
     __device__ float operator()(float a, float b) const { return fminf(a, b); }
     __device__ int operator()(int a, int b) const { return min(a, b); }
@@ -185,4 +208,10 @@ extern "C" __global__ void __launch_bounds__(256) fake_quantize_block(const Fake
 extern "C" __global__ void __launch_bounds__(1024) fake_quantize_columns(const FakeQuantize p) {
     begin();
     run(p, ColumnTeam{threadIdx.x / 32}, blockIdx.x * 32 + threadIdx.x % 32);
+}
+
+/// A block for NARROW groups of many elements that lie side by side.
+extern "C" __global__ void __launch_bounds__(1024) fake_quantize_narrow(const FakeQuantize p) {
+    begin();
+    run(p, NarrowTeam{threadIdx.x / NARROW}, blockIdx.x * NARROW + threadIdx.x % NARROW);
 }

@@ -11,6 +11,9 @@ pub(super) static FAKE_QUANTIZE: Source = Source {
     variants: FLOATS,
 };
 
+/// Groups that lie side by side of which 32 a block are too few blocks.
+const FEW: usize = 16_384;
+
 /// Groups of elements that share a scale, and how they are quantised.
 #[derive(Debug, Clone, Copy)]
 pub struct FakeQuantize {
@@ -76,6 +79,9 @@ impl FakeQuantize {
         let fields = fields.i32(i32::from(self.clips_by_group)).f32(q_max as f32);
         let args = Args::new().bytes(&fields.i32(i32::from(self.is_asymmetric)).bytes());
         let (entry, blocks, threads) = match n {
+            256.. if step > 1 && groups <= FEW => {
+                ("fake_quantize_narrow", groups.div_ceil(8), 1024)
+            }
             _ if step > 1 => ("fake_quantize_columns", groups.div_ceil(32), 1024),
             0..=512 => ("fake_quantize_warp", groups.div_ceil(8), 256),
             _ => ("fake_quantize_block", groups, 256),

@@ -16,8 +16,10 @@ struct NormGrad {
     A *dbias;         // [n], or null
     float *mean;      // [rows], scratch
     float *inverse;   // [rows], scratch
+    float *sums;      // [splits, 2, n], scratch: sums for dscale and dbias
     uint32_t n;
     uint32_t rows;
+    uint32_t splits;  // stretches of rows that are summed up side by side
     float epsilon;
     int is_centered;
 };
@@ -54,15 +56,18 @@ extern "C" __global__ void __launch_bounds__(LANES) norm_grad_rows(const NormGra
 
 #define PARTS 32
 
-/// Sums over the rows, after `norm_grad_rows`: 32 columns a block. dscale = sum of dY x^, dbias of dY.
+/// Sums over a stretch of the rows, after `norm_grad_rows`: a block for 32 columns and a stretch.
+/// dscale = sum of dY x^, dbias of dY.
 extern "C" __global__ void __launch_bounds__(32 * PARTS) norm_grad_columns(const NormGrad p) {
     begin();
     __shared__ float scales[PARTS][33], biases[PARTS][33];
     uint32_t lane = threadIdx.x % 32, part = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
+    uint32_t stretch = (p.rows + p.splits - 1) / p.splits, first = blockIdx.y * stretch;
+    uint32_t end = min(first + stretch, p.rows);
     float scale = 0.0f, bias = 0.0f;
     if (column < p.n)
 #pragma unroll 8
-        for (uint32_t row = part; row < p.rows; row += PARTS) {
+        for (uint32_t row = first + part; row < end; row += PARTS) {
             uint64_t at = (uint64_t)row * p.n + column;
             float dy = to_f32(p.dy[at]);
             scale += dy * (to_f32(p.x[at]) - p.mean[row]) * p.inverse[row];
@@ -73,6 +78,23 @@ extern "C" __global__ void __launch_bounds__(32 * PARTS) norm_grad_columns(const
     __syncthreads();
     if (part != 0 || column >= p.n) return;
     for (int i = 1; i < PARTS; i++) scale += scales[i][lane], bias += biases[i][lane];
+    float *sums = p.sums + (uint64_t)blockIdx.y * 2 * p.n + column;
+    sums[0] = scale;
+    sums[p.n] = bias;
+}
+
+/// Adds up what `norm_grad_columns` found, always in the same order: a thread for each column.
+extern "C" __global__ void __launch_bounds__(LANES) norm_grad_add(const NormGrad p) {
+    begin();
+    uint32_t column = thread_number();
+    if (column >= p.n) return;
+    float scale = 0.0f, bias = 0.0f;
+#pragma unroll 8
+    for (uint32_t split = 0; split < p.splits; split++) {
+        const float *sums = p.sums + (uint64_t)split * 2 * p.n + column;
+        scale += sums[0];
+        bias += sums[p.n];
+    }
     if (p.dscale) p.dscale[column] = from_f32<A>(scale);
     if (p.dbias) p.dbias[column] = from_f32<A>(bias);
 }

@@ -1,8 +1,8 @@
 //! Gradients of norms and activations.
 
-use super::number::{FLOATS, Number, count, float_only, launch, launch_blocks, typed};
+use super::number::{FLOATS, Number, count, float_only, grid, launch, launch_blocks, typed};
 use super::walk::Fields;
-use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Source};
+use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Launch, Source};
 
 pub(super) static GRADS: Source = Source {
     name: "grads.cu",
@@ -10,6 +10,11 @@ pub(super) static GRADS: Source = Source {
     archs: Archs::All,
     variants: FLOATS,
 };
+
+/// Rows that one block sums up, for the gradients of scale and bias…
+const ROWS_OF_A_SPLIT: usize = 256;
+/// …unless that were more stretches than this.
+const MAX_SPLITS: usize = 64;
 
 /// Gradients of RMS or layer normalisation of rows, without and with a mean.
 #[derive(Debug, Clone, Copy)]
@@ -43,24 +48,29 @@ impl NormGrad {
     /// If there are too many rows, or no memory.
     pub fn run(&self, gpu: &Gpu, number: Number) -> Result<(), GpuError> {
         float_only("the gradient of a norm", number)?;
-        let statistics = gpu.alloc(8 * self.rows.max(1))?;
-        let of_rows = [Some(statistics.ptr()), Some(statistics.ptr().offset(4 * self.rows))];
+        let (n, rows) = (self.n, self.rows);
+        let splits = rows.div_ceil(ROWS_OF_A_SPLIT).clamp(1, MAX_SPLITS);
+        let scratch = gpu.alloc(4 * (2 * rows + 2 * splits * n).max(1))?;
+        let at = |floats: usize| Some(scratch.ptr().offset(4 * floats));
         let fields = [Some(self.dy), Some(self.x), Some(self.scale), Some(self.dx)]
             .into_iter()
             .chain([self.dscale, self.dbias])
-            .chain(of_rows)
+            .chain([at(0), at(rows), at(2 * rows)])
             .fold(Fields::default(), Fields::ptr);
-        let fields = fields.i32(count(self.n)?).i32(count(self.rows)?).f32(self.epsilon);
+        let fields = fields.i32(count(n)?).i32(count(rows)?).i32(count(splits)?).f32(self.epsilon);
         let args = Args::new().bytes(&fields.i32(i32::from(self.is_centered)).bytes());
-        if self.n * self.rows > 0 {
+        if n * rows > 0 {
             let f = typed(gpu, &GRADS, "norm_grad_rows", number)?;
-            launch_blocks(gpu, &f, self.rows, 256, &args)?;
+            launch_blocks(gpu, &f, rows, 256, &args)?;
         }
-        if self.n == 0 || (self.dscale.is_none() && self.dbias.is_none()) {
+        if n == 0 || (self.dscale.is_none() && self.dbias.is_none()) {
             return Ok(());
         }
+        let blocks = [count(n.div_ceil(32))? as u32, grid(splits)?, 1];
         let f = typed(gpu, &GRADS, "norm_grad_columns", number)?;
-        launch_blocks(gpu, &f, self.n.div_ceil(32), 1024, &args)
+        let sums = Launch { grid: blocks, block: [1024, 1, 1], shared: 0, overlap: true };
+        gpu.launch(&f, sums, &args)?;
+        launch(gpu, &typed(gpu, &GRADS, "norm_grad_add", number)?, n, &args)
     }
 }
 

@@ -129,3 +129,120 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) invert_small(const A *x
             y[matrix + i * n + order[j]] =
                 from_f32<A>(is_singular ? __int_as_float(0x7fffffff) : (float)m[order[i] * pitch + j]);
 }
+
+/// Threads along a row and along a column of a matrix that is kept in registers.
+#define SIDE 16
+
+/// The same for n up to SIDE * TILE, a block for each matrix: every thread keeps every SIDE-th element of
+/// every SIDE-th row, and what a step needs of others, a row and a column, goes through shared memory. The
+/// steps are those of `invert_small`.
+template <int TILE>
+static __device__ void invert_held(const A *x, A *y, uint32_t n) {
+    constexpr uint32_t SIZE = SIDE * TILE;
+    // The column of the step before may still be read when the next one is written.
+    __shared__ double columns[2][SIZE], row[SIZE], least[SIZE];
+    __shared__ float sizes[SIDE][SIZE];
+    __shared__ uint32_t order[SIZE], places[SIZE];  // the row that was the pivot of each column, and back
+    uint32_t thread = threadIdx.x, lane = thread % 32, top = thread / SIDE, left = thread % SIDE;
+    uint64_t matrix = (uint64_t)blockIdx.x * n * n;
+    double m[TILE][TILE];
+#pragma unroll
+    for (int b = 0; b < TILE; b++) {
+        uint32_t j = left + SIDE * b;
+        float largest = 0.0f;
+#pragma unroll
+        for (int a = 0; a < TILE; a++) {
+            uint32_t i = top + SIDE * a;
+            float value = i < n && j < n ? to_f32(x[matrix + i * n + j]) : 0.0f;
+            largest = fmaxf(largest, fabsf(value));
+            m[a][b] = value;
+        }
+        sizes[top][j] = largest;
+    }
+    __syncthreads();
+    // A pivot below this is one of rounding errors alone.
+    if (thread < SIZE) {
+        float largest = 0.0f;
+        for (int i = 0; i < SIDE; i++) largest = fmaxf(largest, sizes[i][thread]);
+        least[thread] = n * 2.220446049250313e-16 * largest;
+    }
+    bool is_singular = false;
+    uint32_t used = 0;  // rows lane + 32 k that were pivots
+#pragma unroll
+    for (int tile = 0; tile < TILE; tile++)
+        for (uint32_t within = 0; within < SIDE; within++) {
+            uint32_t c = SIDE * tile + within;
+            if (c >= n) break;
+            double *column = columns[c % 2];
+            if (left == within)
+#pragma unroll
+                for (int a = 0; a < TILE; a++) column[top + SIDE * a] = m[a][tile];
+            __syncthreads();
+            uint32_t best = 0;
+#pragma unroll
+            for (int k = 0; k < (SIZE + 31) / 32; k++) {
+                uint32_t i = lane + 32 * k;
+                if (i >= n || used >> k & 1) continue;
+                uint32_t size = __float_as_uint(fabsf((float)column[i]));
+                best = max(best, (size & ~(SMALL - 1)) | (SMALL - 1 - i));
+            }
+            uint32_t pivot_row = SMALL - 1 - (__reduce_max_sync(0xffffffff, best) & (SMALL - 1));
+            if (pivot_row % 32 == lane) used |= 1u << pivot_row / 32;
+            double pivot = column[pivot_row], inverse = 1.0 / pivot;
+            if (!(fabs(pivot) > least[c]) || !isfinite(pivot)) is_singular = true;
+#pragma unroll
+            for (int a = 0; a < TILE; a++) {
+                if (top + SIDE * a != pivot_row) continue;
+#pragma unroll
+                for (int b = 0; b < TILE; b++) {
+                    uint32_t j = left + SIDE * b;
+                    row[j] = j == c ? inverse : m[a][b] * inverse;
+                }
+            }
+            if (thread == 0) order[c] = pivot_row, places[pivot_row] = c;
+            __syncthreads();
+            double across[TILE];
+#pragma unroll
+            for (int b = 0; b < TILE; b++) across[b] = row[left + SIDE * b];
+#pragma unroll
+            for (int a = 0; a < TILE; a++) {
+                uint32_t i = top + SIDE * a;
+                double factor = column[i];
+#pragma unroll
+                for (int b = 0; b < TILE; b++) {
+                    double value = b == tile && left == within ? 0.0 : m[a][b];
+                    m[a][b] = i == pivot_row ? across[b] : value - factor * across[b];
+                }
+            }
+        }
+    __syncthreads();
+#pragma unroll
+    for (int a = 0; a < TILE; a++)
+#pragma unroll
+        for (int b = 0; b < TILE; b++) {
+            uint32_t i = top + SIDE * a, j = left + SIDE * b;
+            if (i < n && j < n)
+                y[matrix + places[i] * n + order[j]] =
+                    from_f32<A>(is_singular ? __int_as_float(0x7fffffff) : (float)m[a][b]);
+        }
+}
+
+extern "C" __global__ void __launch_bounds__(SIDE * SIDE) invert_16(const A *x, A *y, uint32_t n) {
+    begin();
+    invert_held<1>(x, y, n);
+}
+
+extern "C" __global__ void __launch_bounds__(SIDE * SIDE) invert_32(const A *x, A *y, uint32_t n) {
+    begin();
+    invert_held<2>(x, y, n);
+}
+
+extern "C" __global__ void __launch_bounds__(SIDE * SIDE) invert_48(const A *x, A *y, uint32_t n) {
+    begin();
+    invert_held<3>(x, y, n);
+}
+
+extern "C" __global__ void __launch_bounds__(SIDE * SIDE) invert_64(const A *x, A *y, uint32_t n) {
+    begin();
+    invert_held<4>(x, y, n);
+}

@@ -30,6 +30,11 @@ pub fn inverse(
         return Ok(());
     }
     count(n * n)?;
+    if let Some(entry) = held(n) {
+        let launch = Launch::linear(count(matrices)? as usize, 256).overlapping();
+        let args = Args::new().ptr(x).ptr(y).i32(count(n)?);
+        return gpu.launch(&typed(gpu, &INVERSE, entry, number)?, launch, &args);
+    }
     let limit = gpu.properties().shared_memory_per_block as usize;
     let shared = 8 * n * (n | 1) + 24 * n + 8 * n.div_ceil(2);
     if n <= SMALL && shared <= limit {
@@ -46,4 +51,15 @@ pub fn inverse(
     let launch = Launch::linear(count(matrices)? as usize, 512).with_shared(shared).overlapping();
     let scratch_at = scratch.as_ref().map(|buffer| buffer.ptr());
     gpu.launch(&f, launch, &Args::new().ptr(x).ptr(y).optional(scratch_at).i32(count(n)?))
+}
+
+/// The kernel that keeps matrices of `n` rows in registers, if there is one.
+fn held(n: usize) -> Option<&'static str> {
+    Some(match n {
+        0..=16 => "invert_16",
+        17..=32 => "invert_32",
+        33..=48 => "invert_48",
+        49..=64 => "invert_64",
+        _ => return None,
+    })
 }

@@ -54,16 +54,26 @@ static __device__ Range range() {
     return all;
 }
 
-/// The lanes of one result each take every LANES-th of the elements that are reduced.
-template <int LANES>
+/// The lanes of one result each take every LANES-th of the elements that are reduced, BATCH of which
+/// are read before they are needed.
+template <int LANES, int BATCH>
 static __device__ void reduce_to(int op, const A *x, A *y, uint32_t result, uint32_t lane, uint32_t count,
                                  const Walk<1> &kept, const Walk<1> &reduced) {
     int64_t base[1], at[1];
     locate(kept, result, base);
     Wide state = start(op, range().low, range().high);
-    for (uint32_t i = lane; i < count; i += LANES) {
-        locate(reduced, i, at);
-        state = combined(op, state, prepared(op, Number<A>::read(x[base[0] + at[0]])));
+    for (uint32_t first = lane; first < count; first += LANES * BATCH) {
+        A values[BATCH];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+            uint32_t i = first + k * LANES;
+            if (i >= count) break;
+            locate(reduced, i, at);
+            values[k] = x[base[0] + at[0]];
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+            if (first + k * LANES < count) state = combined(op, state, prepared(op, Number<A>::read(values[k])));
     }
     state = over_lanes<LANES>(state, [=](Wide a, Wide b) { return combined(op, a, b); });
     if (lane == 0) y[result] = Number<A>::write(finished(op, state, count));
@@ -73,7 +83,14 @@ static __device__ void reduce_to(int op, const A *x, A *y, uint32_t result, uint
 extern "C" __global__ void __launch_bounds__(256)
     reduce_block(int op, const A *x, A *y, uint32_t n, uint32_t count, const Walk<1> kept, const Walk<1> reduced) {
     begin();
-    reduce_to<256>(op, x, y, blockIdx.x, threadIdx.x, count, kept, reduced);
+    reduce_to<256, 4>(op, x, y, blockIdx.x, threadIdx.x, count, kept, reduced);
+}
+
+/// A large block for each of a few results of many elements.
+extern "C" __global__ void __launch_bounds__(1024)
+    reduce_wide(int op, const A *x, A *y, uint32_t n, uint32_t count, const Walk<1> kept, const Walk<1> reduced) {
+    begin();
+    reduce_to<1024, 8>(op, x, y, blockIdx.x, threadIdx.x, count, kept, reduced);
 }
 
 /// A warp for each result.
@@ -81,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(256)
     reduce_warp(int op, const A *x, A *y, uint32_t n, uint32_t count, const Walk<1> kept, const Walk<1> reduced) {
     begin();
     uint32_t result = blockIdx.x * 8 + threadIdx.x / 32;
-    if (result < n) reduce_to<32>(op, x, y, result, threadIdx.x % 32, count, kept, reduced);
+    if (result < n) reduce_to<32, 4>(op, x, y, result, threadIdx.x % 32, count, kept, reduced);
 }
 
 /// Parts of a column that are reduced side by side.

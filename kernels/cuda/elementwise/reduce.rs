@@ -8,6 +8,9 @@ use crate::{Archs, Args, DevicePtr, Gpu, GpuError, Source};
 pub(super) static REDUCE: Source =
     Source { name: "reduce.cu", text: include_str!("reduce.cu"), archs: Archs::All, variants: ALL };
 
+/// Results that can have a large block each.
+const FEW: usize = 256;
+
 /// A reduction, in the order of the codes in reduce.cu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduce {
@@ -59,6 +62,8 @@ pub fn reduce(
         // Neighbouring results lie side by side: columns.
         _ if !is_along_rows && n >= 32 => ("reduce_columns", n.div_ceil(32), 1024),
         0..=512 => ("reduce_warp", n.div_ceil(8), 256),
+        // Too few results to fill a GPU: each as fast as one block can.
+        2049.. if n <= FEW => ("reduce_wide", n, 1024),
         _ => ("reduce_block", n, 256),
     };
     let f = typed(gpu, &REDUCE, entry, number)?;

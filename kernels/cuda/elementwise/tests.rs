@@ -5,6 +5,8 @@ use super::*;
 use crate::testing::{gpu, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Gpu};
 
+mod learning;
+
 /// A buffer of `n` NaNs, so that what is not written shows.
 pub(super) fn poisoned(gpu: &Gpu, n: usize) -> DeviceBuffer {
     gpu.upload(&vec![f32::NAN; n.max(1)]).unwrap()

@@ -96,7 +96,8 @@ fn normalised_parts_and_weights_may_have_more_axes() {
 
 #[test]
 fn gradients_of_norms_and_activations() {
-    for shape in ROWS {
+    let many: &[usize] = &[3, 200, 40];
+    for shape in ROWS.into_iter().chain([many]) {
         let n = shape[shape.len() - 1];
         let inputs = [floats(1, shape), floats(2, shape), floats(3, &[n])];
         for outputs in [1, 2] {
@@ -137,7 +138,7 @@ fn quantisers_for_learning_and_their_gradients() {
                 of("FakeQuantizeHeadsGrad").outputs(3).agrees(&grad);
             }
         }
-        for (k, n, block) in [(40, 33, 0), (96, 70, 32), (700, 5, 0)] {
+        for (k, n, block) in [(40, 33, 0), (96, 70, 32), (700, 5, 0), (600, 12, 300)] {
             let of = |op: &str| case(DOMAIN, op, 1).with("bits", bits).with("block_size", block);
             let shape = if block == 0 { vec![n] } else { vec![k / block as usize, n] };
             let inputs = [floats(1, &[k, n]), clips(2, &shape), clips(3, &shape)];
@@ -184,6 +185,8 @@ fn any_axes_are_reduced() {
         // Products of many numbers are 0 before long.
         if op != "ReduceProd" {
             node(op).agrees(&[floats(1, &[2, 3000]), list(&[-1])]);
+            node(op).agrees(&[floats(1, &[300, 2100]), list(&[-1])]);
+            node(op).agrees(&[ints(1, &[9000], -3, 4), list(&[0])]);
             node(op).agrees(&[floats(1, &[700, 33]), list(&[0])]);
         }
         let noop = node(op).with("noop_with_empty_axes", 1);
@@ -425,7 +428,9 @@ fn gradients_of_transforms() {
 
 #[test]
 fn matrices_are_inverted() {
-    for shape in [vec![1, 1], vec![3, 5, 5], vec![64, 64], vec![200, 200]] {
+    let sizes = [1, 16, 24, 32, 48, 64, 100, 200];
+    let shapes = sizes.map(|n| vec![n, n]).into_iter().chain([vec![3, 5, 5], vec![2, 33, 33]]);
+    for shape in shapes {
         let n = shape[shape.len() - 1];
         let x = floats(1, &shape).unwrap();
         // A diagonal that keeps rounding errors small, its rows exchanged so that pivots move.
