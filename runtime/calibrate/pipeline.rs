@@ -110,8 +110,8 @@ impl Calibration<'_> {
             let mut finish = Finish::new(self, states, outside, hand);
             let (pupils, outcome) = self.learn_all(&blocks, &captured, &mut finish, progress)?;
             tracing::info!("all learned: {:.2?}", start.elapsed());
-            let pupils = pupils.into_iter().enumerate();
-            pupils.map(|(index, pupil)| finish.block(index, pupil)).collect::<Result<(), _>>()?;
+            let mut pupils = pupils.into_iter().enumerate();
+            pupils.try_for_each(|(index, pupil)| finish.block(index, pupil))?;
             Ok(outcome)
         })
     }
