@@ -65,7 +65,9 @@ fn part_sizes(facts: &Facts, node: &Node, x: ValueId) -> Option<Vec<i64>> {
         (1, _) => sizes,
         _ => return None,
     };
-    (sizes.iter().sum::<i64>() == width && sizes.iter().all(|size| *size >= 0)).then_some(sizes)
+    let total =
+        sizes.iter().try_fold(0i64, |sum, size| sum.checked_add(*size).filter(|_| *size >= 0));
+    (total == Some(width)).then_some(sizes)
 }
 
 /// What is taken out of the sequence, with its place.
@@ -137,7 +139,12 @@ mod tests {
             parts = SplitToSequence <axis = 1> (x, four)
             a = SequenceAt (parts, two)
         }";
-        for text in [unknown_width, unknown_place, outside] {
+        let too_large = "g (float[B,8] x) => (a)
+            <int64[2] sizes = {9223372036854775807, 9223372036854775807}, int64 first = {0}> {
+            parts = SplitToSequence <axis = 1> (x, sizes)
+            a = SequenceAt (parts, first)
+        }";
+        for text in [unknown_width, unknown_place, outside, too_large] {
             let (text, n_rewrites) = after(text);
             assert!(n_rewrites == 0 && text.contains("SplitToSequence"), "{text}");
         }
