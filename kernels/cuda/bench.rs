@@ -23,6 +23,7 @@ const AREAS: &[(&str, Bench)] = &[
     ("gemv", planish_cuda::gemv::bench),
     ("transform", planish_cuda::transform::bench),
     ("attention", planish_cuda::attention::bench),
+    ("learning", planish_cuda::attention::bench_learning),
     ("elementwise", planish_cuda::elementwise::bench::bench),
 ];
 

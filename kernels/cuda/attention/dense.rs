@@ -2,13 +2,64 @@
 
 use super::{int, launch_size, sources};
 use crate::elementwise::Heads;
+use crate::timer::median_us;
 use crate::{Args, DeviceBuffer, DevicePtr, Function, Gpu, GpuError, Launch};
 
-/// Rows of a tile, threads of a block, and channels that are added to a row in shared memory, as in
-/// dense.cu.
+/// Rows of a tile, as in dense_tiles.cuh.
 const TILE: usize = 64;
-const THREADS: u32 = 128;
-const PADDING: usize = 8;
+
+/// One of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Forward,
+    BackwardQueries,
+    BackwardKeys,
+}
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Products {
+    Mma,
+    Wgmma,
+}
+
+/// How a kernel is compiled: groups of four warps of a block, blocks that are to fit a processor.
+struct Shape {
+    groups: usize,
+    blocks: usize,
+}
+
+impl Kernel {
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Forward => "dense_forward",
+            Self::BackwardQueries => "dense_backward_queries",
+            Self::BackwardKeys => "dense_backward_keys",
+        }
+    }
+
+    /// As many rows as registers and shared memory hold: what a block reads of the other side is
+    /// shared by all.
+    fn shape(self, size: usize, by: Products) -> Shape {
+        let (groups, blocks) = match (by, self, size > 64) {
+            (Products::Wgmma, Self::Forward, false) => (1, 4),
+            (Products::Wgmma, _, false) => (1, 2),
+            (Products::Wgmma, _, true) | (Products::Mma, _, false) => (2, 1),
+            (Products::Mma, _, true) => (1, 1),
+        };
+        // TUNING
+        if let Ok(s) = std::env::var(format!("TUNE_{self:?}_{size}")) {
+            let v: Vec<usize> = s.split(',').map(|x| x.parse().unwrap()).collect();
+            return Shape { groups: v[0], blocks: v[1] };
+        }
+        Shape { groups, blocks }
+    }
+
+    /// Tiles of a block's own rows, and tiles that it walks, two stages of each.
+    fn tiles(self) -> (usize, usize) {
+        if self == Self::Forward { (1, 4) } else { (2, 4) }
+    }
+}
 
 /// Attention of queries over keys and values, f32 in memory; products take bfloat16. The heads of keys
 /// and values are shared by as many query heads each.
@@ -56,6 +107,7 @@ impl DenseAttention {
             && (q.batch, q.size) == (k.batch, k.size)
             && k.heads > 0
             && q.heads.is_multiple_of(k.heads)
+            && self.scale > 0.0
             && matches!(q.size, 16 | 32 | 48 | 64 | 80 | 96 | 112 | 128)
             && (!self.is_causal || q.rows == k.rows)
             && q.rows > 0
@@ -67,9 +119,7 @@ impl DenseAttention {
     /// # Errors
     /// If there are too many elements, or no memory.
     pub fn forward(&self, gpu: &Gpu, y: DevicePtr) -> Result<(), GpuError> {
-        let packed = self.pack(gpu, None)?;
-        let args = self.args(&packed, Some(y), None)?;
-        self.launch(gpu, "dense_forward", self.query_blocks()?, 5, &args)
+        self.forward_by(gpu, self.products(gpu), y)
     }
 
     /// Writes the gradients, f32.
@@ -77,14 +127,57 @@ impl DenseAttention {
     /// # Errors
     /// As [`DenseAttention::forward`].
     pub fn backward(&self, gpu: &Gpu, gradients: &DenseGradients) -> Result<(), GpuError> {
+        self.backward_by(gpu, self.products(gpu), gradients)
+    }
+
+    /// What multiplies on this GPU.
+    pub(super) fn products(&self, gpu: &Gpu) -> Products {
+        match gpu.properties().has_wgmma() && self.q.1.size.is_multiple_of(64) {
+            true => Products::Wgmma,
+            false => Products::Mma,
+        }
+    }
+
+    pub(super) fn forward_by(&self, gpu: &Gpu, by: Products, y: DevicePtr) -> Result<(), GpuError> {
+        let packed = self.pack(gpu, None)?;
+        let args = self.args(gpu, &packed, Some(y), None)?;
+        self.launch(gpu, by, Kernel::Forward, &args)
+    }
+
+    pub(super) fn backward_by(
+        &self,
+        gpu: &Gpu,
+        by: Products,
+        gradients: &DenseGradients,
+    ) -> Result<(), GpuError> {
         let packed = self.pack(gpu, Some(gradients.dy))?;
-        let args = self.args(&packed, None, Some(gradients))?;
-        self.launch(gpu, "dense_forward", self.query_blocks()?, 5, &args)?;
-        self.launch(gpu, "dense_backward_queries", self.query_blocks()?, 6, &args)?;
-        let k = self.k.1;
-        let blocks = [k.rows.div_ceil(TILE), k.heads, k.batch];
-        let [x, y, z] = blocks.map(launch_size);
-        self.launch(gpu, "dense_backward_keys", [x?, y?, z?], 6, &args)
+        let args = self.args(gpu, &packed, None, Some(gradients))?;
+        for kernel in [Kernel::Forward, Kernel::BackwardQueries, Kernel::BackwardKeys] {
+            self.launch(gpu, by, kernel, &args)?;
+        }
+        Ok(())
+    }
+
+    /// Microseconds of each kernel of the gradients alone, with how many products of scores it has.
+    pub(super) fn times(
+        &self,
+        gpu: &Gpu,
+        gradients: &DenseGradients,
+        repeats: usize,
+    ) -> Result<Vec<(&'static str, f64, f64)>, GpuError> {
+        let packed = self.pack(gpu, Some(gradients.dy))?;
+        let args = self.args(gpu, &packed, None, Some(gradients))?;
+        let kernels = [
+            (Kernel::Forward, "their sums", 2.0),
+            (Kernel::BackwardQueries, "of queries", 3.0),
+            (Kernel::BackwardKeys, "of keys and values", 4.0),
+        ];
+        let time = |(kernel, what, products)| {
+            let by = self.products(gpu);
+            let us = median_us(gpu, repeats, || self.launch(gpu, by, kernel, &args))?;
+            Ok((what, products, us))
+        };
+        kernels.into_iter().map(time).collect()
     }
 
     /// Queries of a head, up to whole tiles.
@@ -93,7 +186,7 @@ impl DenseAttention {
     }
 
     fn pack(&self, gpu: &Gpu, dy: Option<DevicePtr>) -> Result<Packed, GpuError> {
-        let f = self.function(gpu, "dense_pack")?;
+        let f = self.function(gpu, Products::Mma, Kernel::Forward, "dense_pack")?;
         let pack = |from: DevicePtr, heads: Heads| {
             let to = gpu.alloc(2 * heads.n())?;
             let n = heads.n() / 4;
@@ -112,9 +205,10 @@ impl DenseAttention {
         })
     }
 
-    /// The structure `Problem` of dense.cu.
+    /// The structure `Problem` of dense_problem.cuh.
     fn args(
         &self,
+        gpu: &Gpu,
         packed: &Packed,
         y: Option<DevicePtr>,
         gradients: Option<&DenseGradients>,
@@ -145,36 +239,57 @@ impl DenseAttention {
             bytes.extend(int(size)?.to_ne_bytes());
         }
         bytes.extend(u32::from(self.is_causal).to_ne_bytes());
+        bytes.extend(gpu.properties().multiprocessors.to_ne_bytes());
         bytes.extend(self.scale.to_ne_bytes());
         bytes.resize(bytes.len().next_multiple_of(8), 0);
         Ok(Args::new().bytes(&bytes))
     }
 
-    fn query_blocks(&self) -> Result<[u32; 3], GpuError> {
-        let q = self.q.1;
-        let [x, y, z] = [q.rows.div_ceil(TILE), q.heads, q.batch].map(launch_size);
-        Ok([x?, y?, z?])
-    }
-
-    fn function(&self, gpu: &Gpu, entry: &str) -> Result<Function, GpuError> {
-        gpu.function(&sources::DENSE, entry, &[("D", &self.q.1.size.to_string())])
-    }
-
-    fn launch(
+    fn function(
         &self,
         gpu: &Gpu,
+        by: Products,
+        kernel: Kernel,
         entry: &str,
-        grid: [u32; 3],
-        tiles: usize,
-        args: &Args,
-    ) -> Result<(), GpuError> {
-        let shared = tiles * TILE * (self.q.1.size + PADDING) * 2 + 4 * TILE * 4;
-        let launch = Launch { grid, block: [THREADS, 1, 1], shared: 0, overlap: true };
-        gpu.launch(&self.function(gpu, entry)?, launch.with_shared(shared), args)
+    ) -> Result<Function, GpuError> {
+        let source = match (by, kernel) {
+            (Products::Mma, Kernel::Forward) => &sources::DENSE,
+            (Products::Mma, _) => &sources::DENSE_GRADS,
+            (Products::Wgmma, Kernel::Forward) => &sources::DENSE_HOPPER,
+            (Products::Wgmma, _) => &sources::DENSE_GRADS_HOPPER,
+        };
+        let Shape { groups, blocks } = kernel.shape(self.q.1.size, by);
+        let definitions = [self.q.1.size, groups, blocks].map(|n| n.to_string());
+        let [size, groups, blocks] = definitions.each_ref().map(String::as_str);
+        gpu.function(source, entry, &[("D", size), ("GROUPS", groups), ("BLOCKS", blocks)])
+    }
+
+    /// A block for as many rows of a head as it takes.
+    fn launch(&self, gpu: &Gpu, by: Products, kernel: Kernel, args: &Args) -> Result<(), GpuError> {
+        let Shape { groups, .. } = kernel.shape(self.q.1.size, by);
+        let of = if kernel == Kernel::BackwardKeys { self.k.1 } else { self.q.1 };
+        let blocks = launch_size(of.rows.div_ceil(groups * TILE) * of.heads * of.batch)?;
+        let (own, walked) = kernel.tiles();
+        // Tiles, the sums of rows that go with walked queries, and what the start is moved by.
+        let shared = (own * groups + walked) * self.tile_bytes() + 4 * TILE * 4 + 1_024;
+        let threads = launch_size(128 * groups)?;
+        let launch =
+            Launch { grid: [blocks, 1, 1], block: [threads, 1, 1], shared: 0, overlap: true };
+        gpu.launch(
+            &self.function(gpu, by, kernel, kernel.entry())?,
+            launch.with_shared(shared),
+            args,
+        )
+    }
+
+    /// As in dense_tiles.cuh.
+    fn tile_bytes(&self) -> usize {
+        let size = self.q.1.size;
+        2 * TILE * if size.is_multiple_of(64) { size } else { size + 8 }
     }
 }
 
-/// The structure `Heads` of dense.cu.
+/// The structure `Heads` of dense_problem.cuh.
 fn bytes_of(heads: Heads) -> Vec<u8> {
     heads.steps().into_iter().flat_map(i64::to_ne_bytes).collect()
 }

@@ -1,5 +1,6 @@
 //! Attention for learning against loops on the host.
 
+use super::dense::Products;
 use super::{DenseAttention, DenseGradients};
 use crate::elementwise::Heads;
 use crate::testing::{gpu, random_f32};
@@ -79,6 +80,9 @@ fn dense_attention_and_its_gradients_are_those_of_loops() {
         (1, 2, 1, 70, 150, 16, false, false),
         (1, 9, 3, 257, 257, 64, true, false),
         (1, 1, 1, 1, 5, 80, false, true),
+        (2, 6, 3, 700, 700, 64, true, true),
+        (2, 3, 1, 500, 500, 128, true, false),
+        (1, 4, 4, 200, 390, 64, false, false),
     ];
     for (batch, q_heads, kv_heads, queries, keys, size, is_causal, head_major) in cases {
         let of_q = Heads { batch, heads: q_heads, rows: queries, size, head_major };
@@ -96,23 +100,19 @@ fn dense_attention_and_its_gradients_are_those_of_loops() {
         assert!(attention.fits());
         let wanted =
             expected(data.each_ref().map(Vec::as_slice), (of_q, of_k), is_causal, f64::from(scale));
-        let out = |n: usize| gpu.upload(&vec![f32::NAN; n]).unwrap();
-        let [y, dq, dk, dv] = wanted.each_ref().map(|x| out(x.len()));
-        attention.forward(&gpu, y.ptr()).unwrap();
-        let gradients = DenseGradients { dy: dy.ptr(), dq: dq.ptr(), dk: dk.ptr(), dv: dv.ptr() };
-        attention.backward(&gpu, &gradients).unwrap();
-        for (what, at, wanted) in [
-            ("y", y, &wanted[0]),
-            ("dq", dq, &wanted[1]),
-            ("dk", dk, &wanted[2]),
-            ("dv", dv, &wanted[3]),
-        ] {
-            check(
-                &gpu,
-                &at,
-                wanted,
-                &format!("{what} of {of_q:?}, {keys} keys, causal {is_causal}"),
-            );
+        for by in [Products::Mma, attention.products(&gpu)] {
+            let out = |n: usize| gpu.upload(&vec![f32::NAN; n]).unwrap();
+            let [y, dq, dk, dv] = wanted.each_ref().map(|x| out(x.len()));
+            attention.forward_by(&gpu, by, y.ptr()).unwrap();
+            let gradients =
+                DenseGradients { dy: dy.ptr(), dq: dq.ptr(), dk: dk.ptr(), dv: dv.ptr() };
+            attention.backward_by(&gpu, by, &gradients).unwrap();
+            for ((what, at), wanted) in
+                [("y", y), ("dq", dq), ("dk", dk), ("dv", dv)].iter().zip(&wanted)
+            {
+                let what = format!("{what} of {of_q:?}, {keys} keys, causal {is_causal}, {by:?}");
+                check(&gpu, at, wanted, &what);
+            }
         }
     }
 }

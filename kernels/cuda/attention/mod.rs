@@ -9,6 +9,7 @@ mod attend;
 mod bench;
 mod cache;
 mod dense;
+mod dense_bench;
 #[cfg(test)]
 mod dense_tests;
 mod prepare;
@@ -23,6 +24,7 @@ pub use attend::{Attend, PadMask};
 pub use bench::bench;
 pub use cache::{CacheFormat, Clip, KvCache, KvShape};
 pub use dense::{DenseAttention, DenseGradients};
+pub use dense_bench::bench as bench_learning;
 pub use prepare::{Prepare, Queries, Rotation};
 
 use crate::{Args, DevicePtr, GpuError, Source};
@@ -36,8 +38,12 @@ pub static SOURCES: &[&Source] = &[
     &sources::STEP_IN_CLUSTERS,
     &sources::PREFILL,
     &sources::PREFILL_HOPPER,
+    &sources::PREFILL_F32,
     &sources::NAIVE,
     &sources::DENSE,
+    &sources::DENSE_GRADS,
+    &sources::DENSE_HOPPER,
+    &sources::DENSE_GRADS_HOPPER,
 ];
 
 /// The rows of a tensor `[batch, new, heads · head_dim]` that may be part of a wider one.

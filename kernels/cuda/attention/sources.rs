@@ -134,15 +134,60 @@ pub(super) static NAIVE: Source = source!(
     ]
 );
 
-/// Whole sequences without a cache, and gradients.
-pub(super) static DENSE: Source = Source {
-    name: "attention/dense.cu",
-    text: concat!(
-        "#include \"common.cuh\"\n",
-        include_str!("mma.cuh"),
-        "\n",
-        include_str!("dense.cu")
-    ),
-    archs: Archs::All,
-    variants: &[&[("D", "16")], &[("D", "64")], &[("D", "128")]],
-};
+/// A source of learning's attention, by one kind of products.
+macro_rules! dense {
+    ($file:literal, $archs:expr, $variants:expr, $products:literal $(, $header:literal)*) => {
+        Source {
+            name: concat!("attention/", $file),
+            text: concat!(
+                "#include \"common.cuh\"\n",
+                include_str!("mma.cuh"), "\n",
+                $(include_str!($header), "\n",)*
+                include_str!("dense_tiles.cuh"), "\n",
+                include_str!($products), "\n",
+                include_str!("dense_problem.cuh"), "\n",
+                include_str!($file)
+            ),
+            archs: $archs,
+            variants: $variants,
+        }
+    };
+}
+
+const DENSE_SIZES: Variants = &[
+    &[("D", "16"), ("GROUPS", "2")],
+    &[("D", "64"), ("GROUPS", "2")],
+    &[("D", "112"), ("GROUPS", "1")],
+    &[("D", "128"), ("GROUPS", "1")],
+];
+
+/// Whole sequences without a cache.
+pub(super) static DENSE: Source = dense!("dense.cu", Archs::All, DENSE_SIZES, "dense_mma.cuh");
+
+/// Their gradients.
+pub(super) static DENSE_GRADS: Source =
+    dense!("dense_grads.cu", Archs::All, DENSE_SIZES, "dense_mma.cuh");
+
+/// Whole sequences without a cache, by Hopper's own instructions.
+pub(super) static DENSE_HOPPER: Source = dense!(
+    "dense.cu",
+    Archs::Hopper,
+    &[
+        &[("D", "64"), ("GROUPS", "2"), ("BLOCKS", "2")],
+        &[("D", "128"), ("GROUPS", "2"), ("BLOCKS", "1")],
+    ],
+    "dense_wgmma.cuh",
+    "wgmma.cuh"
+);
+
+/// Their gradients.
+pub(super) static DENSE_GRADS_HOPPER: Source = dense!(
+    "dense_grads.cu",
+    Archs::Hopper,
+    &[
+        &[("D", "64"), ("GROUPS", "3"), ("BLOCKS", "1")],
+        &[("D", "128"), ("GROUPS", "2"), ("BLOCKS", "1")],
+    ],
+    "dense_wgmma.cuh",
+    "wgmma.cuh"
+);
