@@ -45,17 +45,6 @@ fn symmetric(matrix: &Matrix) -> Matrix {
     Matrix::from_fn(n, n, |i, j| 0.5 * (matrix[(i, j)] + matrix[(j, i)]))
 }
 
-/// The partial traces of second moments `[n₁·n₂, n₁·n₂]` given row by row: over the second index,
-/// `[n₁, n₁]`, and over the first, `[n₂, n₂]`.
-pub(super) fn partial_traces(moments: &[f64], n1: usize, n2: usize) -> (Matrix, Matrix) {
-    let n = n1 * n2;
-    let at = |i: usize, j: usize, k: usize, m: usize| moments[(i * n2 + j) * n + k * n2 + m];
-    (
-        Matrix::from_fn(n1, n1, |i, k| (0..n2).map(|j| at(i, j, k, j)).sum()),
-        Matrix::from_fn(n2, n2, |j, m| (0..n1).map(|i| at(i, j, i, m)).sum()),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,15 +75,5 @@ mod tests {
         let p = balanced(&zero, &zero, &rotation);
         let gram = p.transposed().times(&p);
         assert!(gram.max_difference(&Matrix::identity(8)) < 1e-9);
-    }
-
-    #[test]
-    fn traces_of_a_kronecker_product_are_its_factors() {
-        let (a, b) = (moments(3, 3), moments(4, 2));
-        let product = a.kronecker(&b);
-        let (first, second) = partial_traces(product.elements(), 3, 2);
-        let trace = |m: &Matrix| (0..m.n_rows()).map(|i| m[(i, i)]).sum::<f64>();
-        assert!(first.max_difference(&a.clone().scaled(trace(&b))) < 1e-12);
-        assert!(second.max_difference(&b.scaled(trace(&a))) < 1e-12);
     }
 }

@@ -11,6 +11,7 @@ mod balance;
 mod builder;
 mod cut;
 mod error;
+mod factor_moments;
 mod gradual;
 mod learned;
 mod objective;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use cut::{BlockModel, cut_block, cut_tail};
 pub use error::CalibrateError;
+pub use factor_moments::FactorMoments;
 pub use gradual::GradualMask;
 pub use learned::{LearnedAttention, LearnedBlock, LearnedLinear, LearnedSite};
 pub use objective::{Objective, Target};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use planish_ir::{Dim, Model, Node, Tensor, TensorError, ValueId, ValueType};
 
-use super::BlockModel;
+use super::factor_moments::FactorMoments;
+use super::{BlockModel, StudentOptions};
 use crate::quantize::{Hessian, add_gram};
 use crate::sites::{AttentionId, SiteId};
 use crate::transform::Matrix;
@@ -14,8 +15,8 @@ use crate::transform::Matrix;
 pub struct Statistics {
     /// The range of every channel of each site.
     pub ranges: BTreeMap<SiteId, Vec<ChannelRange>>,
-    /// Σ xᵀx of each site, `[channels, channels]`.
-    pub moments: BTreeMap<SiteId, Hessian>,
+    /// The moments of each site whose transform starts from them.
+    pub moments: BTreeMap<SiteId, FactorMoments>,
     /// Σ xᵀx of queries and keys over all heads, `[head_size, head_size]` each, after rotary
     /// embedding.
     pub heads: BTreeMap<AttentionId, (Hessian, Hessian)>,
@@ -51,24 +52,33 @@ pub struct ObservedBlock {
     /// Outputs: the largest value of every channel, the largest of it negated, and the moments of
     /// each site, then the moments of queries and of keys of each attention.
     pub model: Model,
-    sites: Vec<SiteId>,
+    /// Each site with the sizes of its factors, where their moments are taken.
+    sites: Vec<(SiteId, Option<(usize, usize)>)>,
     attentions: Vec<AttentionId>,
 }
 
 impl ObservedBlock {
-    /// Adds the outputs to a block.
-    pub fn new(block: &BlockModel) -> Self {
+    /// Adds the outputs to a block: what a student of these options starts from.
+    pub fn new(block: &BlockModel, options: &StudentOptions) -> Self {
         let mut model = block.model.clone();
         let mut outputs = Vec::new();
-        let (sites, attentions) = (block.group.sites.clone(), block.group.attentions.clone());
-        for id in &sites {
+        // Under a gradual mask matrices start as the identity, whatever the moments are.
+        let takes_moments = options.gradual.is_none();
+        let factors = |id: &SiteId| options.factors(&block.layout, block.layout.site(*id));
+        let sites: Vec<_> = (block.group.sites.iter())
+            .map(|id| (*id, factors(id).filter(|_| takes_moments)))
+            .collect();
+        let attentions = block.group.attentions.clone();
+        for (id, factors) in &sites {
             let site = block.layout.site(*id);
             let negated = Node::new("Neg", vec![Some(site.input)]);
             let negated = model.graph.add_op("planish.negated", negated);
             for value in [site.input, negated] {
                 outputs.push(channel_max(&mut model, value, site.channels));
             }
-            outputs.push(gram(&mut model, site.input, site.channels));
+            if let Some(sizes) = factors {
+                outputs.extend(FactorMoments::write(&mut model.graph, site.input, *sizes));
+            }
         }
         for id in &attentions {
             let attention = block.layout.attention(*id);
@@ -91,8 +101,11 @@ impl ObservedBlock {
         statistics: &mut Statistics,
         outputs: &[Tensor],
     ) -> Result<(), TensorError> {
-        let (of_sites, of_attentions) = outputs.split_at(3 * self.sites.len());
-        for (id, of_site) in self.sites.iter().zip(of_sites.chunks_exact(3)) {
+        let mut rest = outputs;
+        for (id, factors) in &self.sites {
+            let n_moments = factors.map_or(0, FactorMoments::n_outputs);
+            let (of_site, others) = rest.split_at(2 + n_moments);
+            rest = others;
             let (largest, negated) = (of_site[0].as_f32()?, of_site[1].as_f32()?);
             let n = largest.len();
             let ranges = statistics.ranges.entry(*id);
@@ -100,9 +113,12 @@ impl ObservedBlock {
             for (range, (max, negated)) in ranges.iter_mut().zip(largest.iter().zip(&*negated)) {
                 (range.min, range.max) = (range.min.min(-negated), range.max.max(*max));
             }
-            statistics.moments.entry(*id).or_insert_with(|| Hessian::new(n)).add(&of_site[2])?;
+            if let Some(sizes) = *factors {
+                let moments = statistics.moments.entry(*id);
+                moments.or_insert_with(|| FactorMoments::new(sizes)).add(&of_site[2..])?;
+            }
         }
-        for (id, pair) in self.attentions.iter().zip(of_attentions.chunks_exact(2)) {
+        for (id, pair) in self.attentions.iter().zip(rest.chunks_exact(2)) {
             let n = pair[0].shape().last().copied().unwrap_or(1);
             let new = || (Hessian::new(n), Hessian::new(n));
             let (queries, keys) = statistics.heads.entry(*id).or_insert_with(new);

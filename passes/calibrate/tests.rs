@@ -202,7 +202,8 @@ fn shifts_start_in_the_middle_of_what_is_observed() {
     let (model, layout) = canonical(TinyDecoder::gpt2());
     let piece = cut_block(&model, &layout, 0).unwrap();
     let site = layout.blocks[0].sites[0];
-    let observed = ObservedBlock::new(&piece);
+    let options = StudentOptions { shifts: true, ..options("w4a4kv16") };
+    let observed = ObservedBlock::new(&piece, &options);
     planish_ir::verify(&observed.model).unwrap();
     let mut initial = Initial::new(7);
     let known = outside_of(&model, std::slice::from_ref(&piece), &TinyDecoder::gpt2());
@@ -212,10 +213,7 @@ fn shifts_start_in_the_middle_of_what_is_observed() {
         let stream = Tensor::from_vec(stream.shape(), data);
         observed.update(&mut initial.statistics, &evaluate(&observed.model, vec![stream])).unwrap();
     }
-    let student = {
-        let options = StudentOptions { shifts: true, ..options("w4a4kv16") };
-        Student::new(&piece, &options, &mut initial).unwrap()
-    };
+    let student = Student::new(&piece, &options, &mut initial).unwrap();
     // A norm gives −n·g + b for −x where it gives n·g + b for x: the middle is its bias.
     let start = &student.parameters[student.sites[&site].shift.unwrap().0].initial;
     let crate::sites::SiteRole::Norm { node } = layout.site(site).role else { panic!("no norm") };

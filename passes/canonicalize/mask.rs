@@ -300,8 +300,8 @@ impl Sample {
     fn agrees(&self, form: &MaskForm) -> bool {
         let total = self.past + self.sequence;
         let n_batch = self.keep.len() / (self.sequence * total).max(1);
-        let n_padding = self.padding.len() / total.max(1);
-        if form.padding.is_some() && n_padding > n_batch {
+        // A mask of one row for all sequences hides the tokens of none of them.
+        if form.padding.is_some() && self.padding.len() != n_batch * total {
             return false;
         }
         (0..n_batch).all(|b| {

@@ -80,6 +80,10 @@ pub(super) fn replace_by_body(
     keeps_types: bool,
     adapt: &dyn Fn(&mut Node),
 ) -> Result<(), String> {
+    let (n_outputs, written) = (body.outputs.len(), &graph.node(id).outputs);
+    if written.iter().skip(n_outputs).any(Option::is_some) {
+        return Err(format!("it has {} outputs, its body {n_outputs}", written.len()));
+    }
     let node = graph.remove_node(id);
     // Values that the body's nodes write are written under the names of the node's outputs.
     for (inner, outer) in body.outputs.iter().zip(&node.outputs) {

@@ -54,7 +54,7 @@ impl Calibration<'_> {
         inputs: &States,
         outside: &HashMap<String, Value>,
     ) -> Result<Statistics, CalibrationError> {
-        let observed = ObservedBlock::new(block);
+        let observed = ObservedBlock::new(block, self.options);
         let mut statistics = Statistics::default();
         let length = self.recipe.blocks.length.max(1);
         let some = STATISTICS_TOKENS.div_ceil(length).min(inputs.n_windows());

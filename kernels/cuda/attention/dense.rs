@@ -47,11 +47,6 @@ impl Kernel {
             (Products::Wgmma, _, true) | (Products::Mma, _, false) => (2, 1),
             (Products::Mma, _, true) => (1, 1),
         };
-        // TUNING
-        if let Ok(s) = std::env::var(format!("TUNE_{self:?}_{size}")) {
-            let v: Vec<usize> = s.split(',').map(|x| x.parse().unwrap()).collect();
-            return Shape { groups: v[0], blocks: v[1] };
-        }
         Shape { groups, blocks }
     }
 

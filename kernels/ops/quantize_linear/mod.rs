@@ -50,7 +50,7 @@ fn quantize(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpErr
         let at = grid.scale_of(i);
         let shift = zero.as_ref().map_or(Some(0), |zero| zero.get(at).copied());
         let rounded = (x / scale.data[at]).round_ties_even() as i64;
-        shift.map(|shift| (rounded + shift).clamp(low, high))
+        shift.map(|shift| rounded.saturating_add(shift).clamp(low, high))
     };
     let values: Option<Vec<i64>> = x.data.iter().enumerate().map(code).collect();
     let values = values.ok_or_else(|| OpError::shape("fewer zero points than scales"))?;
@@ -65,7 +65,7 @@ fn dequantize(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpE
     let value = |(i, code): (usize, &i64)| {
         let at = grid.scale_of(i);
         let shift = zero.as_ref().map_or(Some(0), |zero| zero.get(at).copied());
-        shift.map(|shift| (code - shift) as f32 * scales.data[at])
+        shift.map(|shift| code.saturating_sub(shift) as f32 * scales.data[at])
     };
     let data: Option<Vec<f32>> = x.to_i64_vec()?.iter().enumerate().map(value).collect();
     let data = data.ok_or_else(|| OpError::shape("fewer zero points than scales"))?;

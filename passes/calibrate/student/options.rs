@@ -3,8 +3,7 @@
 use crate::calibrate::Statistics;
 use crate::calibrate::balance::balanced;
 use crate::quantize::BitWidths;
-#[cfg(doc)]
-use crate::sites::Layout;
+use crate::sites::{Layout, Site, SiteRole};
 use crate::transform::{Matrix, Random, kronecker_sizes, spreading};
 
 /// Transforms of activations that run in the model.
@@ -57,6 +56,24 @@ pub struct StudentOptions {
     /// With a stability factor, matrices start as the identity and are multiplied element by
     /// element by a [`GradualMask`] (AffineQuant).
     pub gradual: Option<f32>,
+}
+
+impl StudentOptions {
+    /// The sizes (n₁, n₂) of the factors that activations of a site are transformed by; `None`
+    /// where there is no transform.
+    pub(in crate::calibrate) fn factors(
+        &self,
+        layout: &Layout,
+        site: &Site,
+    ) -> Option<(usize, usize)> {
+        match &site.role {
+            SiteRole::AttentionOutput { attention, .. } => {
+                let attention = layout.attention(*attention);
+                Some((attention.q_heads, attention.v_head_size))
+            }
+            _ => self.online.sizes(site.channels),
+        }
+    }
 }
 
 /// Where learning starts.

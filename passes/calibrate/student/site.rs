@@ -6,8 +6,8 @@ use planish_kernels::DOMAIN;
 use super::linear::{ColumnFold, RowFold};
 use super::options::{CLIP_START, Online};
 use super::{ClipSlots, MatrixSlots, Writer};
-use crate::calibrate::balance::partial_traces;
 use crate::calibrate::{CalibrateError, ParameterId, ParameterKind};
+use crate::parallel::{for_each_chunk, for_each_item};
 use crate::sites::{Site, SiteId, SiteRole};
 use crate::transform::Matrix;
 
@@ -140,10 +140,7 @@ impl Writer<'_> {
             return Ok([None, None]);
         };
         let scale = self.scale_at_start(id)?;
-        let n = site.channels;
-        let scaled = |k: usize| moments.elements()[k] / (scale[k / n] * scale[k % n]);
-        let scaled: Vec<f64> = (0..n * n).map(scaled).collect();
-        let (a1, a2) = partial_traces(&scaled, n1, n2);
+        let (a1, a2) = moments.traces(&scale);
         let (mut b1, mut b2) = (vec![0.0; n1 * n1], vec![0.0; n2 * n2]);
         for linear in &site.linears {
             let linear = self.block.layout.linear(*linear);
@@ -260,25 +257,46 @@ fn add_factor_moments(
     first: &mut [f64],
     second: &mut [f64],
 ) {
-    let n_columns = weight.len() / (n1 * n2).max(1);
-    let rows: Vec<Vec<f32>> = weight
-        .chunks_exact(n_columns.max(1))
-        .zip(scale)
-        .map(|(row, c)| row.iter().map(|x| (f64::from(*x) * c) as f32).collect())
-        .collect();
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        // In sixteen sums, so that the loop is vectorised.
-        let mut sums = [0.0f32; 16];
-        for (a, b) in a.chunks(16).zip(b.chunks(16)) {
-            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-        }
-        sums.iter().map(|x| f64::from(*x)).sum()
-    };
-    for i in 0..n1 {
-        for j in 0..n2 {
-            let row = &rows[i * n2 + j];
-            (0..n1).for_each(|k| first[i * n1 + k] += dot(row, &rows[k * n2 + j]));
-            (0..n2).for_each(|m| second[j * n2 + m] += dot(row, &rows[i * n2 + m]));
+    let n_columns = (weight.len() / (n1 * n2).max(1)).max(1);
+    let mut scaled = weight.to_vec();
+    for_each_chunk(&mut scaled, n_columns, weight.len(), |i, row| {
+        row.iter_mut().for_each(|x| *x = (f64::from(*x) * scale[i]) as f32);
+    });
+    let row = |i: usize, j: usize| &scaled[(i * n2 + j) * n_columns..][..n_columns];
+    add_products(first, n1, n2 * n_columns, |i, k| {
+        (0..n2).map(|j| dot(row(i, j), row(k, j))).sum()
+    });
+    add_products(second, n2, n1 * n_columns, |j, m| {
+        (0..n1).map(|i| dot(row(i, j), row(i, m))).sum()
+    });
+}
+
+/// Adds a symmetric matrix of `n` rows, of which `product` gives an element by about `cost` operations.
+fn add_products(
+    sums: &mut [f64],
+    n: usize,
+    cost: usize,
+    product: impl Fn(usize, usize) -> f64 + Sync,
+) {
+    let mut rows: Vec<Vec<f64>> = vec![Vec::new(); n];
+    for_each_item(&mut rows, n * n / 2 * cost, |i, row| {
+        *row = (0..=i).map(|k| product(i, k)).collect();
+    });
+    for (i, row) in rows.iter().enumerate() {
+        for (k, x) in row.iter().enumerate() {
+            sums[i * n + k] += x;
+            if k < i {
+                sums[k * n + i] += x;
+            }
         }
     }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    // In sixteen sums, so that the loop is vectorised.
+    let mut sums = [0.0f32; 16];
+    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
+    }
+    sums.iter().map(|x| f64::from(*x)).sum()
 }
