@@ -51,6 +51,13 @@ impl Matrix {
         &mut self.data[i * self.n_columns..][..self.n_columns]
     }
 
+    /// Rows `p` and `q`, of which `p` comes first, to be changed.
+    pub(super) fn two_rows_mut(&mut self, p: usize, q: usize) -> (&mut [f64], &mut [f64]) {
+        let n = self.n_columns;
+        let (before, from_q) = self.data.split_at_mut(q * n);
+        (&mut before[p * n..][..n], &mut from_q[..n])
+    }
+
     /// All elements, row by row.
     pub fn elements(&self) -> &[f64] {
         &self.data

@@ -10,6 +10,7 @@ const MAX_ROUNDS: usize = 30;
 /// second matrix, by Jacobi's rotations.
 pub fn eigen(matrix: &Matrix) -> (Vec<f64>, Matrix) {
     let n = matrix.n_rows();
+    // The vectors as rows, so that all of a rotation but its mirror image is along rows.
     let (mut a, mut vectors) = (matrix.clone(), Matrix::identity(n));
     let size: f64 = a.elements().iter().map(|x| x * x).sum::<f64>().sqrt();
     for _ in 0..MAX_ROUNDS {
@@ -25,31 +26,34 @@ pub fn eigen(matrix: &Matrix) -> (Vec<f64>, Matrix) {
             }
         }
     }
-    ((0..n).map(|i| a[(i, i)]).collect(), vectors)
+    ((0..n).map(|i| a[(i, i)]).collect(), vectors.transposed())
 }
 
-/// Makes a[p, q] zero.
+/// Makes a[p, q] and a[q, p] zero.
 fn rotate(a: &mut Matrix, vectors: &mut Matrix, p: usize, q: usize) {
-    if a[(p, q)] == 0.0 {
+    let (diagonal, between) = ([a[(p, p)], a[(q, q)]], a[(p, q)]);
+    if between == 0.0 {
         return;
     }
-    let n = a.n_rows();
-    let theta = (a[(q, q)] - a[(p, p)]) / (2.0 * a[(p, q)]);
+    let theta = (diagonal[1] - diagonal[0]) / (2.0 * between);
     let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
     let t = if theta == 0.0 { 1.0 } else { t };
     let c = 1.0 / (t * t + 1.0).sqrt();
     let s = t * c;
-    for k in 0..n {
-        let (x, y) = (a[(k, p)], a[(k, q)]);
-        (a[(k, p)], a[(k, q)]) = (c * x - s * y, s * x + c * y);
+    rotate_rows(a, (p, q), (c, s));
+    rotate_rows(vectors, (p, q), (c, s));
+    a[(p, p)] = diagonal[0] - t * between;
+    a[(q, q)] = diagonal[1] + t * between;
+    (a[(p, q)], a[(q, p)]) = (0.0, 0.0);
+    for k in (0..a.n_rows()).filter(|k| *k != p && *k != q) {
+        (a[(k, p)], a[(k, q)]) = (a[(p, k)], a[(q, k)]);
     }
-    for k in 0..n {
-        let (x, y) = (a[(p, k)], a[(q, k)]);
-        (a[(p, k)], a[(q, k)]) = (c * x - s * y, s * x + c * y);
-    }
-    for k in 0..n {
-        let (x, y) = (vectors[(k, p)], vectors[(k, q)]);
-        (vectors[(k, p)], vectors[(k, q)]) = (c * x - s * y, s * x + c * y);
+}
+
+fn rotate_rows(matrix: &mut Matrix, (p, q): (usize, usize), (c, s): (f64, f64)) {
+    let (first, second) = matrix.two_rows_mut(p, q);
+    for (x, y) in first.iter_mut().zip(second) {
+        (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
     }
 }
 
