@@ -36,21 +36,24 @@ pub(in crate::ops) fn code_facts(x: &Fact) -> Vec<Fact> {
 fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let x = Dense::read(required(inputs, 0)?)?;
     let quantiser = Quantiser::read(op)?;
-    Ok(quantise_rows(&x, |row| quantiser.symmetric(row)))
+    quantise_rows(&x, |row| quantiser.symmetric(row))
 }
 
-/// Codes and scales of the rows of `x`.
+/// Codes and scales of the rows of `x`; an error if rows have no channels, and so no range.
 pub(in crate::ops) fn quantise_rows(
     x: &Dense,
     quantise: impl Fn(&[f32]) -> (Vec<i8>, f32),
-) -> Vec<Tensor> {
+) -> Result<Vec<Tensor>, OpError> {
+    if x.last() == 0 {
+        return Err(OpError::shape(format!("{:?} has rows without channels", x.shape)));
+    }
     let rows: Vec<(Vec<i8>, f32)> = x.rows().map(quantise).collect();
     let (codes, scales): (Vec<Vec<i8>>, Vec<f32>) = rows.into_iter().unzip();
     let mut scale_shape = x.shape.clone();
     scale_shape.pop();
     scale_shape.push(1);
     let scales = Tensor::from_vec(&scale_shape, scales);
-    vec![Tensor::from_vec(&x.shape, codes.concat()), scales]
+    Ok(vec![Tensor::from_vec(&x.shape, codes.concat()), scales])
 }
 
 fn function() -> Function {

@@ -55,8 +55,8 @@ pub(in crate::ops) fn transform_and_quantise(
 ) -> Result<Vec<Tensor>, OpError> {
     let transform = Kronecker::optional(x.last(), optional(inputs, 2), optional(inputs, 3))?;
     let quantiser = Quantiser::read(op)?;
-    Ok(quantise_rows(x, |row| match &transform {
+    quantise_rows(x, |row| match &transform {
         Some(transform) => quantiser.symmetric(&transform.apply(row)),
         None => quantiser.symmetric(row),
-    }))
+    })
 }

@@ -48,7 +48,7 @@ fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> 
     let x = Dense::read(required(inputs, 0)?)?;
     let transform = Kronecker::new(x.last(), required(inputs, 1)?, optional(inputs, 2))?;
     let quantiser = Quantiser::read(op)?;
-    Ok(quantise_rows(&x, |row| quantiser.symmetric(&transform.apply(row))))
+    quantise_rows(&x, |row| quantiser.symmetric(&transform.apply(row)))
 }
 
 fn both() -> Function {
