@@ -173,6 +173,29 @@ fn what_other_threads_start_is_not_recorded() {
 }
 
 #[test]
+fn other_threads_go_on_while_one_weaves() {
+    let Some(gpu) = gpu() else { return };
+    let x = gpu.upload(&[1f32; 4]).unwrap();
+    let started = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            started.wait();
+            gpu.piece_reads(x.ptr(), 16).unwrap();
+            gpu.zero(x.ptr(), 16).unwrap();
+        });
+        gpu.capture_woven(|| {
+            started.wait();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            gpu.begin_piece()?;
+            drop(gpu.alloc(16)?);
+            gpu.end_piece()
+        })
+        .unwrap();
+    });
+    assert_eq!(gpu.download::<f32>(x.ptr(), 4).unwrap(), [0.0; 4]);
+}
+
+#[test]
 fn memory_beyond_the_device_is_an_error_with_both_numbers() {
     let Some(gpu) = gpu() else { return };
     let error = gpu.alloc_exact(1 << 45).unwrap_err();

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use cudarc::driver::sys;
 
@@ -22,9 +23,10 @@ const DRIVER_VERSION: i32 = 12_030;
 const ADD: u32 = 0;
 const SET: u32 = 1;
 
-/// Who uses which memory, while a woven graph is recorded.
+/// Who uses which memory, while a thread records a woven graph. Other threads do not weave: they wait
+/// for their turns, and may not wait with this locked.
 #[derive(Default)]
-pub(crate) struct Weaver(Mutex<Option<Weave>>);
+pub(crate) struct Weaver(Mutex<Option<(ThreadId, Weave)>>);
 
 #[derive(Default)]
 struct Weave {
@@ -86,13 +88,28 @@ struct Use {
 unsafe impl Send for Weave {}
 
 impl Weaver {
-    fn lock(&self) -> MutexGuard<'_, Option<Weave>> {
+    fn begin(&self) {
+        *self.lock() = Some((std::thread::current().id(), Weave::default()));
+    }
+
+    fn end(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(ThreadId, Weave)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A woven graph is being recorded.
+    /// Calls `work` with what this thread weaves; nothing if it does not.
+    fn with<R>(&self, work: impl FnOnce(&mut Weave) -> R) -> Option<R> {
+        let mut weaving = self.lock();
+        let (thread, weave) = weaving.as_mut()?;
+        (*thread == std::thread::current().id()).then(|| work(weave))
+    }
+
+    /// This thread records a woven graph.
     pub fn is_weaving(&self) -> bool {
-        self.lock().is_some()
+        self.with(|_| ()).is_some()
     }
 }
 
@@ -180,9 +197,11 @@ impl Gpu {
         work: impl FnOnce() -> Result<(), E>,
     ) -> Result<CapturedGraph, E> {
         self.exclusively(|| {
-            *self.weaver.lock() = knows_dependencies().then(Weave::default);
+            if knows_dependencies() {
+                self.weaver.begin();
+            }
             let graph = self.capture(work);
-            *self.weaver.lock() = None;
+            self.weaver.end();
             graph
         })
     }
@@ -193,10 +212,11 @@ impl Gpu {
     /// # Errors
     /// If the driver refuses.
     pub fn begin_piece(&self) -> Result<(), GpuError> {
-        let mut weaver = self.weaver.lock();
-        let Some(weave) = weaver.as_mut() else { return Ok(()) };
-        weave.piece = Piece::default();
-        self.wait_for(&mut [], SET)
+        let begin = |weave: &mut Weave| {
+            weave.piece = Piece::default();
+            self.wait_for(&mut [], SET)
+        };
+        self.weaver.with(begin).unwrap_or(Ok(()))
     }
 
     /// The piece reads this memory.
@@ -217,17 +237,26 @@ impl Gpu {
     /// # Errors
     /// If the driver does not say what it ended with.
     pub fn end_piece(&self) -> Result<(), GpuError> {
-        let mut weaver = self.weaver.lock();
-        let Some(weave) = weaver.as_mut() else { return Ok(()) };
-        weave.end(&self.last_nodes()?);
-        Ok(())
+        let end = |weave: &mut Weave| {
+            weave.end(&self.last_nodes()?);
+            Ok(())
+        };
+        self.weaver.with(end).unwrap_or(Ok(()))
     }
 
     fn touch(&self, at: DevicePtr, n_bytes: usize, write: bool) -> Result<(), GpuError> {
-        let mut weaver = self.weaver.lock();
-        let Some(weave) = weaver.as_mut() else { return Ok(()) };
+        let memory = at.0..at.0 + n_bytes as u64;
+        self.weaver.with(|weave| self.wait_to_touch(weave, memory, write)).unwrap_or(Ok(()))
+    }
+
+    fn wait_to_touch(
+        &self,
+        weave: &mut Weave,
+        memory: Range<u64>,
+        write: bool,
+    ) -> Result<(), GpuError> {
         let before = weave.piece.waits.clone();
-        if !weave.touch(at.0..at.0 + n_bytes as u64, write) {
+        if !weave.touch(memory, write) {
             return Ok(());
         }
         let mut waits = weave.piece.waits.clone();
@@ -292,7 +321,7 @@ fn knows_dependencies() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Node, Weave};
+    use super::{Node, Weave, Weaver};
 
     fn node(n: usize) -> Node {
         n as Node
@@ -309,6 +338,18 @@ mod tests {
         let waits = weave.piece.waits.iter().map(|node| *node as usize).collect();
         weave.end(&[node(n)]);
         waits
+    }
+
+    #[test]
+    fn only_the_thread_that_began_weaves() {
+        let weaver = Weaver::default();
+        assert!(!weaver.is_weaving());
+        weaver.begin();
+        assert!(weaver.is_weaving());
+        let elsewhere = std::thread::scope(|scope| scope.spawn(|| weaver.is_weaving()).join());
+        assert!(!elsewhere.unwrap());
+        weaver.end();
+        assert!(!weaver.is_weaving());
     }
 
     #[test]
