@@ -4,7 +4,10 @@ mod common;
 
 use common::{canonical, prompt};
 use planish_ir::Model;
+use planish_ir::text::parse;
 use planish_models::Exporter;
+use planish_passes::PassManager;
+use planish_passes::canonicalize::canonicalize;
 use planish_passes::interpret::Interpreter;
 use planish_passes::quantize::{Method, QuantizeOptions, transforms_of};
 use planish_passes::sites::{Layout, SiteRole};
@@ -134,4 +137,71 @@ fn shifts_leave_the_logits_of_the_tiny_models_alone() {
         let difference = relative_difference(&before, &after);
         assert!(before != after && difference < 1e-4, "{}: {difference}", tiny.name);
     }
+}
+
+/// `count` numbers of a constant in text.
+fn numbers(count: usize) -> String {
+    let all: Vec<String> = (0..count).map(|i| format!("{}.5", i * 7 % 13)).collect();
+    format!("{{{}}}", all.join(", "))
+}
+
+/// Two blocks of a state-space model in small: a convolution and gated sums along the sequence.
+fn state_space_model() -> Model {
+    let mut weights =
+        format!("float[16,8] table = {}, float[8,16] head = {}", numbers(128), numbers(128));
+    weights.push_str(", int64 along = {1}, int64[2] halves = {16, 16}");
+    let mut nodes = String::from("x0 = Gather (table, ids)\n");
+    for i in 0..2 {
+        let sizes = [
+            ("norm", "8"),
+            ("in", "8,32"),
+            ("filter", "16,1,4"),
+            ("step", "16,16"),
+            ("out", "16,8"),
+        ];
+        for (name, size) in sizes {
+            let n = size.split(',').map(|n| n.parse::<usize>().unwrap()).product();
+            weights.push_str(&format!(", float[{size}] {name}{i} = {}", numbers(n)));
+        }
+        nodes.push_str(&format!(
+            "n{i} = RMSNormalization (x{i}, norm{i})
+             both{i} = MatMul (n{i}, in{i})
+             u{i}, z{i} = Split <axis = -1> (both{i}, halves)
+             turned{i} = Transpose <perm = [0, 2, 1]> (u{i})
+             filtered{i} = Conv <group = 16, pads = [3, 0]> (turned{i}, filter{i})
+             back{i} = Transpose <perm = [0, 2, 1]> (filtered{i})
+             steps{i} = MatMul (back{i}, step{i})
+             soft{i} = Softplus (steps{i})
+             state{i} = CumSum (soft{i}, along)
+             gate{i} = Sigmoid (z{i})
+             gated{i} = Mul (state{i}, gate{i})
+             made{i} = MatMul (gated{i}, out{i})
+             x{} = Add (x{i}, made{i})\n",
+            i + 1
+        ));
+    }
+    let text = format!(
+        "<ir_version: 10, opset_import: [\"\" : 23]>
+         g (int64[b,s] ids) => (float[b,s,16] logits) <{weights}> {{
+             {nodes} logits = MatMul (x2, head)
+         }}"
+    );
+    let mut model = parse(&text).unwrap();
+    canonicalize(&mut model, &mut PassManager::new()).unwrap();
+    model
+}
+
+#[test]
+fn layers_are_found_where_there_is_no_attention() {
+    let model = state_space_model();
+    let layout = Layout::new(&model).unwrap();
+    assert!(layout.attentions.is_empty() && layout.left_alone.is_empty(), "{layout}");
+    assert_eq!((layout.linears.len(), layout.blocks.len()), (6, 2), "{layout}");
+    assert!(layout.head.is_some(), "{layout}");
+    let sizes: Vec<usize> =
+        layout.blocks[0].sites.iter().map(|id| layout.site(*id).channels).collect();
+    assert_eq!(sizes, [8, 16, 16]);
+    let takes_scale = |id: &_| matches!(layout.site(*id).role, SiteRole::Norm { .. });
+    let scales: Vec<bool> = layout.blocks[1].sites.iter().map(takes_scale).collect();
+    assert_eq!(scales, [true, false, false], "{layout}");
 }
