@@ -300,7 +300,7 @@ impl Sample {
     fn agrees(&self, form: &MaskForm) -> bool {
         let total = self.past + self.sequence;
         let n_batch = self.keep.len() / (self.sequence * total).max(1);
-        // A mask of one row for all sequences hides the tokens of none of them.
+        // There is to be a row of padding for each sequence of the mask.
         if form.padding.is_some() && self.padding.len() != n_batch * total {
             return false;
         }
