@@ -38,8 +38,8 @@ impl Kernel {
         }
     }
 
-    /// As many rows as registers and shared memory hold: what a block reads of the other side is
-    /// shared by all.
+    /// What was fastest on an H100 (`cuda-bench learning`) by wgmma; else as many rows as registers
+    /// and shared memory hold, since what a block reads of the other side is shared by all.
     fn shape(self, size: usize, by: Products) -> Shape {
         let (groups, blocks) = match (by, self, size > 64) {
             (Products::Wgmma, Self::Forward, false) => (1, 4),

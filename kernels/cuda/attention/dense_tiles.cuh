@@ -14,8 +14,8 @@ constexpr int STEPS = D / 16, CHUNKS = D / 8;
 /// channels after the other; or, where channels are no multiple of 64, rows that are padded.
 constexpr bool SWIZZLED = D % 64 == 0;
 constexpr int ROW_BYTES = SWIZZLED ? 128 : 2 * (D + 8);
-
 constexpr int CHANNEL_BLOCKS = SWIZZLED ? D / 64 : 1;
+/// Bytes of a tile that is shared, and of the block's own.
 constexpr int TILE_BYTES = TILE * ROW_BYTES * CHANNEL_BLOCKS, OWN_BYTES = ROWS * ROW_BYTES * CHANNEL_BLOCKS;
 
 /// Where 8 channels of a row are in a tile of N rows.

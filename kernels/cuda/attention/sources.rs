@@ -154,6 +154,7 @@ macro_rules! dense {
     };
 }
 
+/// These and those below as `Kernel::shape` of dense.rs has them.
 const DENSE_SIZES: Variants = &[
     &[("D", "16"), ("GROUPS", "2")],
     &[("D", "64"), ("GROUPS", "2")],
@@ -173,7 +174,7 @@ pub(super) static DENSE_HOPPER: Source = dense!(
     "dense.cu",
     Archs::Hopper,
     &[
-        &[("D", "64"), ("GROUPS", "2"), ("BLOCKS", "2")],
+        &[("D", "64"), ("GROUPS", "1"), ("BLOCKS", "4")],
         &[("D", "128"), ("GROUPS", "2"), ("BLOCKS", "1")],
     ],
     "dense_wgmma.cuh",
@@ -185,7 +186,7 @@ pub(super) static DENSE_GRADS_HOPPER: Source = dense!(
     "dense_grads.cu",
     Archs::Hopper,
     &[
-        &[("D", "64"), ("GROUPS", "3"), ("BLOCKS", "1")],
+        &[("D", "64"), ("GROUPS", "1"), ("BLOCKS", "2")],
         &[("D", "128"), ("GROUPS", "2"), ("BLOCKS", "1")],
     ],
     "dense_wgmma.cuh",
