@@ -9,7 +9,7 @@ use crate::transform::Matrix;
 #[derive(Clone, Debug)]
 pub struct FactorMoments {
     sizes: (usize, usize),
-    /// Σ x_ij x_kj, `[n₂, n₁, n₁]`: a matrix for each j. Empty where n₁ is 1.
+    /// Σ x_ij x_kj, `[n₂, n₁, n₁]`: a matrix for each j.
     first: Vec<f64>,
     /// Σ x_ij x_im, `[n₁, n₂, n₂]`: a matrix for each i.
     second: Vec<f64>,
@@ -18,13 +18,12 @@ pub struct FactorMoments {
 impl FactorMoments {
     /// Zeros.
     pub fn new((n1, n2): (usize, usize)) -> Self {
-        let first = if n1 > 1 { n2 * n1 * n1 } else { 0 };
-        Self { sizes: (n1, n2), first: vec![0.0; first], second: vec![0.0; n1 * n2 * n2] }
+        let (first, second) = (vec![0.0; n2 * n1 * n1], vec![0.0; n1 * n2 * n2]);
+        Self { sizes: (n1, n2), first, second }
     }
 
-    /// Lets a graph give the moments of `x`, whose last axis has n₁·n₂ channels: one or two
-    /// outputs.
-    pub(super) fn write(graph: &mut Graph, x: ValueId, (n1, n2): (usize, usize)) -> Vec<ValueId> {
+    /// Lets a graph give the moments of `x`, whose last axis has n₁·n₂ channels.
+    pub(super) fn write(graph: &mut Graph, x: ValueId, (n1, n2): (usize, usize)) -> [ValueId; 2] {
         let shape = Tensor::from_vec(&[3], vec![-1, n1 as i64, n2 as i64]);
         let shape = graph.add_constant("planish.factors", shape);
         let rows = Node::new("Reshape", vec![Some(x), Some(shape)]);
@@ -33,10 +32,10 @@ impl FactorMoments {
             let node = Node::new("Transpose", vec![Some(rows)]).with("perm", perm.to_vec());
             graph.add_op("planish.turned", node)
         };
-        let mut pairs = vec![(turned([1, 2, 0]), turned([1, 0, 2]), [n1, n2, n2])];
-        if n1 > 1 {
-            pairs.insert(0, (turned([2, 1, 0]), turned([2, 0, 1]), [n2, n1, n1]));
-        }
+        let pairs = [
+            (turned([2, 1, 0]), turned([2, 0, 1]), [n2, n1, n1]),
+            (turned([1, 2, 0]), turned([1, 0, 2]), [n1, n2, n2]),
+        ];
         let product = |(left, right, shape): (ValueId, ValueId, [usize; 3])| {
             let node = Node::new("MatMul", vec![Some(left), Some(right)]);
             let moments = graph.add_op("planish.moments", node);
@@ -44,12 +43,7 @@ impl FactorMoments {
             graph.value_mut(moments).ty = ValueType::tensor(DataType::F32, shape);
             moments
         };
-        pairs.into_iter().map(product).collect()
-    }
-
-    /// How many outputs [`FactorMoments::write`] makes.
-    pub(super) fn n_outputs((n1, _): (usize, usize)) -> usize {
-        if n1 > 1 { 2 } else { 1 }
+        pairs.map(product)
     }
 
     /// Adds what one run gave.
@@ -58,9 +52,8 @@ impl FactorMoments {
     /// If an output is no f32 tensor of its shape.
     pub fn add(&mut self, outputs: &[Tensor]) -> Result<(), TensorError> {
         let (n1, n2) = self.sizes;
-        let all = [(&mut self.first, [n2, n1, n1]), (&mut self.second, [n1, n2, n2])];
-        let kept = all.into_iter().filter(|(sums, _)| !sums.is_empty());
-        let pairs: Vec<_> = kept.zip(outputs).collect();
+        let both = [(&mut self.first, [n2, n1, n1]), (&mut self.second, [n1, n2, n2])];
+        let pairs: Vec<_> = both.into_iter().zip(outputs).collect();
         for ((sums, shape), output) in &pairs {
             let actual = output.bytes().len();
             if output.as_slice::<f32>()?.len() != sums.len() || output.shape() != shape {
@@ -82,7 +75,7 @@ impl FactorMoments {
         let first = Matrix::from_fn(n1, n1, |i, k| {
             let of = |j: usize| {
                 let (a, b) = (scale[i * n2 + j], scale[k * n2 + j]);
-                self.first.get((j * n1 + i) * n1 + k).map_or(0.0, |m| m / (a * b))
+                self.first[(j * n1 + i) * n1 + k] / (a * b)
             };
             (0..n2).map(of).sum()
         });
@@ -114,7 +107,7 @@ mod tests {
         let shape = [2, n_rows / 2, n].map(Dim::from).to_vec();
         let input = model.graph.new_value("x", ValueType::tensor(DataType::F32, shape));
         model.graph.inputs.push(input);
-        model.graph.outputs = FactorMoments::write(&mut model.graph, input, (n1, n2));
+        model.graph.outputs = FactorMoments::write(&mut model.graph, input, (n1, n2)).to_vec();
         let outputs = evaluate(&model, vec![Tensor::from_vec(&[2, n_rows / 2, n], x.clone())]);
         let mut moments = FactorMoments::new((n1, n2));
         moments.add(&outputs).unwrap();

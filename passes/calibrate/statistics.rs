@@ -103,8 +103,7 @@ impl ObservedBlock {
     ) -> Result<(), TensorError> {
         let mut rest = outputs;
         for (id, factors) in &self.sites {
-            let n_moments = factors.map_or(0, FactorMoments::n_outputs);
-            let (of_site, others) = rest.split_at(2 + n_moments);
+            let (of_site, others) = rest.split_at(if factors.is_some() { 4 } else { 2 });
             rest = others;
             let (largest, negated) = (of_site[0].as_f32()?, of_site[1].as_f32()?);
             let n = largest.len();

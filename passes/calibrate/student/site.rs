@@ -93,10 +93,10 @@ impl Writer<'_> {
     pub(super) fn add_matrix(&mut self, id: SiteId) -> Result<(), CalibrateError> {
         let site = self.site(id).clone();
         let on_cache = self.options.bits.quantizes_kv();
+        let Some(sizes) = self.options.factors(&self.block.layout, &site) else { return Ok(()) };
         if let SiteRole::AttentionOutput { attention, value } = &site.role {
             let attention = self.block.layout.attention(*attention).clone();
             let at_site = self.rounds_sites();
-            let sizes = (attention.q_heads, attention.v_head_size);
             let [first, second] = self.moments_of(id, sizes)?;
             let online = self.options.online == Online::Kronecker;
             let takes_across = at_site && online && attention.q_heads > 1;
@@ -114,9 +114,7 @@ impl Writer<'_> {
             self.sites.entry(id).or_default().matrix =
                 MatrixSlots::Heads { across: slots(across), within: slots(within) };
             self.fold_rows(&site, across.map(|p| p.1), within.map(|p| p.1), sizes);
-        } else if let Some(sizes) = self.options.online.sizes(site.channels)
-            && self.rounds_sites()
-        {
+        } else if self.rounds_sites() {
             let [first, second] = self.moments_of(id, sizes)?;
             let left = (self.options.online == Online::Kronecker)
                 .then(|| self.add_matrix_of("p_1", sizes.0, first.as_ref()));
