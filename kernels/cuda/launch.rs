@@ -1,8 +1,8 @@
 //! Loaded kernels, and launching them.
 
+use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{result, sys};
 
@@ -15,6 +15,9 @@ const ALWAYS_SHARED: u32 = 40 << 10;
 /// A loaded module.
 pub(crate) struct Module {
     handle: sys::CUmodule,
+    /// Dynamic shared memory that the driver was told of, by kernel: its limit is one for all who launch
+    /// the kernel, and may only grow.
+    shared: Mutex<HashMap<String, u32>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread.
@@ -27,7 +30,7 @@ impl Module {
     pub fn load(image: &[u8]) -> Result<Self, GpuError> {
         // SAFETY: a whole cubin.
         let handle = unsafe { result::module::load_data(image.as_ptr().cast()) };
-        Ok(Self { handle: handle.doing("load a kernel")? })
+        Ok(Self { handle: handle.doing("load a kernel")?, shared: Mutex::default() })
     }
 }
 
@@ -40,9 +43,7 @@ pub struct Function {
 struct Inner {
     handle: sys::CUfunction,
     name: String,
-    /// Dynamic shared memory that the driver was told of.
-    shared: AtomicU32,
-    _module: Arc<Module>,
+    module: Arc<Module>,
 }
 
 // SAFETY: the driver's handles may be used from any thread.
@@ -57,8 +58,7 @@ impl Function {
         // SAFETY: the module is loaded.
         let handle = unsafe { result::module::get_function(module.handle, name) };
         let handle = handle.map_err(|_| missing())?;
-        let shared = AtomicU32::new(ALWAYS_SHARED);
-        let inner = Inner { handle, name: entry.to_owned(), shared, _module: module };
+        let inner = Inner { handle, name: entry.to_owned(), module };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -88,7 +88,11 @@ impl Function {
     }
 
     fn allow_shared(&self, shared: u32) -> Result<(), GpuError> {
-        if self.inner.shared.load(Ordering::Relaxed) >= shared {
+        if shared <= ALWAYS_SHARED {
+            return Ok(());
+        }
+        let mut told = self.inner.module.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&self.inner.name).is_some_and(|told| *told >= shared) {
             return Ok(());
         }
         use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -107,7 +111,7 @@ impl Function {
             shared,
             error: describe(&error),
         })?;
-        self.inner.shared.store(shared, Ordering::Relaxed);
+        told.insert(self.inner.name.clone(), shared);
         Ok(())
     }
 }

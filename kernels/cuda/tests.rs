@@ -104,6 +104,22 @@ fn a_kernel_runs_alone_and_in_a_graph() {
 }
 
 #[test]
+fn a_kernel_keeps_its_shared_memory_when_others_ask_for_less() {
+    let Some(gpu) = gpu() else { return };
+    let find = || gpu.function(&SCALE, "scale", &[Element::F32.define()]).unwrap();
+    let (one, other) = (find(), find());
+    let x = gpu.upload(&random_f32(1, 1000)).unwrap();
+    let run = |f, shared| {
+        let args = Args::new().ptr(x.ptr()).ptr(x.ptr()).f32(2.0).i32(1000);
+        gpu.launch(f, Launch::linear(4, 256).with_shared(shared), &args)
+    };
+    run(&one, 96 << 10).unwrap();
+    run(&other, 64 << 10).unwrap();
+    run(&one, 96 << 10).unwrap();
+    gpu.synchronize().unwrap();
+}
+
+#[test]
 fn what_runs_side_by_side_waits_for_what_it_needs() {
     const N: usize = 1 << 20;
     let Some(gpu) = gpu() else { return };
