@@ -110,7 +110,9 @@ impl Scores {
         let f = typed(gpu, &SCORES, "attend", number)?;
         let blocks = [count(q.rows)? as u32, grid(q.heads)?, grid(q.batch)?];
         let launch = Launch { grid: blocks, block: [128, 1, 1], shared: 0, overlap: true };
-        gpu.launch(&f, launch.with_shared(4 * q.size), &Args::new().bytes(&self.structure()?))
+        // Compilers read the query four numbers at a time.
+        let shared = 4 * q.size.next_multiple_of(4);
+        gpu.launch(&f, launch.with_shared(shared), &Args::new().bytes(&self.structure()?))
     }
 
     /// Turns products of queries and keys, scaled and in f32, into weights of type `number`, both
