@@ -76,7 +76,7 @@ fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     let mut lines = Vec::new();
     for (k, n) in SHAPES {
         let weights = packed(copies(gpu, k * n / 2)?, 4, k, n)?;
-        for rows in [16, 32, 64] {
+        for rows in [1, 16, 32, 64] {
             let rival = cublas_us(gpu, rows, k, n)?;
             let operands = Operands::new(gpu, rows, k, n)?;
             let mut add = |what: String, us: Result<f64, GpuError>| {
@@ -93,6 +93,9 @@ fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
                     gemv.quantized_by(gpu, &operands.product(&weights[i]), way)
                 });
                 add(format!("{way:?}"), us);
+            }
+            if rows == 1 {
+                continue;
             }
             for (tile, blocks, split) in
                 [(64, 1, 1), (64, 1, 2), (64, 1, 4), (64, 2, 1), (64, 2, 2), (64, 2, 4)]

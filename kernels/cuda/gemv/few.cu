@@ -4,7 +4,8 @@
 // A block has 16 outputs at a time, of which each warp adds up its own part of K: of activations it
 // needs that part alone, and keeps it in shared memory for all outputs. Weights are on their way
 // UNROLL units ahead, past the end of one set of outputs into the next; the first ones, which don't
-// depend on the kernel before, are asked for before this one waits for that.
+// depend on the kernel before, are asked for before this one waits for that, and what follows them of
+// the first set is brought to the cache meanwhile.
 
 // x [rows, k] (int8 codes with x_scale [rows], or floats), weights packed, w_scale [n] or
 // [k / block_size, n], bias [n]?, residual [rows, n]?; `units` is the padded k in units.
@@ -42,6 +43,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
     for (int u = 0; u < UNROLL; ++u) {
         if (u < count) load(u, batch, blockIdx.x, 0);
+    }
+
+    if (lane == 0 && count > UNROLL) {
+        bring_to_cache(batch + UNROLL * UNIT_WORDS, (count - UNROLL) * UNIT_WORDS * sizeof(Words));
     }
 
     // Each of the first threads finishes an output of each tile.

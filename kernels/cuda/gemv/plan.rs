@@ -148,8 +148,7 @@ fn few(properties: &Properties, product: &Packed<'_>, columns: usize) -> Shape {
         return Shape::Few { warps: 16, unroll: unroll(units.div_ceil(16)), blocks: 1 };
     }
     match tiles.div_ceil(multiprocessors) {
-        ..=2 => Shape::Few { warps: 8, unroll: 8, blocks: 2 },
-        3 => Shape::Few { warps: 8, unroll: 4, blocks: 3 },
+        ..=3 => Shape::Few { warps: 8, unroll: 8, blocks: 2 },
         _ => Shape::Few { warps: 8, unroll: 8, blocks: 3 },
     }
 }
@@ -160,10 +159,13 @@ fn unroll(share: usize) -> usize {
     (4..=8).rev().min_by_key(padded).unwrap_or(8).min(share.max(1))
 }
 
-/// Kernels that multiply 9 to 64 rows of codes, for measuring and testing each.
+/// Kernels that multiply 1 to 64 rows of codes, for measuring and testing each.
 pub(super) fn ways(properties: &Properties, product: &Packed<'_>, rows: usize) -> Vec<Shape> {
     let most = properties.shared_memory_per_block as usize;
     let units = product.weights.padded_k / UNIT;
+    if rows <= 8 {
+        return ways_of_few(product, rows, most);
+    }
     let usual = many(properties, product, rows);
     let clusters = if properties.can_overlap() { &[1, 2, 4, 8][..] } else { &[1] };
     let many = clusters.iter().map(|&cluster| Many { cluster, ..usual });
@@ -178,6 +180,19 @@ pub(super) fn ways(properties: &Properties, product: &Packed<'_>, rows: usize) -
                 if shape.shared(units) <= most {
                     ways.push(Shape::Hopper(shape));
                 }
+            }
+        }
+    }
+    ways
+}
+
+fn ways_of_few(product: &Packed<'_>, rows: usize, most: usize) -> Vec<Shape> {
+    let fits = |warps: &usize| few_shared(product, rows * product.columns_a_row(), *warps) <= most;
+    let mut ways = Vec::new();
+    for warps in [4, 8, 16].into_iter().filter(fits) {
+        for unroll in [2, 4, 7, 8] {
+            for blocks in [1, 2, 3, 4, 6] {
+                ways.push(Shape::Few { warps, unroll, blocks });
             }
         }
     }

@@ -15,6 +15,13 @@ __device__ __forceinline__ Words load_once(const void* p) {
     return v;
 }
 
+// Asks for `bytes` from `from` on, both multiples of 16, to be brought to the second-level cache.
+__device__ __forceinline__ void bring_to_cache(const void* from, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#endif
+}
+
 // Keeps a value in a register: compilers would rather compute it anew wherever it is used.
 __device__ __forceinline__ void keep(uint32_t& v) { asm volatile("" : "+r"(v)); }
 

@@ -187,7 +187,7 @@ fn every_kernel_for_several_rows_is_exact() {
     for bits in [4, 8] {
         for (k, n) in [(2112, 48), (1000, 330)] {
             let weights = Weights::new(&gpu, bits, k, n, 0);
-            for rows in [9, 16, 31, 64] {
+            for rows in [1, 8, 9, 16, 31, 64] {
                 let mut shapes = Vec::new();
                 check_codes(&gpu, &weights, rows, "planned", |product| {
                     shapes = ways(gpu.properties(), &product.into(), rows);
