@@ -148,13 +148,18 @@ fn fold(
     if inferred.iter().all(|fact| fact.constant.is_some()) || node.inputs.is_empty() {
         return None;
     }
-    let is_small = |t: &Tensor| t.n_elements() <= MAX_FOLDED;
+    // Kernels walk along the other axes of an empty tensor too.
+    let is_small = |t: &Tensor| {
+        let n = t.shape().iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)));
+        n.is_some_and(|n| n <= MAX_FOLDED)
+    };
     let constants: Option<Vec<Option<Tensor>>> = inputs
         .iter()
         .map(|f| if f.absent { Some(None) } else { f.constant.clone().filter(is_small).map(Some) })
         .collect();
     let outputs_small = inferred.iter().all(|fact| {
-        let n = fact.shape.iter().flatten().try_fold(1i64, |n, d| n.checked_mul(d.as_const()?));
+        let mut sizes = fact.shape.iter().flatten();
+        let n = sizes.try_fold(1i64, |n, d| n.checked_mul(d.as_const()?.max(1)));
         fact.shape.is_some() && n.is_some_and(|n| n <= MAX_FOLDED as i64)
     });
     if !outputs_small {

@@ -135,7 +135,10 @@ impl Splitter<'_> {
         }
         let heads = match (node.int("num_heads", 0), self.facts.get(x).rank()) {
             (0, Some(4)) => size(x, 1),
-            (0, _) => size(x, -1).zip(size(cos, -1)).map(|(width, half)| width / (2 * half).max(1)),
+            (0, _) => {
+                let sizes = size(x, -1).zip(size(cos, -1));
+                sizes.map(|(width, half)| width / half.saturating_mul(2).max(1))
+            }
             (heads, _) => Some(heads),
         };
         let heads = heads.ok_or("the number of its heads is not known")?;

@@ -41,7 +41,7 @@ struct Part {
 
 /// The slices of `source` along its last axis, if they cover it without gap or overlap.
 fn partition(graph: &Graph, facts: &Facts, source: ValueId) -> Option<Vec<Part>> {
-    let width = facts.get(source).dim(-1)?.as_const()?;
+    let width = facts.get(source).dim(-1)?.as_const().filter(|width| *width >= 0)?;
     let rank = facts.get(source).rank()? as i64;
     let users = graph.users(source);
     let slices = users.iter().filter(|(user, index)| *index == 0 && graph.node(*user).is("Slice"));

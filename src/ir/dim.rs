@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A size that may depend on symbols: an integer polynomial in normal form, so equal dimensions
 /// compare equal however they were computed. What is no polynomial (floor division, maximum,
-/// values known only at run time) is a symbol of its own with a telling name.
+/// values known only at run time, numbers beyond 64 bits) is a symbol of its own with a telling name.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Dim(Repr);
 
@@ -67,15 +67,11 @@ impl Dim {
     /// Sum.
     #[must_use]
     pub fn add(&self, other: &Self) -> Self {
-        if let (Repr::Const(a), Repr::Const(b)) = (&self.0, &other.0) {
-            return Self(Repr::Const(a.wrapping_add(*b)));
-        }
-        let mut terms = self.terms();
-        for (monomial, coefficient) in other.terms() {
-            let sum = terms.entry(monomial).or_insert(0);
-            *sum = sum.wrapping_add(coefficient);
-        }
-        Self::from_terms(terms)
+        let sum = match (&self.0, &other.0) {
+            (Repr::Const(a), Repr::Const(b)) => a.checked_add(*b).map(Self::from),
+            _ => sum_of([self.terms(), other.terms()].into_iter().flatten()),
+        };
+        sum.unwrap_or_else(|| Self::symbol(&format!("({self})+({other})")))
     }
 
     /// Difference.
@@ -87,19 +83,11 @@ impl Dim {
     /// Product.
     #[must_use]
     pub fn mul(&self, other: &Self) -> Self {
-        if let (Repr::Const(a), Repr::Const(b)) = (&self.0, &other.0) {
-            return Self(Repr::Const(a.wrapping_mul(*b)));
-        }
-        let mut terms = BTreeMap::new();
-        for (left, a) in &self.terms() {
-            for (right, b) in &other.terms() {
-                let mut monomial: Monomial = left.iter().chain(right).cloned().collect();
-                monomial.sort();
-                let sum: &mut i64 = terms.entry(monomial).or_insert(0);
-                *sum = sum.wrapping_add(a.wrapping_mul(*b));
-            }
-        }
-        Self::from_terms(terms)
+        let product = match (&self.0, &other.0) {
+            (Repr::Const(a), Repr::Const(b)) => a.checked_mul(*b).map(Self::from),
+            _ => product_of(&self.terms(), &other.terms()),
+        };
+        product.unwrap_or_else(|| Self::symbol(&format!("({self})*({other})")))
     }
 
     /// The quotient if `other` divides this exactly, whatever the symbols are.
@@ -114,10 +102,7 @@ impl Dim {
         };
         let mut terms = BTreeMap::new();
         for (left, a) in self.terms() {
-            if a % coefficient != 0 {
-                return None;
-            }
-            terms.insert(remove_factors(&left, &monomial)?, a / coefficient);
+            terms.insert(remove_factors(&left, &monomial)?, exact_quotient(a, coefficient)?);
         }
         Some(Self::from_terms(terms))
     }
@@ -127,32 +112,29 @@ impl Dim {
         let (dividend, divisor) = (self.terms(), other.terms());
         let (lead, b) = divisor.iter().next_back()?;
         let (first, a) = dividend.iter().next_back()?;
-        if a % b != 0 {
-            return None;
-        }
-        let quotient = Self::from_terms(BTreeMap::from([(remove_factors(first, lead)?, a / b)]));
+        let quotient = (remove_factors(first, lead)?, exact_quotient(*a, *b)?);
+        let quotient = Self::from_terms(BTreeMap::from([quotient]));
         (quotient.mul(other) == *self).then_some(quotient)
     }
 
     /// Quotient rounded down; exact where possible, else a symbol of its own.
     #[must_use]
     pub fn floor_div(&self, other: &Self) -> Self {
-        match (self.as_const(), other.as_const()) {
-            (Some(a), Some(b)) if b != 0 => Self::from(a.div_euclid(b)),
-            _ => self
-                .div_exact(other)
-                .unwrap_or_else(|| Self::symbol(&format!("({self})//({other})"))),
-        }
+        let numbers = self.as_const().zip(other.as_const());
+        numbers
+            .and_then(|(a, b)| a.checked_div_euclid(b).map(Self::from))
+            .or_else(|| self.div_exact(other))
+            .unwrap_or_else(|| Self::symbol(&format!("({self})//({other})")))
     }
 
     /// Remainder; a symbol of its own where it can't be known.
     #[must_use]
     pub fn modulo(&self, other: &Self) -> Self {
-        match (self.as_const(), other.as_const()) {
-            (Some(a), Some(b)) if b != 0 => Self::from(a.rem_euclid(b)),
-            _ if self.div_exact(other).is_some() => Self::from(0i64),
-            _ => Self::symbol(&format!("({self})%({other})")),
-        }
+        let numbers = self.as_const().zip(other.as_const());
+        numbers
+            .and_then(|(a, b)| a.checked_rem_euclid(b).map(Self::from))
+            .or_else(|| self.div_exact(other).map(|_| Self::from(0i64)))
+            .unwrap_or_else(|| Self::symbol(&format!("({self})%({other})")))
     }
 
     /// Maximum. Symbols are sizes, hence not negative: `max(a, a + b) = a + b`.
@@ -187,13 +169,13 @@ impl Dim {
         self.terms().values().all(|coefficient| *coefficient >= 0)
     }
 
-    /// The value under a binding of the symbols; `None` if one is unbound.
+    /// The value under a binding of the symbols; `None` if one is unbound, or the value beyond 64 bits.
     pub fn eval(&self, binding: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         self.terms().iter().try_fold(0i64, |sum, (monomial, coefficient)| {
-            let product = monomial.iter().try_fold(*coefficient, |p, symbol| {
-                Some(p.wrapping_mul(eval_symbol(symbol, binding)?))
-            })?;
-            Some(sum.wrapping_add(product))
+            let product = monomial
+                .iter()
+                .try_fold(*coefficient, |p, symbol| p.checked_mul(eval_symbol(symbol, binding)?))?;
+            sum.checked_add(product)
         })
     }
 
@@ -204,6 +186,33 @@ impl Dim {
         symbols.dedup();
         symbols
     }
+}
+
+/// The sum of products of symbols, if the coefficients fit 64 bits.
+fn sum_of(all: impl Iterator<Item = (Monomial, i64)>) -> Option<Dim> {
+    let mut terms: BTreeMap<Monomial, i64> = BTreeMap::new();
+    for (monomial, coefficient) in all {
+        let sum = terms.entry(monomial).or_insert(0);
+        *sum = sum.checked_add(coefficient)?;
+    }
+    Some(Dim::from_terms(terms))
+}
+
+/// The product of two sums, if the coefficients fit 64 bits.
+fn product_of(a: &BTreeMap<Monomial, i64>, b: &BTreeMap<Monomial, i64>) -> Option<Dim> {
+    let mut products = Vec::with_capacity(a.len() * b.len());
+    for (left, x) in a {
+        for (right, y) in b {
+            let mut monomial: Monomial = left.iter().chain(right).cloned().collect();
+            monomial.sort();
+            products.push((monomial, x.checked_mul(*y)?));
+        }
+    }
+    sum_of(products.into_iter())
+}
+
+fn exact_quotient(a: i64, b: i64) -> Option<i64> {
+    (a.checked_rem(b)? == 0).then(|| a / b)
 }
 
 /// The binding of a symbol, or, for one that stands for an expression, the value of that.
@@ -298,6 +307,22 @@ mod tests {
         assert_eq!(larger.eval(&|s| Some(if s == "a" { 2 } else { 5 })), Some(5));
         assert_eq!(Dim::parse("a").maximum(&Dim::parse("a + b")), Dim::parse("a + b"));
         assert_eq!(half.eval(&|_| None), None);
+    }
+
+    #[test]
+    fn numbers_beyond_64_bits_are_symbols() {
+        let (most, one) = (Dim::from(i64::MAX), Dim::from(1i64));
+        let beyond = most.add(&one);
+        assert_eq!(beyond.as_const(), None);
+        assert_eq!(Dim::parse(&beyond.to_string()), beyond);
+        assert_eq!(beyond.eval(&|_| None), None);
+        let squares = [most.mul(&most), Dim::parse("9223372036854775807*a").mul(&Dim::from(2i64))];
+        assert!(squares.iter().all(|square| square.as_const().is_none()));
+        assert_eq!(squares[1].eval(&|s| (s == "a").then_some(1)), None);
+        let least = Dim::from(i64::MIN);
+        assert_eq!(least.floor_div(&Dim::from(-1i64)).as_const(), None);
+        assert_eq!(least.modulo(&Dim::from(-1i64)).as_const(), None);
+        assert_eq!(Dim::symbol("a").sub(&least).eval(&|s| (s == "a").then_some(0)), None);
     }
 
     #[test]

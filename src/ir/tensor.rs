@@ -44,9 +44,9 @@ impl Tensor {
     /// # Errors
     /// If the number of bytes is not what dtype and shape need, or dtype is string.
     pub fn new(dtype: DataType, shape: Vec<usize>, data: Bytes) -> Result<Self, TensorError> {
-        let expected = checked_count(&shape)
-            .and_then(|n| dtype.n_bytes(n))
-            .ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
+        let n = checked_count(&shape).filter(|_| is_addressable(&shape));
+        let expected = n.and_then(|n| dtype.n_bytes(n));
+        let expected = expected.ok_or_else(|| TensorError::TooLarge(shape.clone()))?;
         if dtype == DataType::String {
             return Err(TensorError::Type { actual: dtype, wanted: "raw bytes" });
         }
@@ -256,6 +256,13 @@ impl<T: Pod> AsRef<[u8]> for ElementBytes<T> {
     }
 }
 
+/// Whether the axes that are not empty could be addressed without those that are: a tensor of no elements
+/// has room for rows and columns that no memory holds.
+fn is_addressable(shape: &[usize]) -> bool {
+    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)));
+    n.is_some_and(|n| n <= isize::MAX as usize / 16)
+}
+
 fn checked_count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d))
 }
@@ -270,6 +277,9 @@ mod tests {
         assert!(matches!(error, Err(TensorError::Size { expected: 16, actual: 12, .. })));
         let huge = Tensor::new(DataType::F32, vec![usize::MAX, 2], Bytes::new());
         assert!(matches!(huge, Err(TensorError::TooLarge(_))));
+        let empty = Tensor::new(DataType::F32, vec![1 << 60, 0, 1 << 60], Bytes::new());
+        assert!(matches!(empty, Err(TensorError::TooLarge(_))));
+        assert!(Tensor::new(DataType::F32, vec![1 << 40, 0], Bytes::new()).is_ok());
     }
 
     #[test]

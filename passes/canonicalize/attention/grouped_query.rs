@@ -55,7 +55,11 @@ fn lift_one(
     let (Some(past_key), Some(past_value)) = past else { return Err("it has no cache".into()) };
     let head_size = facts.get(past_key).dim(3).and_then(|d| d.as_const());
     let width = node.input(0).and_then(|v| facts.get(v).dim(-1)?.as_const());
-    let n_packed = if node.input(1).is_some() { q_heads } else { q_heads + 2 * kv_heads };
+    let n_packed = if node.input(1).is_some() {
+        q_heads
+    } else {
+        q_heads.saturating_add(kv_heads.saturating_mul(2))
+    };
     let head_size = head_size.or(width.map(|w| w / n_packed)).ok_or("unknown head size")?;
     let [mut q, mut k, v] = projections(graph, &node, q_heads, kv_heads, head_size)?;
     let (ids, attention_mask) = token_inputs(graph, facts)?;
@@ -69,7 +73,8 @@ fn lift_one(
             return Err("it has no rotary tables".into());
         };
         let half = facts.get(cos).dim(-1).and_then(|d| d.as_const());
-        let width = 2 * half.ok_or("the width of its rotary tables is unknown")?;
+        let half = half.ok_or("the width of its rotary tables is unknown")?;
+        let width = half.saturating_mul(2);
         let cos = gather_rows(graph, "cos", cos, positions);
         let sin = gather_rows(graph, "sin", sin, positions);
         let node = Node::new("RotaryEmbedding", vec![None, Some(cos), Some(sin)])
