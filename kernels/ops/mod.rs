@@ -38,6 +38,7 @@ mod linear;
 mod matmul;
 mod matmul_integer;
 mod matmul_nbits;
+mod multi_head_attention;
 mod negative_log_likelihood;
 mod nonzero;
 mod norm_transform_quantize;
@@ -141,6 +142,7 @@ static OPS: &[&[OpDef]] = &[
     fused_matmul::OPS,
     matmul_integer::OPS,
     matmul_nbits::OPS,
+    multi_head_attention::OPS,
     quantize_linear::OPS,
 ];
 

@@ -12,8 +12,8 @@ const PLAIN_ACTIVATIONS: [&str; 4] = ["Relu", "Sigmoid", "Tanh", "Softsign"];
 /// α of `QuickGelu` where the node names none.
 const QUICK_ALPHA: f32 = 1.702;
 
-/// Takes `FusedMatMul`, `FusedGemm`, `BiasGelu`, `FastGelu`, `QuickGelu`, `Gelu` and
-/// `RotaryEmbedding` of ONNX Runtime's domain apart to ONNX's own operators.
+/// Takes `FusedMatMul`, `FusedGemm`, `BiasGelu`, `FastGelu`, `QuickGelu`, `Gelu`,
+/// `RotaryEmbedding` and `MultiHeadAttention` of ONNX Runtime's domain apart to ONNX's own operators.
 pub(super) fn split_contributed(
     model: &mut Model,
     context: &mut PassContext,
@@ -39,9 +39,9 @@ pub(super) fn split_contributed(
     Ok(n_rewrites)
 }
 
-struct Splitter<'a> {
-    graph: &'a mut Graph,
-    facts: &'a Facts,
+pub(super) struct Splitter<'a> {
+    pub graph: &'a mut Graph,
+    pub facts: &'a Facts,
 }
 
 impl Splitter<'_> {
@@ -60,6 +60,7 @@ impl Splitter<'_> {
                 Node::new("Swish", vec![Some(self.biased(&node)?)]).with("alpha", alpha)
             }
             "RotaryEmbedding" => self.rotary(&node)?,
+            "MultiHeadAttention" => self.multi_head(&node)?,
             _ => return Ok(false),
         };
         let last = last.with_name(node.name).with_outputs(node.outputs);
@@ -170,7 +171,7 @@ impl Splitter<'_> {
     }
 
     /// A name for a value within what the node becomes.
-    fn hint(&self, node: &Node) -> String {
+    pub fn hint(&self, node: &Node) -> String {
         let output = node.output(0).map(|v| self.graph.value(v).name.clone());
         format!("{}/part", output.unwrap_or_default())
     }

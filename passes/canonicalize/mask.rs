@@ -229,9 +229,11 @@ impl<'a> Probe<'a> {
             if let Some(first) = fact.dim(0) {
                 bind(&mut binding, first, batch);
             }
-            // A cache, whose length the mask may know as the rest of its own width.
-            if let Some([_, _, length, _]) = fact.shape.as_deref() {
+            // A cache, whose length the mask may know as the rest of its own width; it asks for no size
+            // of heads, which some exports do not say.
+            if let Some([_, _, length, size]) = fact.shape.as_deref() {
                 bind(&mut binding, length, past);
+                bind(&mut binding, size, 1);
             }
         }
         if let Some(total) = self.padding.and_then(|v| self.facts.get(v).dim(1).cloned()) {

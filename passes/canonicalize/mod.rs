@@ -11,6 +11,7 @@ mod contributed;
 mod cse;
 mod linear;
 mod mask;
+mod multi_head;
 mod no_ops;
 mod norm;
 mod opset;
