@@ -9,7 +9,7 @@ use common::{LEARNED, Recipe, difference, find, python, tokens};
 use half::{bf16, f16};
 use planish::app::{Method, OpenOptions, inspect, open_model, quantize};
 use planish_ir::{Attribute, DataType, Model, Tensor, ValueType};
-use planish_models::{TinyModel, tiny_models};
+use planish_models::{Exporter, TinyModel, tiny_models};
 use planish_onnx::{WriteOptions, read_model, write_model};
 use planish_runtime::Logits;
 use planish_runtime::npz::{read_npz, write_npz};
@@ -239,9 +239,13 @@ fn expected_logits(tiny: &TinyModel) -> Vec<f32> {
 #[test]
 fn exports_of_16_bits_are_recognised_and_give_the_logits_of_pytorch() {
     let exports = exports();
-    assert_eq!(exports.len(), 6);
+    assert_eq!(exports.len(), 8);
     for (tiny, dtype) in exports {
         let report = inspect(&tiny.dir).unwrap();
+        if tiny.exporter == Exporter::Genai {
+            // Its masks can be computed for a prompt, and for one token behind it, alone.
+            assert!(report.notes.is_empty(), "{}: {:?}", tiny.name, report.notes);
+        }
         let found =
             report.recognised.unwrap_or_else(|| panic!("{}: {:?}", tiny.name, report.notes));
         assert_eq!((found.blocks, found.sites, found.attentions), (2, 8, 2), "{}", tiny.name);
@@ -263,7 +267,7 @@ fn exports_of_16_bits_are_quantised_and_learned_from() {
             assert_eq!(interface(&output), interface(&tiny.dir), "{} {recipe:?}", tiny.name);
             let difference = difference(&logits(&output, &tiny), &original);
             println!("{} {}: {difference}", tiny.name, recipe.name());
-            let most = if recipe.method.learns() { 0.5 } else { 0.05 };
+            let most = if recipe.method.learns() { 0.6 } else { 0.05 };
             assert!(difference < most, "{} {recipe:?}: {difference}", tiny.name);
         }
     }

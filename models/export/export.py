@@ -17,7 +17,8 @@ The model builder needs transformers 5, optimum the one before:
 Exporters: `optimum` (TorchScript), `dynamo18` and `dynamo23` (`torch.onnx.export(dynamo=True)` at
 that opset), `dynamo18f16`, `dynamo23bf16` and their like (of a model in that type; expected are
 PyTorch's logits of the model with its rounded weights in f32), `dynamo18eager` (the attention written out by the model itself instead of by
-`scaled_dot_product_attention`), `genai` (the model builder of onnxruntime-genai).
+`scaled_dot_product_attention`), `genai` (the model builder of onnxruntime-genai), `genaif16` (the same in
+f16 for the CPU, where it writes `MultiHeadAttention` and repeats the heads of keys and values).
 """
 
 import inspect
@@ -149,7 +150,7 @@ def export_optimum(model, folder):
         shutil.copy(pathlib.Path(temporary) / "model.onnx", folder)
 
 
-def export_genai(model, folder):
+def export_genai(model, folder, precision):
     with tempfile.TemporaryDirectory() as temporary:
         original, out = pathlib.Path(temporary) / "original", pathlib.Path(temporary) / "out"
         model.save_pretrained(original)
@@ -163,7 +164,7 @@ def export_genai(model, folder):
         (original / "tokenizer.json").write_text(json.dumps(tokenizer))
         fast = PreTrainedTokenizerFast(tokenizer_file=str(original / "tokenizer.json"))
         fast.save_pretrained(original)
-        builder = ["-m", "onnxruntime_genai.models.builder", "-p", "fp32", "-e", "cpu"]
+        builder = ["-m", "onnxruntime_genai.models.builder", "-p", precision, "-e", "cpu"]
         paths = ["-i", original, "-o", out, "-c", pathlib.Path(temporary) / "cache"]
         newer = dict(PYTHONPATH=os.environ.get("NEWER_TRANSFORMERS", ""))
         command = [sys.executable, *builder, *map(str, paths)]
@@ -225,7 +226,7 @@ def expected_of_half(model, folder):
 def export(name, target):
     architecture, exporter = name.rsplit("-", 1)
     is_eager = exporter.endswith("eager") or architecture in ONLY_EAGER
-    model = build(architecture, "eager" if is_eager else "sdpa", exporter == "genai")
+    model = build(architecture, "eager" if is_eager else "sdpa", exporter.startswith("genai"))
     loop_over_all_experts(model)
     dtype = half_type(exporter)
     model = model.to(dtype) if dtype else model
@@ -235,8 +236,8 @@ def export(name, target):
     try:
         if exporter == "optimum":
             export_optimum(model, folder)
-        elif exporter == "genai":
-            export_genai(model, folder)
+        elif exporter.startswith("genai"):
+            export_genai(model, folder, "fp16" if dtype else "fp32")
         else:
             export_dynamo(model, folder, int(exporter.removeprefix("dynamo")[:2]))
         error = expected_of_half(model, folder) if dtype else expected(model, folder)

@@ -43,6 +43,8 @@ KEPT_HALF = [
     "gpt2-dynamo18f16",
     "llama-dynamo18f16",
     "llama-dynamo23bf16",
+    "llama-genaif16",
     "phi3-dynamo18f16",
     "qwen3-dynamo18bf16",
+    "qwen3-genaif16",
 ]

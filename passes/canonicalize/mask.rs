@@ -126,9 +126,12 @@ pub fn classify_mask(
     } else {
         sizes.push((1, 2, longest + 3));
     }
-    let samples: Result<Vec<Sample>, String> =
-        sizes.iter().map(|(b, s, p)| probe.sample(*b, *s, *p)).collect();
-    let samples = samples?;
+    let samples = probe.samples(&sizes).or_else(|error| {
+        // Some can be computed for a prompt, and for one token behind it, alone.
+        let apart = [(2, 5, 0), (1, 7, 0), (2, 1, 4), (1, 1, longest + 3)];
+        let samples = if probe.has_cache() { probe.samples(&apart) } else { Err(String::new()) };
+        samples.map_err(|_| error)
+    })?;
     let windows = constants.iter().flat_map(|w| [*w, *w + 1, *w - 1]).filter(|w| *w > 0);
     let windows = std::iter::once(None).chain(windows.map(|w| usize::try_from(w).ok()));
     for window in windows {
@@ -216,6 +219,10 @@ impl<'a> Probe<'a> {
             .map(i64::saturating_abs)
             .filter(|value| (2..MAX_PROBED).contains(value))
             .collect()
+    }
+
+    fn samples(&self, sizes: &[(i64, i64, i64)]) -> Result<Vec<Sample>, String> {
+        sizes.iter().map(|(batch, sequence, past)| self.sample(*batch, *sequence, *past)).collect()
     }
 
     /// Computes the mask for a batch of `batch`, `sequence` new tokens after `past` others.
