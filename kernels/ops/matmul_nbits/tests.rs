@@ -30,6 +30,22 @@ fn a_hand_made_case() {
 }
 
 #[test]
+fn products_in_f16_agree_with_onnx_runtime() {
+    let mut random = Random::new(84);
+    let half = |t: Tensor| {
+        let data = t.to_f32_vec().unwrap().into_iter().map(half::f16::from_f32).collect();
+        Tensor::from_vec(t.shape(), data)
+    };
+    let (k, n) = (48, 24);
+    let x = half(random.tensor(&[1, 3, k]));
+    let weight = bytes(&mut random, &[n, 2, 16]);
+    let scales = half(random.tensor(&[n, 2]));
+    let inputs = present(&[&x, &weight, &scales]);
+    let question = Question::new(case(k, n, 4, 32), inputs).constants(&[1, 2]);
+    assert_agree(&[question], 2e-3);
+}
+
+#[test]
 fn onnx_runtime_agrees() {
     let mut random = Random::new(83);
     let mut questions = Vec::new();

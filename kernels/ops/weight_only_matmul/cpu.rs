@@ -1,13 +1,15 @@
 //! The fast form of `WeightOnlyMatMul`, with weights packed once.
 
+use std::borrow::Cow;
+
 use planish_cpu::{Isa, MAX_K, PackedWeights, Precision, wgemm};
-use planish_ir::Tensor;
+use planish_ir::{DataType, Tensor};
 
 use super::{block_size, is_transposed};
 use crate::kernel::required;
 use crate::op::optional;
 use crate::ops::support::held::Held;
-use crate::ops::support::{packed, rows};
+use crate::ops::support::{Dense, packed, rows};
 use crate::{CpuContext, Kernel, OpError, OpNode};
 
 struct WeightOnlyMatMul {
@@ -43,7 +45,10 @@ impl Kernel for WeightOnlyMatMul {
         inputs: &[Option<&Tensor>],
     ) -> Result<Vec<Tensor>, OpError> {
         let x = required(inputs, 0)?;
-        let data = x.as_slice::<f32>()?;
+        let data = match x.dtype() {
+            DataType::F32 => x.as_slice::<f32>()?,
+            _ => Cow::Owned(x.to_f32_vec()?),
+        };
         let (k, n) = (self.weight.k(), self.weight.n());
         rows::count(x, k)?;
         let bias = match self.bias.get_optional(inputs)? {
@@ -54,7 +59,10 @@ impl Kernel for WeightOnlyMatMul {
             let (pool, isa) = (context.pool, Isa::best());
             wgemm(pool, isa, self.precision, &data, &self.weight, bias.as_deref(), y);
         })?;
-        Ok(vec![y])
+        if x.dtype() == DataType::F32 {
+            return Ok(vec![y]);
+        }
+        Ok(vec![Dense::read(&y)?.into_tensor(x.dtype())?])
     }
 
     fn owns_input(&self, index: usize) -> bool {
