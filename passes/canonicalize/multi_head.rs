@@ -21,40 +21,46 @@ impl Splitter<'_> {
             return Err("its queries, keys and values are one value".into());
         };
         check(node)?;
-        if [q, k, v].iter().any(|value| self.facts.get(*value).rank() != Some(3)) {
-            return Err("its keys or values have other axes than its queries".into());
-        }
-        let heads = node.int("num_heads", 0);
-        let size = self.width(q)?.checked_div(heads).unwrap_or(0);
-        if !(1..=MAX_HEADS).contains(&heads) || size * heads != self.width(q)? {
-            return Err(format!("its queries do not make {heads} heads"));
-        }
-        let scale = match node.float("scale", 0.0) {
-            0.0 => 1.0 / (size as f32).sqrt(),
-            scale => scale,
-        };
+        let (heads, scale) = self.heads_and_scale(node, [q, k, v])?;
         let is_causal = node.int("unidirectional", 0) != 0;
+        let (mask, past) = (node.input(5), [node.input(6), node.input(7)]);
+        let has_cache = past != [None, None];
+        if is_causal && !has_cache && self.facts.get(k).dim(1) != self.facts.get(q).dim(1) {
+            return Err("it is causal, and has other keys than queries".into());
+        }
         let attention = |inputs: Vec<Option<ValueId>>| {
             Node::new("Attention", inputs)
                 .with("scale", scale)
                 .with("softcap", 0.0f32)
                 .with("is_causal", i64::from(is_causal))
         };
+        let mask = mask.map(|mask| self.of_any_head(mask));
         let [q, k, v] = self.with_bias(node, [q, k, v])?;
-        let mask = node.input(5).map(|mask| self.of_any_head(mask));
-        let past = [node.input(6), node.input(7)];
-        if past == [None, None] {
-            if is_causal && self.facts.get(k).dim(1) != self.facts.get(q).dim(1) {
-                return Err("it is causal, and has more keys than queries".into());
-            }
-            if let (Some(k), Some(v)) = (self.heads_behind(k, heads), self.heads_behind(v, heads)) {
-                let q = self.on_own_axis(node, q, heads);
-                let y = attention(vec![Some(q), Some(k), Some(v), mask]);
-                return Ok(self.side_by_side(node, y));
-            }
+        if let (Some(k), Some(v)) = (self.heads_behind(k, heads), self.heads_behind(v, heads))
+            && !has_cache
+        {
+            let q = self.on_own_axis(node, q, heads);
+            let y = attention(vec![Some(q), Some(k), Some(v), mask]);
+            return Ok(self.side_by_side(node, y));
         }
         let inputs = vec![Some(q), Some(k), Some(v), mask, past[0], past[1]];
         Ok(attention(inputs).with("q_num_heads", heads).with("kv_num_heads", heads))
+    }
+
+    /// The number of heads, and the factor on scores.
+    fn heads_and_scale(&self, node: &Node, all: [ValueId; 3]) -> Result<(i64, f32), String> {
+        if all.iter().any(|value| self.facts.get(*value).rank() != Some(3)) {
+            return Err("its queries, keys and values do not have three axes each".into());
+        }
+        let (heads, width) = (node.int("num_heads", 0), self.width(all[0])?);
+        if !(1..=MAX_HEADS).contains(&heads) || width <= 0 || width % heads != 0 {
+            return Err(format!("its queries of {width} channels do not make {heads} heads"));
+        }
+        let scale = match node.float("scale", 0.0) {
+            0.0 => 1.0 / ((width / heads) as f32).sqrt(),
+            scale => scale,
+        };
+        Ok((heads, scale))
     }
 
     fn width(&self, value: ValueId) -> Result<i64, String> {
@@ -117,7 +123,10 @@ impl Splitter<'_> {
     }
 
     /// The last step from the result of `attention` to heads side by side.
-    fn side_by_side(&mut self, node: &Node, attention: Node) -> Node {
+    fn side_by_side(&mut self, node: &Node, mut attention: Node) -> Node {
+        if !node.name.is_empty() {
+            attention.name = format!("{}/attention", node.name);
+        }
         let y = self.graph.add_op(&self.hint(node), attention);
         let swap = Node::new("Transpose", vec![Some(y)]).with("perm", SWAP.to_vec());
         let swapped = self.graph.add_op(&self.hint(node), swap);

@@ -186,6 +186,7 @@ pub(super) fn ways(properties: &Properties, product: &Packed<'_>, rows: usize) -
     ways
 }
 
+/// Every form of `few.cu` that was worth a try.
 fn ways_of_few(product: &Packed<'_>, rows: usize, most: usize) -> Vec<Shape> {
     let fits = |warps: &usize| few_shared(product, rows * product.columns_a_row(), *warps) <= most;
     let mut ways = Vec::new();
