@@ -4,6 +4,7 @@ mod decomposed;
 mod grouped_query;
 mod heads;
 mod mask_terms;
+mod multi_head;
 mod unmerge;
 
 use planish_ir::{Model, Node, ValueId};
@@ -11,6 +12,9 @@ use planish_ir::{Model, Node, ValueId};
 use crate::pass::{PassContext, PassError};
 pub(super) use grouped_query::padding_mask;
 use heads::Heads;
+
+/// More heads than any model has; products of their number and size stay far from overflow.
+const MAX_HEADS: i64 = 1 << 16;
 
 /// Lifts decomposed attention, `Attention` on four axes or with expanded KV heads, and ONNX
 /// Runtime's `GroupQueryAttention` to `Attention` on three axes with grouped heads and its cache.

@@ -11,7 +11,6 @@ mod contributed;
 mod cse;
 mod linear;
 mod mask;
-mod multi_head;
 mod no_ops;
 mod norm;
 mod opset;

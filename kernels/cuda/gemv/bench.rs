@@ -14,13 +14,13 @@ const SHAPES: [(usize, usize); 5] =
     [(4096, 4096), (4096, 6144), (4096, 14336), (4096, 28672), (14336, 4096)];
 
 /// Rows `what, µs, GB/s, part of the read bandwidth, times faster than cuBLAS f16`. With
-/// `PLANISH_GEMV_WAYS` in the environment: every kernel for 9 to 64 rows instead.
+/// `PLANISH_GEMV_WAYS` in the environment: every kernel for one row, and for 16 to 64, instead.
 ///
 /// # Errors
 /// If the device fails.
 pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     if std::env::var_os("PLANISH_GEMV_WAYS").is_some() {
-        return ways_of_many(gpu);
+        return every_way(gpu);
     }
     let gemv = Gemv::new();
     let bandwidth = read_bandwidth(gpu)?;
@@ -67,11 +67,11 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     Ok(lines)
 }
 
-/// Every kernel that takes 9 to 64 rows of codes, those of `gemm` among them: what plans are made from.
+/// Every kernel that takes one row of codes, or 16 to 64, those of `gemm` among them: what plans are made from.
 ///
 /// # Errors
 /// If the device fails.
-fn ways_of_many(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
+fn every_way(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
     let (gemv, gemm) = (Gemv::new(), Gemm::new());
     let mut lines = Vec::new();
     for (k, n) in SHAPES {

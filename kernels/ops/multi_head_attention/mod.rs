@@ -39,11 +39,7 @@ fn as_attention(op: &OpNode) -> Result<Node, OpError> {
 }
 
 /// Refuses the forms that are not computed here.
-fn check_form<'a, X>(inputs: impl Fn(usize) -> Option<&'a X>, rank: usize) -> Result<(), OpError>
-where
-    X: 'a,
-{
-    let is_there = |index: usize| inputs(index).is_some();
+fn check_form(is_there: impl Fn(usize) -> bool, rank: usize) -> Result<(), OpError> {
     if rank != 3 || !is_there(1) || !is_there(2) {
         return Err(OpError::unsupported("MultiHeadAttention of queries, keys and values in one"));
     }
@@ -59,7 +55,7 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
     let query = facts::required(inputs, 0)?;
     let unknown = |_| Fact::new(query.dtype, None);
     let rank = query.rank().unwrap_or(3);
-    if check_form(|index| facts::optional(inputs, index), rank).is_err() {
+    if check_form(|index| facts::optional(inputs, index).is_some(), rank).is_err() {
         return Ok((0..op.n_outputs()).map(unknown).collect());
     }
     let node = as_attention(op)?;
@@ -68,7 +64,8 @@ fn infer(op: &OpNode, inputs: &[Fact]) -> Result<Vec<Fact>, OpError> {
 }
 
 fn eval(op: &OpNode, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>, OpError> {
-    check_form(|index| optional(inputs, index), required(inputs, 0)?.shape().len())?;
+    let rank = required(inputs, 0)?.shape().len();
+    check_form(|index| optional(inputs, index).is_some(), rank)?;
     let node = as_attention(op)?;
     let mut given = INPUTS.map(|index| inputs.get(index).cloned().flatten());
     if let Some(bias) = optional(inputs, 3) {

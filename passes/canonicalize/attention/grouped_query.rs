@@ -8,7 +8,7 @@ use planish_kernels::infer::Facts;
 
 use super::super::constants::int64s;
 use super::super::rotary::positions_after;
-use super::attention_node;
+use super::{MAX_HEADS, attention_node};
 use crate::pass::{PassContext, PassError};
 
 /// Rewrites every `GroupQueryAttention` with a cache to `RotaryEmbedding` and `Attention`.
@@ -29,9 +29,6 @@ pub(super) fn lift(model: &mut Model, context: &mut PassContext) -> Result<usize
     graph.remove_dead();
     Ok(n_rewrites)
 }
-
-/// More heads than any model has; products of their number and size stay far from overflow.
-const MAX_HEADS: i64 = 1 << 16;
 
 /// What all layers have in common.
 #[derive(Default)]

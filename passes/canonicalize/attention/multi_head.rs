@@ -2,12 +2,11 @@
 
 use planish_ir::{Node, ValueId};
 
-use super::constants::int64s;
-use super::contributed::Splitter;
+use super::super::constants::int64s;
+use super::super::contributed::Splitter;
+use super::{MAX_HEADS, attention_node};
 use crate::half::to_type;
 
-/// More heads than any model has; products of their number and size stay far from overflow.
-const MAX_HEADS: i64 = 1 << 16;
 /// From heads behind the sequence to heads in front of it, and back.
 const SWAP: [i64; 4] = [0, 2, 1, 3];
 
@@ -15,7 +14,7 @@ impl Splitter<'_> {
     /// ONNX's attention. Where keys and values come from heads of their own, as those do that were
     /// repeated behind a cache, it has four axes, so that the cache is found; else three, and the cache
     /// that the node has.
-    pub fn multi_head(&mut self, node: &Node) -> Result<Node, String> {
+    pub(in crate::canonicalize) fn multi_head(&mut self, node: &Node) -> Result<Node, String> {
         let projections = [0, 1, 2].map(|index| node.input(index));
         let [Some(q), Some(k), Some(v)] = projections else {
             return Err("its queries, keys and values are one value".into());
@@ -28,23 +27,18 @@ impl Splitter<'_> {
         if is_causal && !has_cache && self.facts.get(k).dim(1) != self.facts.get(q).dim(1) {
             return Err("it is causal, and has other keys than queries".into());
         }
-        let attention = |inputs: Vec<Option<ValueId>>| {
-            Node::new("Attention", inputs)
-                .with("scale", scale)
-                .with("softcap", 0.0f32)
-                .with("is_causal", i64::from(is_causal))
-        };
         let mask = mask.map(|mask| self.of_any_head(mask));
         let [q, k, v] = self.with_bias(node, [q, k, v])?;
         if let (Some(k), Some(v)) = (self.heads_behind(k, heads), self.heads_behind(v, heads))
             && !has_cache
+            && !is_causal
         {
             let q = self.on_own_axis(node, q, heads);
-            let y = attention(vec![Some(q), Some(k), Some(v), mask]);
-            return Ok(self.side_by_side(node, y));
+            let y = Node::new("Attention", vec![Some(q), Some(k), Some(v), mask]);
+            return Ok(self.side_by_side(node, y.with("scale", scale)));
         }
-        let inputs = vec![Some(q), Some(k), Some(v), mask, past[0], past[1]];
-        Ok(attention(inputs).with("q_num_heads", heads).with("kv_num_heads", heads))
+        let inputs = [Some(q), Some(k), Some(v), mask, past[0], past[1]];
+        Ok(attention_node(inputs, heads, heads, scale, 0.0, is_causal))
     }
 
     /// The number of heads, and the factor on scores.
