@@ -60,6 +60,12 @@ template <> __device__ __forceinline__ uint32_t pack_pair<bf16_t>(float low, flo
     return y;
 }
 
+// A place in shared memory, as instructions name it.
+__device__ __forceinline__ uint32_t shared_address(const void *p)
+{
+    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
 // The integer nearest to x, ties to the even one (ONNX Round).
 __device__ __forceinline__ float round_half_even(float x) { return rintf(x); }
 

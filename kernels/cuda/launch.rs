@@ -9,8 +9,8 @@ use cudarc::driver::{result, sys};
 use crate::error::{Doing, describe};
 use crate::{Args, Gpu, GpuError};
 
-/// Dynamic shared memory that every kernel may have, besides some that it declares.
-const ALWAYS_SHARED: u32 = 40 << 10;
+/// Dynamic shared memory that every kernel may have unasked: 48 KiB in all, of which some declare up to 20.
+const ALWAYS_SHARED: u32 = 24 << 10;
 
 /// A loaded module.
 pub(crate) struct Module {

@@ -180,7 +180,7 @@ impl KvCache {
         let clusters = clusters && is_new && places >= CLUSTER && most > 1;
         let parts = if clusters { CLUSTER } else { places.clamp(1, most) };
         let line = shape.head_dim.next_multiple_of(32) * 4;
-        let shared = (warps + usize::from(clusters)) * rows.min(ROWS) * line;
+        let shared = warps * rows.min(ROWS) * line;
         Ok(DecodePlan { clusters, warps, rows, tiles, parts, shared })
     }
 

@@ -9,8 +9,8 @@
 // that its first loads and that of the length are under way together. The part that ends last adds
 // all up, in the order of the parts, so that the result does not depend on which one it is.
 //
-// With CLUSTER (sm_90 and later) a cluster of that many blocks is all the parts: they read each
-// other's results from shared memory, which is faster than through the second-level cache.
+// With CLUSTER (sm_90 and later) a cluster of that many blocks is all the parts: they send each
+// other their results, which is faster than through the second-level cache.
 //
 // With FUSED the queries, keys and values are those of the projections: decode_new.cuh prepares them.
 #ifndef CLUSTER
@@ -134,50 +134,51 @@ __device__ __forceinline__ void add_parts(const Target& target, const float4* pa
 }
 
 #if CLUSTER > 1
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::: "memory");
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+/// Writes to the same place in the shared memory of another block of the cluster.
+__device__ __forceinline__ void write_far(unsigned at, int block, float4 x) {
+    asm volatile("{.reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n st.shared::cluster.v4.f32 [there], {%2,%3,%4,%5};}"
+                 :: "r"(at), "r"(block), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w) : "memory");
 }
-/// The same place in the shared memory of another block of the cluster.
-__device__ __forceinline__ unsigned in_block(unsigned at, int block) {
-    unsigned r;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(at), "r"(block));
-    return r;
-}
-__device__ __forceinline__ float4 read_far4(unsigned at) {
-    float4 x;
-    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(at) : "memory");
-    return x;
-}
-__device__ __forceinline__ float2 read_far2(unsigned at) {
-    float2 x;
-    asm volatile("ld.shared::cluster.v2.f32 {%0,%1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
-    return x;
+__device__ __forceinline__ void write_far(unsigned at, int block, float2 x) {
+    asm volatile("{.reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n st.shared::cluster.v2.f32 [there], {%2,%3};}"
+                 :: "r"(at), "r"(block), "f"(x.x), "f"(x.y) : "memory");
 }
 
-/// Each block of the cluster adds its share of the channels of what all have in `own` [rows][D].
-__device__ __forceinline__ void add_in_cluster(const Target& target, const float4* own, const float2* weights, int rows) {
-    cluster_sync();
-    for (int i = threadIdx.x * CLUSTER + blockIdx.x; i < rows * FOURS; i += WARPS * 32 * CLUSTER) {
-        int r = i / FOURS, f = i % FOURS;
-        unsigned from = shared_address(own + r * PITCH_FOURS + f), weights_from = shared_address(weights + r);
-        float4 x[CLUSTER];
-        float2 weight[CLUSTER];
+/// What the blocks of a cluster send each other: the group of four channels i of [rows][FOURS] goes to block i % CLUSTER.
+struct Inbox {
+    float4 sums[CLUSTER][(ROWS * FOURS + CLUSTER - 1) / CLUSTER];
+    float2 weights[CLUSTER][ROWS];
+};
+
+__device__ __forceinline__ void send(Inbox& inbox, int i, float4 sum) {
+    write_far(shared_address(&inbox.sums[blockIdx.x][i / CLUSTER]), i % CLUSTER, sum);
+}
+
+/// Adds what has been sent.
+__device__ __forceinline__ void add_in_cluster(const Target& target, const Inbox& inbox, int rows) {
+    for (int own = threadIdx.x; own * CLUSTER + blockIdx.x < rows * FOURS; own += WARPS * 32) {
+        int i = own * CLUSTER + blockIdx.x, r = i / FOURS;
+        Merge merge{MINUS_INFINITY, 0.f};
 #pragma unroll
-        for (int p = 0; p < CLUSTER; p++) {
-            weight[p] = read_far2(in_block(weights_from, p));
-            x[p] = read_far4(in_block(from, p));
-        }
-        Merge merge = merged(weight, CLUSTER);
+        for (int p = 0; p < CLUSTER; p++) merge.largest = fmaxf(merge.largest, inbox.weights[p][r].x);
         float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
-        for (int p = 0; p < CLUSTER; p++) add_scaled(sum, x[p], merge.share(weight[p].x));
-        write_out(target.row(r) + 4 * f, sum, merge.inverse());
+        for (int p = 0; p < CLUSTER; p++) {
+            float share = merge.share(inbox.weights[p][r].x);
+            merge.weight += inbox.weights[p][r].y * share;
+            add_scaled(sum, inbox.sums[p][own], share);
+        }
+        write_out(target.row(r) + 4 * (i % FOURS), sum, merge.inverse());
     }
-    cluster_sync(); // none leaves while others read
 }
 #define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define IN_CLUSTERS
+#endif
+#ifndef FUSED
+#define FUSED 0
 #endif
 
 extern "C" __global__ void IN_CLUSTERS __launch_bounds__(WARPS * 32, 1)
@@ -194,7 +195,8 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     extern __shared__ float4 shared[];
     __shared__ float2 shared_weights[ROWS][WARPS];
 #if CLUSTER > 1
-    __shared__ float2 block_weights[ROWS];
+    __shared__ Inbox inbox;
+    cluster_arrive(); // none sends before all have started
 #else
     __shared__ bool is_last;
 #endif
@@ -260,26 +262,29 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     for (int j = 0; j < TILES; j++) state.out[j][0] = state.out[j][1] = state.out[j][2] = state.out[j][3] = 0.f;
 #pragma unroll
     for (int r = 0; r < 2; r++) state.largest[r] = MINUS_INFINITY, state.weight[r] = state.zero[r] = 0.f;
-    for (; k < n_groups; k += stride) {
-        int base = begin + k * 16;
-        forget_beyond(here, base, end, t);
+    // The new positions, if the block has them, are the last group of the warp that has the fewest others.
+    bool is_left = FUSED && part == 0 && warp == WARPS - 1;
+#pragma unroll 1
+    while (true) {
+        bool is_cached = k < n_groups, has_next = k + stride < n_groups;
+        if (!is_cached && !is_left) break;
+        int base = begin + k * 16, limit = end;
         bool masked = pad || window > 0 || base + 16 > (causal ? min(end, past + first_row / group + 1) : end);
-        if constexpr (PREFETCH) {
-            Group next;
-            if (k + stride < n_groups) load(next, cache, base + stride * 16, g, t);
-            attend_group(state, queries, here, base, end, at, sees, masked, scale, softcap, t);
-            here = next;
-        } else {
-            attend_group(state, queries, here, base, end, at, sees, masked, scale, softcap, t);
-            if (k + stride < n_groups) load(here, cache, base + stride * 16, g, t);
-        }
-    }
 #if FUSED
-    if (part == 0 && warp == WARPS - 1) { // which has the fewest others
-        load(here, {space.keys, space.values, space.key_parameters, space.value_parameters, n_fresh}, 0, g, t);
-        attend_group(state, queries, here, end, total, at, sees, true, scale, softcap, t);
-    }
+        if (!is_cached) {
+            is_left = false;
+            load(here, {space.keys, space.values, space.key_parameters, space.value_parameters, n_fresh}, 0, g, t);
+            base = end, limit = total, masked = true;
+        }
 #endif
+        if (is_cached) forget_beyond(here, base, end, t);
+        Group next;
+        if (PREFETCH && has_next) load(next, cache, base + stride * 16, g, t);
+        attend_group(state, queries, here, base, limit, at, sees, masked, scale, softcap, t);
+        if (PREFETCH) here = next;
+        else if (has_next) load(here, cache, base + stride * 16, g, t);
+        k += stride;
+    }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         state.weight[r] = quad_sum(state.weight[r]);
@@ -289,6 +294,9 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     put(shared_out + warp * rows * PITCH_FOURS, state, rows, g, t);
     __syncthreads();
 
+#if CLUSTER > 1
+    cluster_wait();
+#endif
     // The results of the warps are added, then those of the parts.
     Target target{out, b, n_new, q_heads, head * group, group, first_row};
 #if CLUSTER == 1
@@ -304,8 +312,9 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
         for (int w = 0; w < WARPS; w++)
             add_scaled(sum, shared_out[(w * rows + r) * PITCH_FOURS + placed(r, f)], merge.share(shared_weights[r][w].x));
 #if CLUSTER > 1
-        shared_out[(WARPS * rows + r) * PITCH_FOURS + f] = sum;
-        if (f == 0) block_weights[r] = make_float2(merge.largest, merge.weight);
+        send(inbox, i, sum);
+        for (int block = f; block < CLUSTER; block += FOURS)
+            write_far(shared_address(&inbox.weights[part][r]), block, make_float2(merge.largest, merge.weight));
 #else
         if (n_parts == 1) {
             write_out(target.row(r) + 4 * f, sum, merge.inverse());
@@ -316,7 +325,9 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
 #endif
     }
 #if CLUSTER > 1
-    add_in_cluster(target, shared_out + WARPS * rows * PITCH_FOURS, block_weights, rows);
+    cluster_arrive();
+    cluster_wait();
+    add_in_cluster(target, inbox, rows);
 #else
     if (n_parts == 1) return;
     __syncthreads();

@@ -57,8 +57,12 @@ __device__ __forceinline__ void take_new_rows(const NewRows& a, const NewSpace& 
         if (is_value) in = a.v, clip = a.value_clip;
         const T* from = in.from + ((long long)a.b * a.n_new + i) * in.stride + head * D;
 
-        float x[8] = {};
-        if (take) load8(x, from + 8 * c);
+        // Not only where they are wanted: what follows is asked for meanwhile.
+        float x[8];
+        load8(x, from + 8 * min(c, EIGHTS - 1));
+#pragma unroll
+        for (int e = 0; e < 8; e++)
+            if (!take) x[e] = 0.f;
         if (a.rotation.cos) rotate8(x, from, c, take && !is_value, a.rotation, a.b, i);
         bool is_multiplied = !is_query && !is_value && a.k_matrix;
         if (inside && is_query) put_row(to.queries + line * PITCH, nullptr, c, x, false);
@@ -69,26 +73,52 @@ __device__ __forceinline__ void take_new_rows(const NewRows& a, const NewSpace& 
     }
 }
 
-/// The queries times their matrix, rounded as they would be in memory.
-__device__ __forceinline__ void multiply_queries(const NewSpace& to, int column, int lane) {
-    float acc[PAIRS][2][4] = {};
-    multiply(acc, shared_address(to.queries), shared_address(to.held) + column * 16, lane);
+/// The products of a warp's columns.
+typedef float Products[PAIRS][2][4];
+
+/// Queries and keys times their matrices, step by step together: one product alone would wait for its own sums.
+__device__ __forceinline__ void multiply_both(Products& queries, Products& keys, const NewRows& a, const NewSpace& to, int column, int lane) {
+    constexpr bool B = IS_BF16<T>;
+    unsigned offset = (lane & 15) * PITCH + (lane >> 4) * 16;
+    unsigned q = shared_address(to.queries) + offset, high = shared_address(to.high) + offset, low = shared_address(to.low) + offset;
+    unsigned q_matrix = shared_address(to.held) + offset + column * 16, k_matrix = shared_address(to.key_matrix(a)) + offset + column * 16;
+#pragma unroll 4
+    for (int k = 0; k < MATRIX_STEPS; k++) {
+        unsigned x[4], y[4], rest[4];
+        ldmatrix4(x, q + k * 32);
+        ldmatrix4(y, high + k * 32);
+        if constexpr (CODES) ldmatrix4(rest, low + k * 32);
+#pragma unroll
+        for (int n = 0; n < PAIRS; n++) {
+            unsigned b[4], c[4];
+            ldmatrix4_transposed(b, q_matrix + k * 16 * PITCH + n * 32);
+            ldmatrix4_transposed(c, k_matrix + k * 16 * PITCH + n * 32);
+            mma16816<B>(keys[n][0], y, c[0], c[1]);
+            mma16816<B>(keys[n][1], y, c[2], c[3]);
+            mma16816<B>(queries[n][0], x, b[0], b[1]);
+            mma16816<B>(queries[n][1], x, b[2], b[3]);
+            if constexpr (CODES) {
+                mma16816<B>(keys[n][0], rest, c[0], c[1]);
+                mma16816<B>(keys[n][1], rest, c[2], c[3]);
+            }
+        }
+    }
+}
+
+/// The queries as they would be in memory.
+__device__ __forceinline__ void put_queries(const Products& acc, const NewSpace& to, int column, int lane) {
 #pragma unroll
     for (int r = 0; r < 2; r++) write_elements(to.product + (lane / 4 + 8 * r) * PITCH, acc, r, column, CHUNKS, lane % 4);
 }
 
-/// The keys times their matrix, as the cache has them. All warps come here.
-__device__ __forceinline__ void multiply_keys(const NewRows& a, const NewSpace& to, int column, int warp, int lane) {
+/// The keys as the cache has them. All warps come here.
+__device__ __forceinline__ void put_keys(const Products& acc, const NewRows& a, const NewSpace& to, int column, int warp, int lane) {
     int g = lane / 4, t = lane % 4;
-    unsigned matrix = shared_address(to.key_matrix(a)) + column * 16;
     bool inside = g < a.n_new;
     char* line = to.keys + g * ROW_BYTES;
-    float acc[PAIRS][2][4] = {};
-    multiply(acc, shared_address(to.high), matrix, lane);
     if constexpr (!CODES) {
         if (inside) write_elements(line, acc, 0, column, EIGHTS, t);
     } else {
-        multiply(acc, shared_address(to.low), matrix, lane);
         float2 own = extremes_of(acc, 0, column);
         if (t == 0) to.extremes[warp * NEW_ROWS + g] = own;
         __syncthreads();
@@ -113,8 +143,14 @@ __device__ __forceinline__ const char* prepare_new(const NewRows& a, const NewSp
     if (!a.q_matrix && !has_keys) return to.queries;
     // The last warps may have few columns of their own: they do some that others do, too.
     int column = min(warp * PAIRS * 2, CHUNKS - PAIRS * 2);
-    if (a.q_matrix) multiply_queries(to, column, lane);
-    if (has_keys) multiply_keys(a, to, column, warp, lane);
+    Products queries = {}, keys = {};
+    unsigned matrix = shared_address(to.key_matrix(a)) + column * 16;
+    if (a.q_matrix && has_keys) multiply_both(queries, keys, a, to, column, lane);
+    else if (a.q_matrix) multiply(queries, shared_address(to.queries), shared_address(to.held) + column * 16, lane);
+    else if (CODES) multiply_split(keys, shared_address(to.high), shared_address(to.low), matrix, lane);
+    else multiply(keys, shared_address(to.high), matrix, lane);
+    if (a.q_matrix) put_queries(queries, to, column, lane);
+    if (has_keys) put_keys(keys, a, to, column, warp, lane);
     __syncthreads();
     return a.q_matrix ? to.product : to.queries;
 }

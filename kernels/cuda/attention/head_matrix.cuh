@@ -57,6 +57,28 @@ __device__ __forceinline__ void multiply(float (&acc)[PAIRS][2][4], unsigned x, 
     }
 }
 
+/// acc += (high + low) times the columns from that at `matrix` on: the rows in two pieces.
+template <int PAIRS>
+__device__ __forceinline__ void multiply_split(float (&acc)[PAIRS][2][4], unsigned high, unsigned low, unsigned matrix, int lane) {
+    constexpr bool B = IS_BF16<T>;
+    unsigned offset = (lane & 15) * PITCH + (lane >> 4) * 16;
+#pragma unroll 4
+    for (int k = 0; k < MATRIX_STEPS; k++) {
+        unsigned a[4], rest[4];
+        ldmatrix4(a, high + offset + k * 32);
+        ldmatrix4(rest, low + offset + k * 32);
+#pragma unroll
+        for (int n = 0; n < PAIRS; n++) {
+            unsigned b[4];
+            ldmatrix4_transposed(b, matrix + offset + k * 16 * PITCH + n * 32);
+            mma16816<B>(acc[n][0], a, b[0], b[1]);
+            mma16816<B>(acc[n][1], a, b[2], b[3]);
+            mma16816<B>(acc[n][0], rest, b[0], b[1]);
+            mma16816<B>(acc[n][1], rest, b[2], b[3]);
+        }
+    }
+}
+
 /// The smallest and largest of what the quad holds of row g + 8r, of 8-column tiles from `first` on.
 template <int PAIRS>
 __device__ __forceinline__ float2 extremes_of(const float (&acc)[PAIRS][2][4], int r, int first) {

@@ -59,13 +59,6 @@ __device__ __forceinline__ float log2_fast(float x) {
     return r;
 }
 
-/// Address in shared memory as the instructions want it.
-__device__ __forceinline__ unsigned shared_address(const void* p) {
-    unsigned long long a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (unsigned)a;
-}
-
 /// Four 8 x 8 matrices of 16-bit elements; each lane gives the address of one row.
 __device__ __forceinline__ void ldmatrix4(unsigned (&r)[4], unsigned address) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

@@ -171,8 +171,9 @@ __device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int fir
     int first_tile = min(column_warp * PAIRS * 2, CHUNKS - PAIRS * 2);
     unsigned columns = shared_address(held) + first_tile * 16;
     float acc[PAIRS][2][4] = {};
-    multiply(acc, shared_address(high + row_warp * 16 * PITCH), columns, lane);
-    if (exact) multiply(acc, shared_address(low + row_warp * 16 * PITCH), columns, lane);
+    unsigned rows = shared_address(high + row_warp * 16 * PITCH);
+    if (exact) multiply_split(acc, rows, shared_address(low + row_warp * 16 * PITCH), columns, lane);
+    else multiply(acc, rows, columns, lane);
 
     if (exact) {
 #pragma unroll

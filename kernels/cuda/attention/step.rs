@@ -6,7 +6,7 @@ use super::{Attend, KvCache, Prepare, Queries, Rows, sources};
 use crate::{Element, Function, Gpu, GpuError};
 
 /// Shared memory that the kernel declares besides what it is given, at most.
-const DECLARED: usize = 4_096;
+const DECLARED: usize = 20_480;
 
 impl KvCache {
     /// [`KvCache::prepare`] and [`KvCache::attend`], in one launch if there are few new positions.

@@ -3,11 +3,6 @@
 #pragma once
 #include "common.cuh"
 
-__device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
 // Copies 16 bytes, or writes 16 zeros where `inside` is false.
 __device__ __forceinline__ void copy_16(uint32_t to, const void *from, bool inside)
 {

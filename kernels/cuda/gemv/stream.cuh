@@ -32,10 +32,6 @@ __device__ __forceinline__ float load_constant(const float* p) {
     return v;
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 // Copies 16 bytes to shared memory, or zeros if `valid` is 0.
 __device__ __forceinline__ void copy_16_async(uint32_t to, const void* from, uint32_t valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid)

@@ -138,6 +138,10 @@ fn all_shapes(
             lines.push(us.map_or(note.clone(), |us| line(shape, rows, bits, us, &note)));
         }
     }
+    if rows < 100 && sets[0].rows.suits_block(gpu, split) {
+        let us = time(gpu, sets, Some(Method::Block { split }))?;
+        lines.push(line(shape, rows, bits, us, "  a block"));
+    }
     for wgmma in [true] {
         for (groups, resident) in [(1, 4), (2, 2), (4, 1), (5, 1), (1, 1), (2, 1)] {
             for p1_shared in [true, false] {

@@ -2,8 +2,8 @@
 
 use super::defines::Defines;
 use super::factors::{PackedFactors, packed_words};
-use super::rows::{Operands, Output, TransformRows};
-use super::sources::{CLUSTER, REFERENCE, ROWWISE, TENSOR, TENSOR_WGMMA};
+use super::rows::{Operands, Output, RowSource, TransformRows};
+use super::sources::{BLOCK, CLUSTER, REFERENCE, ROWWISE, TENSOR, TENSOR_WGMMA};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
 
 /// Sizes (n1, n2) that products of warpgroups are used for by themselves: those whose results were
@@ -24,6 +24,11 @@ pub enum Method {
     },
     /// On tensor cores.
     Tensor(Tensor),
+    /// On tensor cores, a block a row: for few short rows.
+    Block {
+        /// As [`Tensor::split`].
+        split: bool,
+    },
     /// On tensor cores, a cluster of blocks a row: for few rows.
     Cluster {
         /// Blocks of a cluster.
@@ -187,6 +192,7 @@ impl TransformRows {
             Method::Reference => self.launch_reference(gpu),
             Method::Rowwise { threads, load } => self.launch_rowwise(gpu, threads, load),
             Method::Tensor(tensor) => tensor.launch(gpu, self),
+            Method::Block { split } => self.launch_block(gpu, split),
             Method::Cluster { blocks, split } => self.launch_cluster(gpu, blocks, split),
         }
     }
@@ -201,6 +207,9 @@ impl TransformRows {
             };
         }
         let split = self.bits().is_some_and(|bits| bits > 4);
+        if self.rows <= 16 && self.suits_block(gpu, split) {
+            return Method::Block { split };
+        }
         match self.cluster(gpu) {
             Some(blocks) if self.rows * blocks <= 128 => Method::Cluster { blocks, split },
             _ => self.tensor(gpu, &operands).map_or(Method::Reference, Method::Tensor),
@@ -266,6 +275,50 @@ impl TransformRows {
         let factors = self.factors.packed.or(packed.as_ref().map(PackedFactors::ptr));
         let args = args(&self.operands()).optional(factors).size(self.rows);
         gpu.launch(kernel, launch, &outputs(args, self.output))
+    }
+
+    /// Whether a block makes a row faster than a cluster of them: where few products are to be computed.
+    pub(super) fn suits_block(&self, gpu: &Gpu, split: bool) -> bool {
+        const MOST_PRODUCTS: usize = 640;
+        let (m, k2) = (self.n1.div_ceil(16), self.n2.div_ceil(16));
+        let second = self.factors.p2.map_or(0, |_| m * k2 * 2 * k2);
+        let products = (m * m * 2 * k2 + second) * (1 + 2 * usize::from(split));
+        self.factors.p1.is_some()
+            && self.n1 <= 128
+            && self.n2 <= 256
+            && products <= MOST_PRODUCTS
+            && self.bits().is_some()
+            && !matches!(self.source, RowSource::RmsNorm { add: Some(_), .. })
+            && self.element != Element::F32
+            && self.operands().load(self.n2, 8, self.element) == 8
+            && self.block_shared(split) <= gpu.properties().shared_memory_per_block as usize
+    }
+
+    /// Bytes of shared memory, as block.cu counts them.
+    fn block_shared(&self, split: bool) -> usize {
+        let (n1p, n2p) = (self.n1.next_multiple_of(16), self.n2.next_multiple_of(16));
+        let pitch = if n2p.is_multiple_of(64) { n2p } else { n2p + 8 };
+        let split_p = split && self.factors.element == Element::F32;
+        let right = self.factors.p2.map_or(16, |_| packed_words(self.n2) * 16);
+        right * (1 + usize::from(split_p)) + n1p * pitch * 2 * (1 + usize::from(split)) + 256
+    }
+
+    fn launch_block(&self, gpu: &Gpu, split: bool) -> Result<(), GpuError> {
+        let split_p = split && self.factors.element == Element::F32;
+        let kernel = Defines::of(self.element)
+            .set("N1", self.n1)
+            .set("N2", self.n2)
+            .set("HAS_P1", 1)
+            .flag("HAS_P2", self.factors.p2.is_some())
+            .set("SOURCE", self.operands().kind)
+            .flag("SPLIT", split)
+            .flag("SPLIT_P", split_p)
+            .set("P1_SHARED", 0)
+            .set("MT", 1)
+            .set("VEC", 8)
+            .compile(gpu, &BLOCK, "transform_row")?;
+        let launch = Launch::linear(self.rows, 256).with_shared(self.block_shared(split));
+        self.launch_packed(gpu, &kernel, launch)
     }
 
     /// The number of blocks of a cluster, if rows may be spread over one.

@@ -4,7 +4,7 @@ use crate::{Archs, Source};
 
 /// Kernels of this area.
 pub static SOURCES: &[&Source] =
-    &[&REFERENCE, &ROWWISE, &PACK, &TENSOR, &TENSOR_WGMMA, &CLUSTER, &HEADS];
+    &[&REFERENCE, &ROWWISE, &PACK, &TENSOR, &TENSOR_WGMMA, &CLUSTER, &BLOCK, &HEADS];
 
 /// What a kernel is compiled with.
 type Variant = &'static [(&'static str, &'static str)];
@@ -53,6 +53,24 @@ pub(super) static PACK: Source = Source {
     variants: &[&[("FACTOR_T", "float")], &[("FACTOR_T", "half_t")], &[("FACTOR_T", "bf16_t")]],
 };
 
+macro_rules! block {
+    ($t:literal, $n1:literal, $n2:literal, $p2:literal, $source:literal, $split:literal) => {
+        &[
+            ("T", $t),
+            ("N1", $n1),
+            ("N2", $n2),
+            ("HAS_P1", "1"),
+            ("HAS_P2", $p2),
+            ("SOURCE", $source),
+            ("SPLIT", $split),
+            ("SPLIT_P", $split),
+            ("P1_SHARED", "0"),
+            ("MT", "1"),
+            ("VEC", "8"),
+        ]
+    };
+}
+
 /// The text of tensor.cu with what it includes.
 const TENSOR_TEXT: &str = concat!(
     include_str!("rows.cuh"),
@@ -60,6 +78,7 @@ const TENSOR_TEXT: &str = concat!(
     include_str!("tensor_cores.cuh"),
     include_str!("packing.cuh"),
     include_str!("wgmma.cuh"),
+    include_str!("tiles.cuh"),
     include_str!("tensor.cu")
 );
 
@@ -118,6 +137,26 @@ const RIGHT_VALUES: Variant = &[
     ("T", "bf16_t"), ("N1", "24"), ("N2", "24"), ("HAS_P1", "0"), ("HAS_P2", "1"),
     ("SOURCE", "1"), ("QUANTISE", "0"), ("SPLIT", "0"), ("SPLIT_P", "0"), ("P1_SHARED", "0"), ("MT", "2"), ("GROUPS", "4"), ("RESIDENT", "1"), ("VEC", "8"), ("PREFETCH", "0"), ("WGMMA", "0"),
 ];
+
+/// Few short rows with factors, a block each.
+pub(super) static BLOCK: Source = Source {
+    name: "transform/block.cu",
+    text: concat!(
+        include_str!("rows.cuh"),
+        include_str!("quantise.cuh"),
+        include_str!("tensor_cores.cuh"),
+        include_str!("packing.cuh"),
+        include_str!("wgmma.cuh"),
+        include_str!("tiles.cuh"),
+        include_str!("block.cu")
+    ),
+    archs: Archs::All,
+    variants: &[
+        block!["half_t", "64", "64", "1", "1", "0"],
+        block!["bf16_t", "32", "128", "0", "0", "1"],
+        block!["half_t", "24", "24", "1", "3", "1"],
+    ],
+};
 
 /// Few rows with factors, on clusters of blocks.
 pub(super) static CLUSTER: Source = Source {

@@ -32,8 +32,6 @@ __device__ inline uint32_t pack_rest(uint32_t packed, float low, float high) {
     return pack_f16(low - a, high - b);
 }
 
-__device__ inline uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
-
 // Four 8 x 8 matrices, whose rows lanes 0-7, 8-15, 16-23 and 24-31 point to.
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

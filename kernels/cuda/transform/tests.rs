@@ -538,6 +538,31 @@ fn clusters_of_every_size_give_the_same() {
 }
 
 #[test]
+fn blocks_of_every_size_give_the_same() {
+    let Some(gpu) = gpu() else { return };
+    let mut n_checked = 0;
+    for (n1, n2) in [(64, 64), (24, 24), (28, 32), (48, 64), (32, 128), (9, 64), (128, 16), (9, 40)]
+    {
+        for (from, bits) in [(From::Norm, 4), (From::SwiGlu, 4), (From::Plain, 4), (From::Norm, 8)]
+        {
+            for factors in [(true, true), (true, false)] {
+                for (element, clips) in [(Element::F16, (1.0, 1.0)), (Element::BF16, (0.8, 0.7))] {
+                    let bits = Some(bits);
+                    let case =
+                        Case { n1, n2, from, bits, factors, element, clips, rows: 2, ..CASE };
+                    let split = bits == Some(8);
+                    if case.data(&gpu).rows.suits_block(&gpu, split) {
+                        case.check(&gpu, Some(Method::Block { split }));
+                        n_checked += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(n_checked > 80, "only {n_checked} were checked");
+}
+
+#[test]
 fn heads_are_transformed() {
     let Some(gpu) = gpu() else { return };
     for element in [Element::F16, Element::F32, Element::BF16] {
