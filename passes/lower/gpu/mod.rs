@@ -1,5 +1,5 @@
 //! What the CUDA engine fuses beyond the lowered graph, where a kernel more costs as much as a
-//! small product: a decoding step of a layer becomes ten launches.
+//! small product: a decoding step of a layer becomes nine launches.
 
 mod residual;
 mod rotary_attention;
