@@ -131,6 +131,20 @@ __device__ __forceinline__ void let_next_kernel_start()
 #endif
 }
 
+// The barrier of a cluster of blocks (sm_90 and later): what threads wrote before they arrive, all see that have waited.
+__device__ __forceinline__ void cluster_arrive()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void cluster_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
 // The element type that the engine chose. It comes under another name, as NVRTC's own headers call
 // their template parameters T.
 #ifdef ELEMENT_TYPE

@@ -16,6 +16,9 @@
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
+#ifndef FUSED
+#define FUSED 0
+#endif
 
 /// Floats of an output row in shared memory.
 constexpr int OUT_PITCH = (D + 31) / 32 * 32;
@@ -134,8 +137,6 @@ __device__ __forceinline__ void add_parts(const Target& target, const float4* pa
 }
 
 #if CLUSTER > 1
-__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 /// Writes to the same place in the shared memory of another block of the cluster.
 __device__ __forceinline__ void write_far(unsigned at, int block, float4 x) {
     asm volatile("{.reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n st.shared::cluster.v4.f32 [there], {%2,%3,%4,%5};}"
@@ -176,9 +177,6 @@ __device__ __forceinline__ void add_in_cluster(const Target& target, const Inbox
 #define IN_CLUSTERS __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define IN_CLUSTERS
-#endif
-#ifndef FUSED
-#define FUSED 0
 #endif
 
 extern "C" __global__ void IN_CLUSTERS __launch_bounds__(WARPS * 32, 1)

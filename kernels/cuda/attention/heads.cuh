@@ -70,6 +70,7 @@ __device__ __forceinline__ void rotate8(float (&x)[8], const T* from, int c, boo
         }
         return;
     }
+    // Seldom needed, and long: not unrolled, so that instructions of what is needed stay close.
 #pragma unroll 1
     for (int e = 0; take && e < 8; e++) {
         int at = 8 * c + e;

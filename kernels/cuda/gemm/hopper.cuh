@@ -99,8 +99,8 @@ __device__ __forceinline__ void stores_wait()
 // A barrier of all threads of a cluster of blocks: what they wrote before is seen after.
 __device__ __forceinline__ void cluster_sync()
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    cluster_arrive();
+    cluster_wait();
 }
 
 // Stores to the same place in shared memory of block `rank` of the cluster.

@@ -16,14 +16,14 @@ __device__ __forceinline__ int rank_in_cluster() {
 }
 
 // What was written before is seen by all blocks of the cluster after.
-__device__ __forceinline__ void cluster_arrive() {
+__device__ __forceinline__ void blocks_arrive() {
 #if CLUSTER > 1
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    cluster_arrive();
 #endif
 }
-__device__ __forceinline__ void cluster_wait() {
+__device__ __forceinline__ void blocks_wait() {
 #if CLUSTER > 1
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    cluster_wait();
 #else
     __syncthreads();
 #endif

@@ -153,8 +153,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) CLUSTERED
             }
         }
     }
-    cluster_arrive();
-    cluster_wait();
+    blocks_arrive();
+    blocks_wait();
 
     const Epilogue epilogue = {w_scale, bias, residual};
     constexpr int QUADS = OUTPUTS / 4;
@@ -185,6 +185,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) CLUSTERED
         }
     }
     // No block leaves while others read its shared memory.
-    cluster_arrive();
-    cluster_wait();
+    blocks_arrive();
+    blocks_wait();
 }

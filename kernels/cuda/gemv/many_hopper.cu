@@ -154,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTERED
             }
         }
         // One barrier a set: who overwrites a buffer has met those who read it at the next one.
-        cluster_arrive();
-        cluster_wait();
+        blocks_arrive();
+        blocks_wait();
         for (int r = (rank * THREADS + threadIdx.x) / QUADS; r < rows;
              r += CLUSTER * THREADS / QUADS) {
             const uint32_t at = to + (r * TOTALS_STRIDE + quad) * 4;
@@ -180,6 +180,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) CLUSTERED
         }
     }
     // No block leaves while others read its shared memory.
-    cluster_arrive();
-    cluster_wait();
+    blocks_arrive();
+    blocks_wait();
 }

@@ -38,8 +38,6 @@ __device__ inline uint32_t block_rank() {
     return rank;
 }
 
-__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
-__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 // The address that shared memory has in block `rank` of the cluster.
 __device__ inline uint32_t in_block(uint32_t address, uint32_t rank) {

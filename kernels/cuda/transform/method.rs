@@ -60,23 +60,14 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// The factors have 22 bits too.
-    fn splits_factors(&self, t: &TransformRows) -> bool {
-        self.split && t.factors.element == Element::F32
-    }
-
     /// Bytes of shared memory, as tensor.cu counts them.
     fn shared(&self, t: &TransformRows, operands: &Operands) -> usize {
         let (n1p, n2p) = (t.n1.next_multiple_of(16), t.n2.next_multiple_of(16));
         let bytes = t.element.bytes();
         let halves = 1 + usize::from(self.split);
-        let factor_bytes = 16 * (1 + usize::from(self.splits_factors(t)));
+        let factor_bytes = 16 * (1 + usize::from(t.splits_factors(self.split)));
         let p1 = t.factors.p1.filter(|_| self.p1_shared).map_or(0, |_| packed_words(t.n1));
-        let pitch = match self.wgmma {
-            true => n2p.next_multiple_of(64),
-            false if n2p.is_multiple_of(64) => n2p,
-            false => n2p + 8,
-        };
+        let pitch = pitch(n2p, self.wgmma);
         let p2_words = if self.wgmma { pitch * n2p / 8 } else { packed_words(t.n2) };
         let p2 = t.factors.p2.map_or(0, |_| p2_words);
         let weight = operands.weight.map_or(0, |_| (t.n() * bytes).next_multiple_of(16));
@@ -95,7 +86,7 @@ impl Tensor {
     fn registers(&self, t: &TransformRows) -> usize {
         let (k1, n2p) = (t.n1.div_ceil(16), t.n2.next_multiple_of(16));
         let halves = 1 + usize::from(self.split);
-        let p1_halves = 1 + usize::from(self.splits_factors(t));
+        let p1_halves = 1 + usize::from(t.splits_factors(self.split));
         let p1_steps = if self.p1_shared { 1 } else { k1 };
         let p1 = t.factors.p1.map_or(0, |_| 4 * p1_steps * p1_halves);
         let w = t.factors.p2.map_or(0, |_| n2p / 4 * halves);
@@ -126,7 +117,7 @@ impl Tensor {
             .set("SOURCE", operands.kind)
             .flag("QUANTISE", t.bits().is_some())
             .flag("SPLIT", self.split)
-            .flag("SPLIT_P", self.splits_factors(t))
+            .flag("SPLIT_P", t.splits_factors(self.split))
             .flag("P1_SHARED", self.p1_shared)
             .set("MT", self.tiles)
             .set("GROUPS", self.groups)
@@ -140,6 +131,15 @@ impl Tensor {
         let threads = (self.warps(t) * self.groups * 32) as u32;
         let launch = Launch::linear(blocks, threads).with_shared(self.shared(t, &operands));
         t.launch_packed(gpu, &kernel, launch)
+    }
+}
+
+/// Elements from row to row of X in shared memory, as tiles.cuh has it.
+fn pitch(n2p: usize, wgmma: bool) -> usize {
+    match wgmma {
+        true => n2p.next_multiple_of(64),
+        false if n2p.is_multiple_of(64) => n2p,
+        false => n2p + 8,
     }
 }
 
@@ -277,6 +277,11 @@ impl TransformRows {
         gpu.launch(kernel, launch, &outputs(args, self.output))
     }
 
+    /// Whether the factors have 22 bits too where X has.
+    fn splits_factors(&self, split: bool) -> bool {
+        split && self.factors.element == Element::F32
+    }
+
     /// Whether a block makes a row faster than a cluster of them: where few products are to be computed.
     pub(super) fn suits_block(&self, gpu: &Gpu, split: bool) -> bool {
         const MOST_PRODUCTS: usize = 640;
@@ -297,14 +302,13 @@ impl TransformRows {
     /// Bytes of shared memory, as block.cu counts them.
     fn block_shared(&self, split: bool) -> usize {
         let (n1p, n2p) = (self.n1.next_multiple_of(16), self.n2.next_multiple_of(16));
-        let pitch = if n2p.is_multiple_of(64) { n2p } else { n2p + 8 };
-        let split_p = split && self.factors.element == Element::F32;
+        let halves = 1 + usize::from(split);
         let right = self.factors.p2.map_or(16, |_| packed_words(self.n2) * 16);
-        right * (1 + usize::from(split_p)) + n1p * pitch * 2 * (1 + usize::from(split)) + 256
+        let right = right * (1 + usize::from(self.splits_factors(split)));
+        right + n1p * pitch(n2p, false) * 2 * halves + 256
     }
 
     fn launch_block(&self, gpu: &Gpu, split: bool) -> Result<(), GpuError> {
-        let split_p = split && self.factors.element == Element::F32;
         let kernel = Defines::of(self.element)
             .set("N1", self.n1)
             .set("N2", self.n2)
@@ -312,7 +316,7 @@ impl TransformRows {
             .flag("HAS_P2", self.factors.p2.is_some())
             .set("SOURCE", self.operands().kind)
             .flag("SPLIT", split)
-            .flag("SPLIT_P", split_p)
+            .flag("SPLIT_P", self.splits_factors(split))
             .set("P1_SHARED", 0)
             .set("MT", 1)
             .set("VEC", 8)
@@ -346,7 +350,6 @@ impl TransformRows {
     }
 
     fn launch_cluster(&self, gpu: &Gpu, blocks: usize, split: bool) -> Result<(), GpuError> {
-        let split_p = split && self.factors.element == Element::F32;
         let kernel = Defines::of(self.element)
             .set("N1", self.n1)
             .set("N2", self.n2)
@@ -354,7 +357,7 @@ impl TransformRows {
             .set("SOURCE", self.operands().kind)
             .flag("QUANTISE", self.bits().is_some())
             .flag("SPLIT", split)
-            .flag("SPLIT_P", split_p)
+            .flag("SPLIT_P", self.splits_factors(split))
             .set("CLUSTER", blocks)
             .compile(gpu, &CLUSTER, "transform_few_rows")?;
         let shared = self.cluster_shared(blocks, split);

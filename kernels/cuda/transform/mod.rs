@@ -4,6 +4,12 @@
 //! One call serves `DynamicQuantize`, `TransformQuantize`, `TransformLeftQuantize`, `Transform`,
 //! `TransformLeft`, `NormTransformQuantize` and `SwiGLUTransformQuantize`; heads have kernels of
 //! their own ([`TransformHeads`], [`QuantizeDequantizeHeads`]).
+//!
+//! - `tensor.cu`: many rows, on tensor cores; a group of warps makes a row.
+//! - `block.cu`, `cluster.cu`: few rows, where latency is all; a block makes a short row, a cluster of blocks a long one.
+//! - `rowwise.cu`: rows without factors.
+//! - `reference.cu`: every size and type, plainly.
+//! - `heads.cu`: matrices on heads. `pack.cu`: factors in the order of tensor cores.
 
 mod bench;
 mod defines;

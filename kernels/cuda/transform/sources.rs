@@ -71,21 +71,25 @@ macro_rules! block {
     };
 }
 
-/// The text of tensor.cu with what it includes.
-const TENSOR_TEXT: &str = concat!(
-    include_str!("rows.cuh"),
-    include_str!("quantise.cuh"),
-    include_str!("tensor_cores.cuh"),
-    include_str!("packing.cuh"),
-    include_str!("wgmma.cuh"),
-    include_str!("tiles.cuh"),
-    include_str!("tensor.cu")
-);
+/// The text of a file with tiles.cuh, and what that needs, in front.
+macro_rules! on_tiles {
+    ($file:literal) => {
+        concat!(
+            include_str!("rows.cuh"),
+            include_str!("quantise.cuh"),
+            include_str!("tensor_cores.cuh"),
+            include_str!("packing.cuh"),
+            include_str!("wgmma.cuh"),
+            include_str!("tiles.cuh"),
+            include_str!($file)
+        )
+    };
+}
 
 /// Rows with factors, on tensor cores.
 pub(super) static TENSOR: Source = Source {
     name: "transform/tensor.cu",
-    text: TENSOR_TEXT,
+    text: on_tiles!("tensor.cu"),
     archs: Archs::All,
     variants: &[LLAMA_NORM, LLAMA_SWIGLU, LEFT, RIGHT_VALUES],
 };
@@ -93,7 +97,7 @@ pub(super) static TENSOR: Source = Source {
 /// The same with products of warpgroups.
 pub(super) static TENSOR_WGMMA: Source = Source {
     name: "transform/tensor.cu with wgmma",
-    text: TENSOR_TEXT,
+    text: on_tiles!("tensor.cu"),
     archs: Archs::Hopper,
     variants: &[WGMMA_NORM, WGMMA_SWIGLU, WGMMA_LEFT],
 };
@@ -141,15 +145,7 @@ const RIGHT_VALUES: Variant = &[
 /// Few short rows with factors, a block each.
 pub(super) static BLOCK: Source = Source {
     name: "transform/block.cu",
-    text: concat!(
-        include_str!("rows.cuh"),
-        include_str!("quantise.cuh"),
-        include_str!("tensor_cores.cuh"),
-        include_str!("packing.cuh"),
-        include_str!("wgmma.cuh"),
-        include_str!("tiles.cuh"),
-        include_str!("block.cu")
-    ),
+    text: on_tiles!("block.cu"),
     archs: Archs::All,
     variants: &[
         block!["half_t", "64", "64", "1", "1", "0"],
