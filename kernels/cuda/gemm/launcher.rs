@@ -269,11 +269,11 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
 }
 
 /// Whether products of codes with `n` outputs are faster here than by the kernels for few rows, which
-/// take up to 64; measured on an H200.
+/// take up to 64; measured on an H200, and from 14,336 outputs on an H100.
 pub fn suits_rows(properties: &Properties, rows: usize, n: usize) -> bool {
     match rows {
         0..=16 => false,
-        17..=32 => properties.has_wgmma() && n >= 28_672,
+        17..=32 => properties.has_wgmma() && n >= 14_336,
         33..=64 => properties.has_wgmma() && n >= 4096,
         _ => true,
     }

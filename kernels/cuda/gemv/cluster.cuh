@@ -21,6 +21,12 @@ __device__ __forceinline__ void blocks_arrive() {
     cluster_arrive();
 #endif
 }
+// The same where nothing has been written yet.
+__device__ __forceinline__ void blocks_arrive_relaxed() {
+#if CLUSTER > 1
+    cluster_arrive_relaxed();
+#endif
+}
 __device__ __forceinline__ void blocks_wait() {
 #if CLUSTER > 1
     cluster_wait();
@@ -47,4 +53,20 @@ __device__ __forceinline__ Words load_from_cluster(uint32_t address, int rank) {
                  : "memory");
 #endif
     return v;
+}
+
+// Four words to shared memory of block `rank`, at an address of this block's.
+__device__ __forceinline__ void store_to_cluster(uint32_t address, int rank, const Words& v) {
+#if CLUSTER > 1
+    asm volatile(
+        "{\n.reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "st.shared::cluster.v4.u32 [there], {%2, %3, %4, %5};\n}" ::"r"(address),
+        "r"(rank), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+        : "memory");
+#else
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
+                 "r"(v.z), "r"(v.w)
+                 : "memory");
+#endif
 }

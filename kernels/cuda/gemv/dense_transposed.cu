@@ -5,14 +5,6 @@
 constexpr int UNIT = 64;
 constexpr int PADDING = 64;  // bytes after a row of x in shared memory: no bank conflicts
 
-__device__ __forceinline__ Words load_shared(uint32_t at) {
-    Words v;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"(at));
-    return v;
-}
-
 // 64 inputs of outputs g and g + 8; inputs beyond k are zeros.
 struct Unit {
     Words w[2][2];

@@ -47,7 +47,7 @@ fn launch(gpu: &Gpu, variant: &Variant, product: &Packed<'_>, rows: usize) -> La
             ([shape.cluster, clusters, 1], 4 * shape.groups_n * shape.groups_k)
         }
     };
-    let shared = variant.shared(product, rows) as u32;
+    let shared = variant.shared(product, rows, multiprocessors) as u32;
     Launch { grid: grid.map(|n| n as u32), block: [32 * warps as u32, 1, 1], shared, overlap: true }
 }
 

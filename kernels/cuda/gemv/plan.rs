@@ -5,6 +5,8 @@ use crate::{Element, Properties};
 
 /// Inputs that a warp takes at a time.
 pub(super) const UNIT: usize = 64;
+/// Units that `many_hopper.cu` may have under way, where a warp's share is a multiple of them.
+const MANY_UNITS: usize = 16;
 /// Columns of one launch at most.
 const MAX_COLUMNS: usize = 64;
 /// Bytes of 16 sums with what keeps them in banks of their own: as in `few.cu`.
@@ -89,10 +91,14 @@ impl Hopper {
         }
     }
 
-    /// Dynamic shared memory.
-    fn shared(&self, units: usize) -> usize {
-        let pairs = units.div_ceil(self.cluster).div_ceil(2);
-        1024 + self.columns * (pairs * 2 * UNIT + 2 * 4 * (self.outputs() + 4))
+    /// Dynamic shared memory: activations, and room for the sums that other blocks send, twice where
+    /// more follow.
+    fn shared(&self, product: &Packed<'_>, multiprocessors: usize) -> usize {
+        let pairs = (product.weights.padded_k / UNIT).div_ceil(self.cluster).div_ceil(2);
+        let sets = product.weights.n.div_ceil(self.outputs());
+        let inboxes = if sets > self.clusters(multiprocessors) { 2 } else { 1 };
+        let inbox = 4 * self.columns * self.outputs() * self.groups_k;
+        1024 + self.columns * pairs * 2 * UNIT + inboxes * inbox
     }
 }
 
@@ -173,12 +179,16 @@ pub(super) fn ways(properties: &Properties, product: &Packed<'_>, rows: usize) -
     let mut ways: Vec<Shape> = many.map(Shape::Many).collect();
     if properties.has_wgmma() && product.x_scale.is_some() && product.group() == 0 {
         let columns = rows.next_power_of_two().max(16);
+        let multiprocessors = properties.multiprocessors as usize;
         for (groups_n, groups_k) in [(1, 2), (2, 1), (2, 2), (1, 4)] {
             for cluster in [1, 2, 4, 8] {
-                let unroll = unroll(units.div_ceil(cluster * groups_k));
-                let shape = Hopper { columns, groups_n, groups_k, unroll, cluster };
-                if shape.shared(units) <= most {
-                    ways.push(Shape::Hopper(shape));
+                let share = units.div_ceil(cluster * groups_k);
+                let more = (share.is_multiple_of(MANY_UNITS)).then_some(MANY_UNITS);
+                for unroll in [unroll(share)].into_iter().chain(more) {
+                    let shape = Hopper { columns, groups_n, groups_k, unroll, cluster };
+                    if shape.shared(product, multiprocessors) <= most {
+                        ways.push(Shape::Hopper(shape));
+                    }
                 }
             }
         }
@@ -200,8 +210,8 @@ fn ways_of_few(product: &Packed<'_>, rows: usize, most: usize) -> Vec<Shape> {
     ways
 }
 
-/// The constants of `many_hopper.cu`, if it takes the product and all outputs are under way at once:
-/// with more of them `many.cu` was faster.
+/// The constants of `many_hopper.cu`, if it takes the product and is the faster: for 16 columns, or where all outputs are
+/// under way at once and a warp's share of K is short.
 fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Option<Hopper> {
     if !properties.has_wgmma() || product.x_scale.is_none() || product.group() != 0 {
         return None;
@@ -209,16 +219,26 @@ fn hopper(properties: &Properties, product: &Packed<'_>, columns: usize) -> Opti
     let multiprocessors = properties.multiprocessors as usize;
     let columns = columns.next_power_of_two().max(16);
     let units = product.weights.padded_k / UNIT;
-    let groups = [(1, 4), (2, 2)].into_iter();
-    let shapes = groups.flat_map(|groups| [8, 4, 2, 1].map(|cluster| (groups, cluster)));
-    let mut shapes = shapes.map(|((groups_n, groups_k), cluster)| {
-        let unroll = unroll(units.div_ceil(cluster * groups_k));
+    let share = |groups_k: usize, cluster: usize| units.div_ceil(cluster * groups_k);
+    let shape = |(groups_n, groups_k), cluster| {
+        let share = share(groups_k, cluster);
+        let unroll = match share.is_multiple_of(MANY_UNITS) && columns == 32 {
+            true => MANY_UNITS,
+            false => unroll(share),
+        };
         Hopper { columns, groups_n, groups_k, unroll, cluster }
-    });
-    shapes.find(|shape| {
-        shape.shared(units) <= properties.shared_memory_per_block as usize
-            && product.weights.n.div_ceil(shape.outputs()) * shape.cluster <= multiprocessors
-    })
+    };
+    let fits = |shape: &Hopper, rounds: usize| {
+        shape.shared(product, multiprocessors) <= properties.shared_memory_per_block as usize
+            && (columns == 16 || share(shape.groups_k, shape.cluster) <= MANY_UNITS)
+            && product.weights.n.div_ceil(shape.outputs()) * shape.cluster
+                <= rounds * multiprocessors
+    };
+    let in_one_round = |groups| {
+        [8, 4, 2, 1].map(|cluster| shape(groups, cluster)).into_iter().find(|shape| fits(shape, 1))
+    };
+    let in_two_rounds = || Some(shape((1, 4), 1)).filter(|shape| columns == 16 && fits(shape, 2));
+    in_one_round((1, 4)).or_else(in_two_rounds).or_else(|| in_one_round((2, 2)))
 }
 
 fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
@@ -246,11 +266,11 @@ fn many(properties: &Properties, product: &Packed<'_>, columns: usize) -> Many {
 
 impl Variant {
     /// Dynamic shared memory of a launch.
-    pub fn shared(&self, product: &Packed<'_>, rows: usize) -> usize {
+    pub fn shared(&self, product: &Packed<'_>, rows: usize, multiprocessors: usize) -> usize {
         match self.shape {
             Shape::Few { warps, .. } => few_shared(product, rows * product.columns_a_row(), warps),
             Shape::Many(many) => many.shared(product),
-            Shape::Hopper(shape) => shape.shared(product.weights.padded_k / UNIT),
+            Shape::Hopper(shape) => shape.shared(product, multiprocessors),
         }
     }
 

@@ -48,22 +48,31 @@ __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// The same for a number known when it runs, of which more than four count as four.
+__device__ __forceinline__ void wait_for_copies(int n) {
+    switch (n) {
+        case 0: return wait_for_copies<0>();
+        case 1: return wait_for_copies<1>();
+        case 2: return wait_for_copies<2>();
+        case 3: return wait_for_copies<3>();
+        default: return wait_for_copies<4>();
+    }
+}
+
+__device__ __forceinline__ Words load_shared(uint32_t from) {
+    Words v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from));
+    return v;
+}
+
 __device__ __forceinline__ void store_shared_16(uint32_t to, uint16_t v) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(v) : "memory");
 }
 
 __device__ __forceinline__ void store_shared_8(uint32_t to, uint32_t v) {
     asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(v) : "memory");
-}
-
-__device__ __forceinline__ void store_shared_word(uint32_t to, int v) {
-    asm volatile("st.shared.s32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
-}
-
-__device__ __forceinline__ int load_shared_word(uint32_t from) {
-    int v;
-    asm volatile("ld.shared.s32 %0, [%1];" : "=r"(v) : "r"(from) : "memory");
-    return v;
 }
 
 // (column start, pointer, row stride) of up to four outputs that share the input; unused ones
