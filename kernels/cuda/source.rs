@@ -38,6 +38,7 @@ impl Archs {
 /// What all sources may include, as (name, text).
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("common.cuh")),
+    ("mail.cuh", include_str!("mail.cuh")),
     ("async.cuh", include_str!("gemm/async.cuh")),
     ("hopper.cuh", include_str!("gemm/hopper.cuh")),
     ("output.cuh", include_str!("gemm/output.cuh")),

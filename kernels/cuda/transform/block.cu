@@ -1,10 +1,10 @@
 // Few rows times P1 (x) P2, each by a block: the same as cluster.cu for rows so short that blocks would wait longer for
 // each other than they save. Codes only.
 //
-// A warp has a tile of 16 rows of Y. Factors and the norm's weight have arrived before the kernel in front has ended.
+// A warp has a tile of 16 rows of Y, or without P2 some columns of one. Factors and the norm's weight have arrived before the kernel in front has ended.
 //
 // Definitions: T, N1 (up to 128), N2 (a multiple of 8), HAS_P1 (1), HAS_P2, SOURCE (but ADD_NORM), SPLIT, SPLIT_P, P1_SHARED (0),
-// MT (1), VEC (8).
+// MT (1), VEC (8), COLUMN_WARPS.
 
 constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * 32;
@@ -12,7 +12,8 @@ constexpr int CHUNKS = ROW / VEC;
 constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;
 constexpr int HALVES = SPLIT ? 2 : 1;
 constexpr int P2_WORDS = HAS_P2 ? packed_words(N2) * (SPLIT_P ? 2 : 1) : 0;
-static_assert(M_TILES <= WARPS, "a warp has one tile");
+constexpr int BUSY_WARPS = M_TILES * COLUMN_WARPS;
+static_assert(BUSY_WARPS <= WARPS, "a warp has one tile");
 
 struct Shared {
     uint4 right[HAS_P2 ? P2_WORDS : 1];
@@ -39,15 +40,15 @@ __device__ inline void reduce(float &a, float &b, float &c, float (&box)[3][WARP
     }
 }
 
-// P1^T X P2 of the warp's rows.
-__device__ inline void transform(Tile (&y)[1][TILES], const Factors &left, const Shared &s, int warp, int lane) {
+// P1^T X P2 of a tile of rows, of the columns from `first` on.
+__device__ inline void transform(Tile (&y)[1][TILES], const Factors &left, const Shared &s, int tile, int first, int lane) {
     uint32_t from = shared_address(s.x);
     if constexpr (HAS_P2) {
         Tile w[1][TILES] = {};
-        multiply_left(w, left, nullptr, from, warp, lane);
-        multiply_right(y, w, s.right, from, warp, lane);
+        multiply_left(w, left, nullptr, from, tile, lane);
+        multiply_right(y, w, s.right, from, tile, lane);
     } else {
-        multiply_left(y, left, nullptr, from, warp, lane);
+        multiply_left(y, left, nullptr, from, tile, lane, first);
     }
 }
 
@@ -58,11 +59,12 @@ transform_row(const T *x, const T *other, const T *weight, T *, int64_t stride, 
     extern __shared__ __align__(16) char memory[];
     Shared &s = *(Shared *)memory;
     int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+    int tile = warp % M_TILES, first = warp / M_TILES * TILES * 8;  // of the warp's rows and columns
     int64_t at = blockIdx.x;
     Quantiser q = {clip_min, clip_max, q_max};
     let_next_kernel_start();
     Factors left;
-    load_left(left, factors, warp, lane);
+    load_left(left, factors, tile, lane);
     for (int i = thread; i < P2_WORDS; i += THREADS) copy_async<16>(s.right + i, factors + 2 * packed_words(N1) + i);
     copies_started();
     // What lies beyond X in its tiles must be zero.
@@ -104,15 +106,15 @@ transform_row(const T *x, const T *other, const T *weight, T *, int64_t stride, 
 
     Tile y[1][TILES] = {};
     float high = 0.0f, low = 0.0f;
-    if (warp < M_TILES) {
-        transform(y, left, s, warp, lane);
+    if (warp < BUSY_WARPS) {
+        transform(y, left, s, tile, first, lane);
 #pragma unroll
         for (int i = 0; i < TILES * 4; i++) high = fmaxf(high, y[0][i / 4][i % 4]), low = fmaxf(low, -y[0][i / 4][i % 4]);
     }
     reduce(unused, high, low, s.boxes[1]);
     float scale = row_scale(q, high * unscale, -low * unscale);
     if (thread == 0) scales[at] = scale;
-    if (warp >= M_TILES) return;
-    if (clips(q)) write_codes<true>(codes + at * ROW, y[0], q, unscale / scale, warp * 16, lane);
-    else write_codes<false>(codes + at * ROW, y[0], q, unscale / scale, warp * 16, lane);
+    if (warp >= BUSY_WARPS) return;
+    if (clips(q)) write_codes<true>(codes + at * ROW, y[0], q, unscale / scale, tile * 16, lane, first);
+    else write_codes<false>(codes + at * ROW, y[0], q, unscale / scale, tile * 16, lane, first);
 }

@@ -1,11 +1,12 @@
 // Few rows times P1 (x) P2, each by a cluster of blocks: the same as tensor.cu for decoding, where latency is all.
 //
-// Block r of C has N2P / C columns of X: it computes those of W = P1^T X by itself. Then W changes hands through
-// distributed shared memory: block r gets the tiles of 16 rows r, r + C, ... of W and computes these rows of
+// Block r of C has N2P / C columns of X: it computes those of W = P1^T X by itself. Then W changes hands: block r gets the tiles of 16 rows r, r + C, ... of W and computes these rows of
 // Y = W P2. The extremes of Y go to all blocks. Factors and weights are in registers before the kernel in front
 // has ended.
 //
 // Definitions: T, N1, N2 (a multiple of 8), HAS_P2, SOURCE, QUANTISE, SPLIT, SPLIT_P, CLUSTER (divides N2P / 16).
+
+#include "mail.cuh"
 
 constexpr int ROW = N1 * N2;
 constexpr int VEC = 8;
@@ -38,18 +39,6 @@ __device__ inline uint32_t block_rank() {
     return rank;
 }
 
-
-// The address that shared memory has in block `rank` of the cluster.
-__device__ inline uint32_t in_block(uint32_t address, uint32_t rank) {
-    uint32_t there;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-    return there;
-}
-
-__device__ inline void store_there(uint32_t address, float a, float b) {
-    asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(a), "f"(b) : "memory");
-}
-
 // Largest of a, and sum or largest of b, over a warp.
 template <bool SUM> __device__ inline void reduce_warp(float &a, float &b) {
 #pragma unroll
@@ -66,7 +55,15 @@ struct Shared {
     float2 box[WARPS];
     float2 ranges[CLUSTER][WARPS];                             // written by all blocks
     float2 unscales[CLUSTER];                                  // written by all blocks
+    uint64_t w_box, range_box;                                 // of what they write
 };
+
+// Before the blocks meet.
+__device__ inline void open_boxes(Shared &s, int rank) {
+    int tiles = rank < M_TILES ? (M_TILES - rank + CLUSTER - 1) / CLUSTER : 0;
+    if (HAS_P2) open_box(shared_address(&s.w_box), tiles * 16 * N2P * sizeof(float) + sizeof(s.unscales));
+    if (QUANTISE) open_box(shared_address(&s.range_box), sizeof(s.ranges));
+}
 
 // Factors in registers.
 struct Held {
@@ -225,21 +222,21 @@ __device__ inline void multiply_left(Tile (&w)[M_WARP][OWN_TILES], const Held &h
 
 // Gives W, in its true range, to the blocks that go on with its rows.
 __device__ inline void hand_over(const Tile (&w)[M_WARP][OWN_TILES], float unscale, Shared &s, int rank, int warp, int lane) {
-    uint32_t base = shared_address(s.w);
+    uint32_t base = shared_address(s.w), box = shared_address(&s.w_box);
 #pragma unroll
     for (int m = 0; m < M_WARP; m++) {
         int tile = warp + m * WARPS;
         if (tile >= M_TILES) continue;
-        uint32_t there = in_block(base, tile % CLUSTER);
+        uint32_t there = in_block(base, tile % CLUSTER), box_there = in_block(box, tile % CLUSTER);
 #pragma unroll
         for (int i = 0; i < OWN_TILES; i++) {
             int row = tile / CLUSTER * 16 + lane / 4, column = rank * OWN + i * 8 + lane % 4 * 2;
             uint32_t at = there + (row * W_PITCH + column) * 4;
-            store_there(at, w[m][i][0] * unscale, w[m][i][1] * unscale);
-            store_there(at + 8 * W_PITCH * 4, w[m][i][2] * unscale, w[m][i][3] * unscale);
+            send(at, box_there, w[m][i][0] * unscale, w[m][i][1] * unscale);
+            send(at + 8 * W_PITCH * 4, box_there, w[m][i][2] * unscale, w[m][i][3] * unscale);
         }
     }
-    if (warp == WARPS - 1 && lane < CLUSTER) store_there(in_block(shared_address(&s.unscales[rank]), lane), unscale, unscale);
+    if (warp == WARPS - 1 && lane < CLUSTER) send(in_block(shared_address(&s.unscales[rank]), lane), in_block(box, lane), unscale, unscale);
 }
 
 // Y of the block's rows, from W / unscale.
@@ -272,9 +269,9 @@ __device__ inline void multiply_right(Tile (&y)[M_OWN][PAIRS][2], const Held &he
 // Largest and largest negated value of the row, from all blocks'.
 __device__ inline void share_range(float &high, float &low, Shared &s, int rank, int warp, int lane) {
     reduce_warp<false>(high, low);
-    if (lane < CLUSTER) store_there(in_block(shared_address(&s.ranges[rank][warp]), lane), high, low);
-    cluster_arrive();
-    cluster_wait();
+    uint32_t box = shared_address(&s.range_box);
+    if (lane < CLUSTER) send(in_block(shared_address(&s.ranges[rank][warp]), lane), in_block(box, lane), high, low);
+    empty_box(box);
     high = low = 0.0f;
 #pragma unroll
     for (int i = 0; i < CLUSTER * WARPS; i += 32) {
@@ -342,7 +339,8 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     Quantiser q = {clip_min, clip_max, q_max};
 
     // Others may write here once all have started.
-    cluster_arrive();
+    if (thread == 0) open_boxes(s, rank);
+    cluster_arrive_relaxed();
     Held held;
     load_factors(held, factors, warp, lane);
     Chunk<VEC> weights[ROUNDS];
@@ -375,8 +373,7 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     float high = 0.0f, low = 0.0f;
     if (HAS_P2) {
         hand_over(w, unscale, s, rank, warp, lane);
-        cluster_arrive();
-        cluster_wait();
+        empty_box(shared_address(&s.w_box));
         unscale = 0.0f;
 #pragma unroll
         for (int i = 0; i < CLUSTER; i++) unscale = fmaxf(unscale, s.unscales[i].x);

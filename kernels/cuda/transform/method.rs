@@ -308,6 +308,15 @@ impl TransformRows {
         right + n1p * pitch(n2p, false) * 2 * halves + 256
     }
 
+    /// Warps of a block that share a tile of 16 rows: as many as there are, if all have the same number of
+    /// runs of columns (`run_of` in packing.cuh). The second product would need whole rows.
+    fn column_warps(&self) -> usize {
+        let columns = self.n2.next_multiple_of(16);
+        let run = if columns.is_multiple_of(32) { 32 } else { 16 };
+        let most = if self.factors.p2.is_some() { 1 } else { 8 / self.n1.div_ceil(16) };
+        (1..=most).rev().find(|&warps| (columns / run).is_multiple_of(warps)).unwrap_or(1)
+    }
+
     fn launch_block(&self, gpu: &Gpu, split: bool) -> Result<(), GpuError> {
         let kernel = Defines::of(self.element)
             .set("N1", self.n1)
@@ -320,6 +329,7 @@ impl TransformRows {
             .set("P1_SHARED", 0)
             .set("MT", 1)
             .set("VEC", 8)
+            .set("COLUMN_WARPS", self.column_warps())
             .compile(gpu, &BLOCK, "transform_row")?;
         let launch = Launch::linear(self.rows, 256).with_shared(self.block_shared(split));
         self.launch_packed(gpu, &kernel, launch)

@@ -54,7 +54,7 @@ pub(super) static PACK: Source = Source {
 };
 
 macro_rules! block {
-    ($t:literal, $n1:literal, $n2:literal, $p2:literal, $source:literal, $split:literal) => {
+    ($t:literal, $n1:literal, $n2:literal, $p2:literal, $source:literal, $split:literal, $columns:literal) => {
         &[
             ("T", $t),
             ("N1", $n1),
@@ -67,6 +67,7 @@ macro_rules! block {
             ("P1_SHARED", "0"),
             ("MT", "1"),
             ("VEC", "8"),
+            ("COLUMN_WARPS", $columns),
         ]
     };
 }
@@ -148,9 +149,9 @@ pub(super) static BLOCK: Source = Source {
     text: on_tiles!("block.cu"),
     archs: Archs::All,
     variants: &[
-        block!["half_t", "64", "64", "1", "1", "0"],
-        block!["bf16_t", "32", "128", "0", "0", "1"],
-        block!["half_t", "24", "24", "1", "3", "1"],
+        block!["half_t", "64", "64", "1", "1", "0", "1"],
+        block!["bf16_t", "32", "128", "0", "0", "1", "4"],
+        block!["half_t", "24", "24", "1", "3", "1", "1"],
     ],
 };
 

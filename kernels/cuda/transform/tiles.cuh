@@ -1,6 +1,10 @@
-// A row as X [N1, N2] in shared memory, and P1^T X P2 of it by warps that each have MT tiles of 16 rows of Y.
+// A row as X [N1, N2] in shared memory, and P1^T X P2 of it by warps that each have MT tiles of 16 rows of Y, or some of their
+// columns.
 //
-// Definitions: as tensor.cu has them.
+// Definitions: as tensor.cu has them, and COLUMN_WARPS, the warps that share a tile of rows (1; without P2 also more).
+#ifndef COLUMN_WARPS
+#define COLUMN_WARPS 1
+#endif
 
 constexpr int ROW = N1 * N2;
 constexpr int M_TILES = up_to(N1, 16) / 16;
@@ -8,7 +12,7 @@ constexpr int N1P = M_TILES * 16;
 constexpr int N2P = up_to(N2, 16);
 constexpr int K1 = HAS_P1 ? M_TILES : 1;  // steps of 16 along N1
 constexpr int K2 = N2P / 16;              // and along N2
-constexpr int TILES = N2P / 8;    // tiles of 8 columns
+constexpr int TILES = N2P / 8 / COLUMN_WARPS;  // tiles of 8 columns of a warp
 constexpr int RUN = run_of(N2P);  // tiles whose columns are interleaved,
 constexpr int COLUMNS = 2 * RUN;  // so that a thread has these consecutive ones
 // Rows of X in shared memory must not begin at the same bank: where 16-byte pieces can't be permuted within
@@ -19,6 +23,8 @@ constexpr int BLOCKS = up_to(N2P, 64) / 64;  // of 64 columns, as wgmma.cuh has 
 constexpr int X_BYTES = WGMMA ? BLOCKS * N1P * 128 : N1P * PITCH * 2;
 static_assert(N2 % VEC == 0, "loads must not cross rows of X");
 static_assert(!WGMMA || (MT == 1 && HAS_P1), "warpgroups make 64 rows");
+static_assert(COLUMN_WARPS == 1 || !HAS_P2, "the second product needs whole rows of the first");
+static_assert(TILES % RUN == 0, "interleaved columns are one warp's");
 
 // Where X is in shared memory, in elements.
 __device__ constexpr int place_in(int row, int column) {
@@ -101,8 +107,9 @@ __device__ inline void left_operand(Left &high, Left &low, const Tile *w, int k,
 }
 
 #if !WGMMA
-// W = P1^T X for the warp's rows.
-__device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, const uint4 *packed, uint32_t x, int warp, int lane) {
+// W = P1^T X for the warp's rows, of the columns from `first` on.
+__device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, const uint4 *packed, uint32_t x, int warp, int lane,
+                                     int first = 0) {
 #pragma unroll
     for (int k = 0; k < K1; k++) {
         Left high[MT], low[MT];
@@ -113,7 +120,7 @@ __device__ inline void multiply_left(Tile (&w)[MT][TILES], const Factors &p1, co
         }
 #pragma unroll
         for (int pair = 0; pair < TILES / 2; pair++) {
-            uint32_t at = x + place_in(k * 16 + lane % 16, pair * 16 + lane / 16 * 8) * 2;
+            uint32_t at = x + place_in(k * 16 + lane % 16, first + pair * 16 + lane / 16 * 8) * 2;
             uint32_t b[4], rest[4];
             load_transposed(b, at);
             if (SPLIT) load_transposed(rest, at + X_BYTES);
@@ -164,13 +171,15 @@ __device__ inline float value(const Tile (&y)[TILES], int run, int half, int col
     return y[run * RUN + column / 2][half * 2 + column % 2];
 }
 
+// Writes codes of the 16 rows of Y from `first` on, of the columns from `first_column` on.
 template <bool CLIPPED>
-__device__ inline void write_codes(int8_t *codes, const Tile (&y)[TILES], const Quantiser &q, float inverse, int first, int lane) {
+__device__ inline void write_codes(int8_t *codes, const Tile (&y)[TILES], const Quantiser &q, float inverse, int first, int lane,
+                                   int first_column = 0) {
 #pragma unroll
     for (int run = 0; run < TILES / RUN; run++) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int row = first + lane / 4 + half * 8, column = run * RUN * 8 + lane % 4 * COLUMNS;
+            int row = first + lane / 4 + half * 8, column = first_column + run * RUN * 8 + lane % 4 * COLUMNS;
             uint32_t packed[COLUMNS / 4];
 #pragma unroll
             for (int i = 0; i < COLUMNS / 4; i++)
