@@ -206,13 +206,15 @@ impl KvCache {
 
     fn decode_kernel(&self, gpu: &Gpu, plan: &DecodePlan) -> Result<&Function, GpuError> {
         let warps = plan.warps_define();
+        let slot = usize::from(plan.is_half());
         match plan.clusters {
-            true => held(&self.kernels.decode_in_clusters, || {
-                let more = [warps, sources::CLUSTER];
+            true => held(&self.kernels.decode_in_clusters[slot], || {
+                let more = [warps, plan.halves_define(), sources::CLUSTER];
                 self.function(gpu, &sources::DECODE_IN_CLUSTERS, "attend_decode", &more)
             }),
-            false => held(&self.kernels.decode, || {
-                self.function(gpu, &sources::DECODE, "attend_decode", &[warps])
+            false => held(&self.kernels.decode[slot], || {
+                let more = [warps, plan.halves_define()];
+                self.function(gpu, &sources::DECODE, "attend_decode", &more)
             }),
         }
     }
@@ -328,6 +330,15 @@ pub(super) struct DecodePlan {
 impl DecodePlan {
     pub fn warps_define(&self) -> (&'static str, &'static str) {
         ("WARPS", if self.warps == 8 { "8" } else { "4" })
+    }
+
+    /// Half a tile has room for the rows.
+    pub fn is_half(&self) -> bool {
+        self.rows <= ROWS / 2
+    }
+
+    pub fn halves_define(&self) -> (&'static str, &'static str) {
+        ("HALVES", if self.is_half() { "1" } else { "2" })
     }
 }
 

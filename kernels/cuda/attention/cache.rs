@@ -111,6 +111,11 @@ impl KvShape {
         }
         Ok(())
     }
+
+    /// Kernels count positions, and bytes of one head, in 32 bits.
+    fn check_capacity(&self, capacity: usize) -> Result<(), GpuError> {
+        super::int(capacity.saturating_mul(self.row_bytes())).map(|_| ())
+    }
 }
 
 /// Scale and zero point, two f32.
@@ -165,7 +170,7 @@ impl KvCache {
     pub fn new(gpu: &Gpu, shape: KvShape, capacity: usize) -> Result<Self, GpuError> {
         shape.check()?;
         let capacity = capacity.max(1);
-        super::int(capacity)?;
+        shape.check_capacity(capacity)?;
         let arrived = gpu.alloc_exact(4 * TILES * shape.lines())?;
         gpu.zero(arrived.ptr(), arrived.len())?;
         let stores = [Store::new(gpu, &shape, capacity)?, Store::new(gpu, &shape, capacity)?];
@@ -200,7 +205,7 @@ impl KvCache {
         if capacity <= self.capacity {
             return Ok(());
         }
-        super::int(capacity)?;
+        self.shape.check_capacity(capacity)?;
         let wider = || Store::new(gpu, &self.shape, capacity);
         let stores = [wider()?, wider()?];
         for (from, to) in self.stores.iter().zip(&stores) {
@@ -261,9 +266,9 @@ impl KvCache {
 #[derive(Default)]
 pub(super) struct Kernels {
     pub prepare: [OnceLock<Function>; 8],
-    pub decode: OnceLock<Function>,
-    pub decode_in_clusters: OnceLock<Function>,
-    pub step: [OnceLock<Function>; 4],
+    pub decode: [OnceLock<Function>; 2],
+    pub decode_in_clusters: [OnceLock<Function>; 2],
+    pub step: [OnceLock<Function>; 8],
     pub prefill: OnceLock<Function>,
     pub prefill_wide: OnceLock<Function>,
     pub prefill_hopper: OnceLock<Function>,

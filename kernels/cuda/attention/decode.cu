@@ -25,6 +25,21 @@ constexpr int OUT_PITCH = (D + 31) / 32 * 32;
 /// What a row has in groups of four channels, and what that takes in shared memory.
 constexpr int FOURS = D / 4, PITCH_FOURS = OUT_PITCH / 4;
 
+/// Which groups of 16 tokens a warp takes: a round has one for each warp of each part, but the part that prepares the
+/// new positions sits out the first rounds.
+struct Deal {
+    int warp, place, parts, sits_out; // of the parts that take what is cached, that of the new positions is the last
+    __device__ __forceinline__ Deal(int warp, int part, int parts, int sits_out)
+        : warp(warp), place(sits_out > 0 ? part > 0 ? part - 1 : parts - 1 : part), parts(parts), sits_out(sits_out) {}
+    __device__ __forceinline__ int first() const { return place < parts - 1 ? 0 : sits_out; }
+    __device__ __forceinline__ int group(int round) const {
+        int later = max(round - sits_out, 0), earlier = round - later;
+        return (earlier * (parts - 1) + later * parts) * WARPS + place + (round < sits_out ? parts - 1 : parts) * warp;
+    }
+    /// Parts that have any of `n` groups, or the new positions.
+    __device__ __forceinline__ int busy(int n) const { return min(parts, sits_out > 0 ? n + 1 : max(n, 1)); }
+};
+
 /// Place of the group of four channels `f` of a row in shared memory: rows and groups that are
 /// written together lie in different banks.
 __device__ __forceinline__ int placed(int row, int f) { return f ^ (f >> 3 & 3) ^ (row & 1) << 2; }
@@ -32,7 +47,7 @@ __device__ __forceinline__ int placed(int row, int f) { return f ^ (f >> 3 & 3) 
 /// Writes the output rows of a warp to its part of shared memory.
 __device__ __forceinline__ void put(float4* out, const State& state, int rows, int g, int t) {
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < HALVES; r++) {
         int row = g + 8 * r;
         if (row >= rows) continue;
 #pragma unroll
@@ -137,24 +152,28 @@ __device__ __forceinline__ void add_parts(const Target& target, const float4* pa
 }
 
 #if CLUSTER > 1
-/// Writes to the same place in the shared memory of another block of the cluster.
-__device__ __forceinline__ void write_far(unsigned at, int block, float4 x) {
-    asm volatile("{.reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n st.shared::cluster.v4.f32 [there], {%2,%3,%4,%5};}"
-                 :: "r"(at), "r"(block), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w) : "memory");
-}
-__device__ __forceinline__ void write_far(unsigned at, int block, float2 x) {
-    asm volatile("{.reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n st.shared::cluster.v2.f32 [there], {%2,%3};}"
-                 :: "r"(at), "r"(block), "f"(x.x), "f"(x.y) : "memory");
-}
-
+#include "mail.cuh"
 /// What the blocks of a cluster send each other: the group of four channels i of [rows][FOURS] goes to block i % CLUSTER.
 struct Inbox {
     float4 sums[CLUSTER][(ROWS * FOURS + CLUSTER - 1) / CLUSTER];
     float2 weights[CLUSTER][ROWS];
+    uint64_t box;
 };
 
-__device__ __forceinline__ void send(Inbox& inbox, int i, float4 sum) {
-    write_far(shared_address(&inbox.sums[blockIdx.x][i / CLUSTER]), i % CLUSTER, sum);
+/// Before the blocks meet.
+__device__ __forceinline__ void open(Inbox& inbox, int rows) {
+    int own = (rows * FOURS - (int)blockIdx.x + CLUSTER - 1) / CLUSTER;
+    open_box(shared_address(&inbox.box), CLUSTER * (own * sizeof(float4) + rows * sizeof(float2)));
+}
+
+__device__ __forceinline__ void send_sum(Inbox& inbox, int i, float4 sum) {
+    int block = i % CLUSTER;
+    send(in_block(shared_address(&inbox.sums[blockIdx.x][i / CLUSTER]), block), in_block(shared_address(&inbox.box), block), sum);
+}
+
+__device__ __forceinline__ void send_weight(Inbox& inbox, int r, int block, const Merge& merge) {
+    send(in_block(shared_address(&inbox.weights[blockIdx.x][r]), block), in_block(shared_address(&inbox.box), block),
+         merge.largest, merge.weight);
 }
 
 /// Adds what has been sent.
@@ -194,7 +213,6 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     __shared__ float2 shared_weights[ROWS][WARPS];
 #if CLUSTER > 1
     __shared__ Inbox inbox;
-    cluster_arrive(); // none sends before all have started
 #else
     __shared__ bool is_last;
 #endif
@@ -203,6 +221,10 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     int parts = gridDim.x, part = blockIdx.x, head = blockIdx.y % kv_heads, tile = blockIdx.y / kv_heads;
     int b = blockIdx.z, group = q_heads / kv_heads;
     int first_row = tile * ROWS, rows = min(ROWS, group * n_new - first_row);
+#if CLUSTER > 1
+    if (threadIdx.x == 0) open(inbox, rows);
+    cluster_arrive_relaxed(); // none sends before all have started
+#endif
     long long line = cache_row(b, kv_heads, head, capacity, 0);
     Cache cache{keys + line * ROW_BYTES, values + line * ROW_BYTES, key_parameters + line, value_parameters + line, capacity};
 #if FUSED
@@ -216,14 +238,24 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
 #else
     float4* shared_out = shared;
 #endif
-    let_next_kernel_start();
     wait_for_previous_kernel();
 
     int past = *past_length;
-    Group here;
-    int k = part + parts * warp, stride = parts * WARPS;
+#if FUSED
+    Deal deal(warp, part, parts, parts == 1 ? 0 : k_matrix ? 2 : 1);
+#else
+    Deal deal(warp, part, parts, 0);
+#endif
+    int round = deal.first(), k = deal.group(round), k_next = deal.group(round + 1);
+    Group here, next;
+    auto load_first = [&](int begin) {
+        load(here, cache, begin + k * 16, g, t);
+        if (PREFETCH) load(next, cache, begin + k_next * 16, g, t);
+    };
     bool early = window <= 0; // with a window, where it begins must be known first
-    if (early) load(here, cache, k * 16, g, t);
+    if (early) load_first(0);
+    // Not before: the next kernels ask for their weights as soon as they start.
+    let_next_kernel_start();
     const T* row[2];
 #if FUSED
     const char* lines = prepare_new(fresh, space, warp, lane);
@@ -250,9 +282,9 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
 #else
     int end = sees.end(past + (first_row + rows - 1) / group, total);
 #endif
-    int n_groups = max((end - begin + 15) / 16, 0), n_parts = min(parts, max(n_groups, 1));
+    int n_groups = max((end - begin + 15) / 16, 0), n_parts = deal.busy(n_groups);
     if (CLUSTER == 1 && part >= n_parts) return;
-    if (!early) load(here, cache, begin + k * 16, g, t);
+    if (!early) load_first(begin);
     int at[2] = {past + (first_row + g) / group, past + (first_row + g + 8) / group};
 
     State state;
@@ -264,7 +296,7 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
     bool is_left = FUSED && part == 0 && warp == WARPS - 1;
 #pragma unroll 1
     while (true) {
-        bool is_cached = k < n_groups, has_next = k + stride < n_groups;
+        bool is_cached = k < n_groups;
         if (!is_cached && !is_left) break;
         int base = begin + k * 16, limit = end;
         bool masked = pad || window > 0 || base + 16 > (causal ? min(end, past + first_row / group + 1) : end);
@@ -276,15 +308,14 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
         }
 #endif
         if (is_cached) forget_beyond(here, base, end, t);
-        Group next;
-        if (PREFETCH && has_next) load(next, cache, base + stride * 16, g, t);
         attend_group(state, queries, here, base, limit, at, sees, masked, scale, softcap, t);
+        k = k_next, round++, k_next = deal.group(round + 1);
         if (PREFETCH) here = next;
-        else if (has_next) load(here, cache, base + stride * 16, g, t);
-        k += stride;
+        if (PREFETCH && k_next < n_groups) load(next, cache, begin + k_next * 16, g, t);
+        if (!PREFETCH && k < n_groups) load(here, cache, begin + k * 16, g, t);
     }
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < HALVES; r++) {
         state.weight[r] = quad_sum(state.weight[r]);
         state.zero[r] = quad_sum(state.zero[r]);
         if (t == 0) shared_weights[g + 8 * r][warp] = make_float2(state.largest[r], state.weight[r]);
@@ -310,9 +341,8 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
         for (int w = 0; w < WARPS; w++)
             add_scaled(sum, shared_out[(w * rows + r) * PITCH_FOURS + placed(r, f)], merge.share(shared_weights[r][w].x));
 #if CLUSTER > 1
-        send(inbox, i, sum);
-        for (int block = f; block < CLUSTER; block += FOURS)
-            write_far(shared_address(&inbox.weights[part][r]), block, make_float2(merge.largest, merge.weight));
+        send_sum(inbox, i, sum);
+        for (int block = f; block < CLUSTER; block += FOURS) send_weight(inbox, r, block, merge);
 #else
         if (n_parts == 1) {
             write_out(target.row(r) + 4 * f, sum, merge.inverse());
@@ -323,8 +353,7 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
 #endif
     }
 #if CLUSTER > 1
-    cluster_arrive();
-    cluster_wait();
+    empty_box(shared_address(&inbox.box));
     add_in_cluster(target, inbox, rows);
 #else
     if (n_parts == 1) return;

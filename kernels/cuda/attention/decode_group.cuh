@@ -10,8 +10,13 @@
 // weights w = 2^(y - max y) are at most 1 whatever the scales, and the output is
 // sum w (code - zero) / sum (w / scale).
 
+// With HALVES 1 a tile has up to 8 rows of queries, and what the lanes hold of the other 8 is left alone.
+
 #ifndef WARPS
 #define WARPS 8
+#endif
+#ifndef HALVES
+#define HALVES 2
 #endif
 
 /// One load of a lane, in bytes, from rows that `lanes` lanes share.
@@ -26,15 +31,19 @@ constexpr int KEY_CHANNELS = KEY_WORDS * WORD_CHANNELS, VALUE_CHANNELS = VALUE_W
 /// Steps of 16 channels of q . k, and tiles of 8 channels of the output.
 constexpr int STEPS = KEY_LOADS * KEY_CHANNELS / 4, TILES = VALUE_LOADS * VALUE_CHANNELS;
 constexpr int ROWS = 16;
+/// The last load of a row is as full as the others.
+constexpr bool KEYS_FULL = KEY_LOADS * 4 * KEY_UNIT == ROW_BYTES, VALUES_FULL = VALUE_LOADS * 8 * VALUE_UNIT == ROW_BYTES;
 constexpr bool BF16 = FORMAT == 16 && IS_BF16<T>;
 /// Registers allow the next group's loads to be under way meanwhile.
 constexpr bool PREFETCH = CODES && ROW_BYTES <= 128;
 
 template <int WORDS>
 __device__ __forceinline__ void load_words(unsigned (&to)[WORDS], const char* from, bool take) {
+    if (!take) {
 #pragma unroll
-    for (int i = 0; i < WORDS; i++) to[i] = 0;
-    if (!take) return;
+        for (int i = 0; i < WORDS; i++) to[i] = 0;
+        return;
+    }
     if constexpr (WORDS == 4) {
         uint4 x = *reinterpret_cast<const uint4*>(from);
         to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
@@ -61,34 +70,29 @@ struct Cache {
 
 __device__ __forceinline__ int token_of(int base, int i, int t) { return base + 2 * t + (i & 1) + (i >> 1) * 8; }
 
+/// Loads 16 tokens. Of those beyond the capacity it takes the last one instead: their weights will be 0.
 __device__ __forceinline__ void load(Group& group, const Cache& cache, int base, int g, int t) {
+    int last = max(cache.capacity - 1, 0);
 #pragma unroll
     for (int n = 0; n < 2; n++) {
-        int token = base + n * 8 + g;
+        unsigned row = min(base + n * 8 + g, last) * ROW_BYTES;
 #pragma unroll
         for (int u = 0; u < KEY_LOADS; u++) {
-            int at = (u * 4 + t) * KEY_UNIT;
-            load_words(group.keys[n][u], cache.keys + (long long)token * ROW_BYTES + at,
-                       token < cache.capacity && at < ROW_BYTES);
-        }
-    }
-    if constexpr (CODES) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int token = token_of(base, i, t);
-            bool take = token < cache.capacity;
-            group.key_parameters[i] = take ? cache.key_parameters[token] : make_float2(1.f, 0.f);
-            group.value_parameters[i] = take ? cache.value_parameters[token] : make_float2(1.f, 0.f);
+            unsigned at = (u * 4 + t) * KEY_UNIT;
+            load_words(group.keys[n][u], cache.keys + (row + at), KEYS_FULL || at < ROW_BYTES);
         }
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        int token = token_of(base, i, t);
+        unsigned token = min(token_of(base, i, t), last);
+        if constexpr (CODES) {
+            group.key_parameters[i] = cache.key_parameters[token];
+            group.value_parameters[i] = cache.value_parameters[token];
+        }
 #pragma unroll
         for (int u = 0; u < VALUE_LOADS; u++) {
-            int at = (u * 8 + g) * VALUE_UNIT;
-            load_words(group.values[i][u], cache.values + (long long)token * ROW_BYTES + at,
-                       token < cache.capacity && at < ROW_BYTES);
+            unsigned at = (u * 8 + g) * VALUE_UNIT;
+            load_words(group.values[i][u], cache.values + (token * ROW_BYTES + at), VALUES_FULL || at < ROW_BYTES);
         }
     }
 }
@@ -149,7 +153,6 @@ __device__ __forceinline__ unsigned query_pair(unsigned pair) {
 
 __device__ __forceinline__ void load_queries(Queries& q, const T* const (&row)[2], int t) {
     constexpr int WORDS = KEY_CHANNELS % 8 == 0 ? 4 : 2; // of a load: pairs of channels
-    q.sum[0] = q.sum[1] = 0.f;
 #pragma unroll
     for (int u = 0; u < KEY_LOADS; u++) {
 #pragma unroll
@@ -158,20 +161,22 @@ __device__ __forceinline__ void load_queries(Queries& q, const T* const (&row)[2
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 unsigned pairs[WORDS];
-                load_words(pairs, reinterpret_cast<const char*>(row[r] + channel), row[r] && channel < D);
+                load_words(pairs, reinterpret_cast<const char*>(row[r] + channel), r < HALVES && row[r] && (KEYS_FULL || channel < D));
 #pragma unroll
-                for (int i = 0; i < WORDS; i++) {
-                    unsigned pair = query_pair(pairs[i]);
-                    q.a[(u * KEY_CHANNELS + e) / 4 + i / 2][r + 2 * (i & 1)] = pair;
-                    if constexpr (CODES) {
-                        float2 x = unpack16<BF16>(pair);
-                        q.sum[r] += x.x + x.y;
-                    }
-                }
+                for (int i = 0; i < WORDS; i++)
+                    q.a[(u * KEY_CHANNELS + e) / 4 + i / 2][r + 2 * (i & 1)] = query_pair(pairs[i]);
             }
         }
     }
-    q.sum[0] = quad_sum(q.sum[0]), q.sum[1] = quad_sum(q.sum[1]);
+    if constexpr (CODES) {
+        // Products with ones, in chains that don't wait for each other.
+        constexpr unsigned ONES = 0x3C003C00;
+        float sums[4][4] = {};
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) mma16816<BF16>(sums[step % 4], q.a[step], ONES, ONES);
+#pragma unroll
+        for (int r = 0; r < 2; r++) q.sum[r] = (sums[0][2 * r] + sums[1][2 * r]) + (sums[2][2 * r] + sums[3][2 * r]);
+    }
 }
 
 __device__ __forceinline__ void scores(float (&s)[2][4], const Queries& q, const Group& group) {
@@ -230,9 +235,9 @@ __device__ __forceinline__ void attend_group(State& state, const Queries& q, con
     }
     float s[2][4];
     scores(s, q, group);
-    float y[2][4]; // [row][token]
+    float y[2][4] = {}; // [row][token]
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < HALVES; r++) {
         float largest = state.largest[r];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -256,8 +261,9 @@ __device__ __forceinline__ void attend_group(State& state, const Queries& q, con
         largest = quad_max(largest);
         float origin = largest == MINUS_INFINITY ? 0.f : largest;
         float shrink = exp2_fast(state.largest[r] - origin);
+        bool shrinks = shrink != 1.f && state.largest[r] != MINUS_INFINITY; // before the first group there is nothing
         state.largest[r] = largest;
-        if (__any_sync(0xFFFFFFFFu, shrink != 1.f)) {
+        if (__any_sync(0xFFFFFFFFu, shrinks)) {
             state.weight[r] *= shrink, state.zero[r] *= shrink;
 #pragma unroll
             for (int j = 0; j < TILES; j++) state.out[j][2 * r] *= shrink, state.out[j][2 * r + 1] *= shrink;
@@ -269,6 +275,10 @@ __device__ __forceinline__ void attend_group(State& state, const Queries& q, con
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         int r = i & 1, first = i & 2;
+        if (r >= HALVES) {
+            p[i] = 0;
+            continue;
+        }
         p[i] = pack16<BF16>(y[r][first], y[r][first + 1]);
         // The weights as the tensor cores see them, so that their rounding cancels.
         float2 w = unpack16<BF16>(p[i]);

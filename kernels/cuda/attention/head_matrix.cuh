@@ -7,13 +7,24 @@
 #if FORMAT != 32
 constexpr int MATRIX_STEPS = (D + 15) / 16, CHUNKS = MATRIX_STEPS * 2, PITCH = (CHUNKS + 1) * 16;
 
-/// Starts to copy a matrix to `to`.
+/// Starts to copy a matrix to `to`. The second-level cache is to keep it from step to step: it is little, and what comes from
+/// memory waits behind the weights that other kernels ask for meanwhile.
 template <int THREADS_OF_BLOCK>
 __device__ __forceinline__ void hold_matrix(char* to, const T* matrix) {
+    Keep keep;
+    if constexpr (D % 16 == 0 && THREADS_OF_BLOCK % CHUNKS == 0 && D % (THREADS_OF_BLOCK / CHUNKS) == 0) {
+        constexpr int AT_ONCE = THREADS_OF_BLOCK / CHUNKS;
+        int r = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
+        unsigned at = shared_address(to + r * PITCH + c * 16);
+        matrix += r * D + c * 8;
+#pragma unroll
+        for (int i = 0; i < D / AT_ONCE; i++) keep.copy16(at + i * AT_ONCE * PITCH, matrix + i * AT_ONCE * D, true);
+        return;
+    }
     for (int i = threadIdx.x; i < MATRIX_STEPS * 16 * CHUNKS; i += THREADS_OF_BLOCK) {
         int r = i / CHUNKS, c = i % CHUNKS;
         bool take = r < D && c < EIGHTS;
-        copy16(shared_address(to + r * PITCH + c * 16), take ? matrix + r * D + c * 8 : matrix, take);
+        keep.copy16(shared_address(to + r * PITCH + c * 16), take ? matrix + r * D + c * 8 : matrix, take);
     }
 }
 

@@ -77,6 +77,16 @@ __device__ __forceinline__ void copy16(unsigned to, const void* from, bool take)
                  :: "r"(to), "l"(from), "r"(take ? 16 : 0) : "memory");
 }
 
+/// The same of what the second-level cache should keep longer than other data.
+struct Keep {
+    unsigned long long policy;
+    __device__ __forceinline__ Keep() { asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy)); }
+    __device__ __forceinline__ void copy16(unsigned to, const void* from, bool take) const {
+        asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;"
+                     :: "r"(to), "l"(from), "r"(take ? 16 : 0), "l"(policy) : "memory");
+    }
+};
+
 /// Closes a group of copies.
 __device__ __forceinline__ void copies_started() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

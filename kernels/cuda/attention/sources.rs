@@ -48,6 +48,9 @@ pub(super) static PREPARE: Source = source!(
 pub(super) static DECODE: Source =
     source!("decode.cu", Archs::All, TENSOR_CORES, "mma.cuh", "decode_group.cuh");
 
+/// Up to 8 rows of queries a tile.
+const HALF: (&str, &str) = ("HALVES", "1");
+
 /// How many blocks are a cluster.
 pub(super) const CLUSTER: (&str, &str) = ("CLUSTER", "8");
 
@@ -56,7 +59,7 @@ pub(super) static DECODE_IN_CLUSTERS: Source = source!(
     "decode.cu",
     Archs::Hopper,
     &[
-        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER, HALF],
         &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), CLUSTER],
     ],
     "mma.cuh",
@@ -71,7 +74,7 @@ pub(super) static STEP: Source = source!(
     "decode.cu",
     Archs::All,
     &[
-        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), FUSED],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), FUSED, HALF],
         &[("T", "bf16_t"), ("HEAD_DIM", "80"), ("FORMAT", "16"), ("ANGLE", "bf16_t"), FUSED],
         &[("T", "half_t"), ("HEAD_DIM", "24"), ("FORMAT", "8"), FUSED],
         &[("T", "bf16_t"), ("HEAD_DIM", "256"), ("FORMAT", "4"), ("WARPS", "4"), FUSED],
@@ -88,7 +91,7 @@ pub(super) static STEP_IN_CLUSTERS: Source = source!(
     "decode.cu",
     Archs::Hopper,
     &[
-        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER, FUSED],
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), CLUSTER, FUSED, HALF],
         &[("T", "half_t"), ("HEAD_DIM", "64"), ("FORMAT", "16"), CLUSTER, FUSED],
     ],
     "mma.cuh",

@@ -95,10 +95,12 @@ impl KvCache {
         plan: &DecodePlan,
     ) -> Result<&Function, GpuError> {
         let angle = prepare.rotation.map_or(Element::F32, |r| r.element);
-        let index = usize::from(angle == Element::F32) * 2 + usize::from(plan.clusters);
+        let index = usize::from(angle == Element::F32) * 4
+            + usize::from(plan.clusters) * 2
+            + usize::from(plan.is_half());
         held(&self.kernels.step[index], || {
             let angle = ("ANGLE", angle.define().1);
-            let mut more = vec![plan.warps_define(), sources::FUSED, angle];
+            let mut more = vec![plan.warps_define(), plan.halves_define(), sources::FUSED, angle];
             if plan.clusters {
                 more.push(sources::CLUSTER);
             }
