@@ -113,7 +113,7 @@ impl KvShape {
     }
 
     /// Kernels count positions, and bytes of one head, in 32 bits.
-    fn check_capacity(&self, capacity: usize) -> Result<(), GpuError> {
+    pub(super) fn check_capacity(&self, capacity: usize) -> Result<(), GpuError> {
         super::int(capacity.saturating_mul(self.row_bytes())).map(|_| ())
     }
 }

@@ -161,7 +161,8 @@ __device__ __forceinline__ void load_queries(Queries& q, const T* const (&row)[2
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 unsigned pairs[WORDS];
-                load_words(pairs, reinterpret_cast<const char*>(row[r] + channel), r < HALVES && row[r] && (KEYS_FULL || channel < D));
+                bool take = r < HALVES && row[r] && (KEYS_FULL || channel < D);
+                load_words(pairs, reinterpret_cast<const char*>(row[r] + channel), take);
 #pragma unroll
                 for (int i = 0; i < WORDS; i++)
                     q.a[(u * KEY_CHANNELS + e) / 4 + i / 2][r + 2 * (i & 1)] = query_pair(pairs[i]);

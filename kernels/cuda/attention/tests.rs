@@ -723,6 +723,15 @@ fn preparing_rotates_multiplies_and_writes() {
 }
 
 #[test]
+fn a_head_has_less_than_2_gib() {
+    for (format, bytes) in [(CacheFormat::Element, 256), (INT4, 64)] {
+        let shape = shape(Element::F16, format, 128);
+        assert!(shape.check_capacity((1 << 31) / bytes - 1).is_ok());
+        assert!(shape.check_capacity((1 << 31) / bytes).is_err());
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let Some(gpu) = gpu() else { return };
     for head_dim in [0, 12, 264] {

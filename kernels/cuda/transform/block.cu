@@ -1,7 +1,8 @@
 // Few rows times P1 (x) P2, each by a block: the same as cluster.cu for rows so short that blocks would wait longer for
 // each other than they save. Codes only.
 //
-// A warp has a tile of 16 rows of Y, or without P2 some columns of one. Factors and the norm's weight have arrived before the kernel in front has ended.
+// A warp has a tile of 16 rows of Y, or without P2 some columns of one. Factors and the norm's weight have arrived before the
+// kernel in front has ended.
 //
 // Definitions: T, N1 (up to 128), N2 (a multiple of 8), HAS_P1 (1), HAS_P2, SOURCE (but ADD_NORM), SPLIT, SPLIT_P, P1_SHARED (0),
 // MT (1), VEC (8), COLUMN_WARPS.

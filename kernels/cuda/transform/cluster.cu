@@ -1,8 +1,8 @@
 // Few rows times P1 (x) P2, each by a cluster of blocks: the same as tensor.cu for decoding, where latency is all.
 //
-// Block r of C has N2P / C columns of X: it computes those of W = P1^T X by itself. Then W changes hands: block r gets the tiles of 16 rows r, r + C, ... of W and computes these rows of
-// Y = W P2. The extremes of Y go to all blocks. Factors and weights are in registers before the kernel in front
-// has ended.
+// Block r of C has N2P / C columns of X: it computes those of W = P1^T X by itself. Then W changes hands: block r gets
+// the tiles of 16 rows r, r + C, ... of W and computes these rows of Y = W P2. The extremes of Y go to all blocks.
+// Factors and weights are in registers before the kernel in front has ended.
 //
 // Definitions: T, N1, N2 (a multiple of 8), HAS_P2, SOURCE, QUANTISE, SPLIT, SPLIT_P, CLUSTER (divides N2P / 16).
 
