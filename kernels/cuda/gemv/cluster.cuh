@@ -2,6 +2,7 @@
 // asked of the device, so that this compiles for those that have no clusters.
 
 #if CLUSTER > 1
+#include "mail.cuh"
 #define CLUSTERED __cluster_dims__(CLUSTER, 1, 1)
 #else
 #define CLUSTERED
@@ -39,13 +40,10 @@ __device__ __forceinline__ void blocks_wait() {
 __device__ __forceinline__ Words load_from_cluster(uint32_t address, int rank) {
     Words v;
 #if CLUSTER > 1
-    asm volatile(
-        "{\n.reg .b32 there;\n"
-        "mapa.shared::cluster.u32 there, %4, %5;\n"
-        "ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [there];\n}"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "r"(address), "r"(rank)
-        : "memory");
+    asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(in_block(address, rank))
+                 : "memory");
 #else
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
@@ -58,12 +56,9 @@ __device__ __forceinline__ Words load_from_cluster(uint32_t address, int rank) {
 // Four words to shared memory of block `rank`, at an address of this block's.
 __device__ __forceinline__ void store_to_cluster(uint32_t address, int rank, const Words& v) {
 #if CLUSTER > 1
-    asm volatile(
-        "{\n.reg .b32 there;\n"
-        "mapa.shared::cluster.u32 there, %0, %1;\n"
-        "st.shared::cluster.v4.u32 [there], {%2, %3, %4, %5};\n}" ::"r"(address),
-        "r"(rank), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-        : "memory");
+    asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(in_block(address, rank)),
+                 "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
 #else
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y),
                  "r"(v.z), "r"(v.w)
