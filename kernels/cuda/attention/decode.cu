@@ -242,6 +242,7 @@ attend_decode(const T* q, int q_stride, char* keys, char* values, float2* key_pa
 
     int past = *past_length;
 #if FUSED
+    // What the new keys and values take first, in rounds.
     Deal deal(warp, part, parts, parts == 1 ? 0 : k_matrix ? 2 : 1);
 #else
     Deal deal(warp, part, parts, 0);

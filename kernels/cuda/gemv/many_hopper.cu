@@ -121,13 +121,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, THREADS > 256 ? 1 : 2) CLU
     const Epilogue epilogue = {w_scale, bias, residual};
     for (int set = blockIdx.y; set < n_sets; set += gridDim.y) {
         // The tiles that this warp finishes: one in WARPS of the block's.
-        auto output_of = [&](int i) {
-            const int tile = (warp + i * WARPS) * CLUSTER + rank;
-            return set * OUTPUTS + tile / COLUMN_GROUPS * 16 + g;
-        };
-        auto row_of = [&](int i) {
-            return ((warp + i * WARPS) * CLUSTER + rank) % COLUMN_GROUPS * 8 + 2 * t;
-        };
+        auto tile_of = [&](int i) { return (warp + i * WARPS) * CLUSTER + rank; };
+        auto output_of = [&](int i) { return set * OUTPUTS + tile_of(i) / COLUMN_GROUPS * 16 + g; };
+        auto row_of = [&](int i) { return tile_of(i) % COLUMN_GROUPS * 8 + 2 * t; };
         Epilogue::Constants constants[TILES_A_WARP][2];
 #pragma unroll
         for (int i = 0; i < TILES_A_WARP; ++i) {
