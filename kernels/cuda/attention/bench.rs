@@ -40,7 +40,8 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
         }
     }
     for (bits, format) in FORMATS {
-        for (new, has_matrix) in [(1, false), (1, true), (2_048, false), (2_048, true)] {
+        for (new, has_matrix) in [(1, false), (1, true), (256, true), (2_048, false), (2_048, true)]
+        {
             lines.push(prepare(gpu, bits, format, new, has_matrix)?);
         }
     }

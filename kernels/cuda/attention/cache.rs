@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::prepare_plan::KINDS;
 use crate::{DeviceBuffer, DevicePtr, Element, Function, Gpu, GpuError, Source};
 
 /// Factors on the smallest and the largest value of a head.
@@ -265,7 +266,7 @@ impl KvCache {
 /// Kernels that were used once.
 #[derive(Default)]
 pub(super) struct Kernels {
-    pub prepare: [OnceLock<Function>; 8],
+    pub prepare: [OnceLock<Function>; 2 * KINDS],
     pub decode: [OnceLock<Function>; 2],
     pub decode_in_clusters: [OnceLock<Function>; 2],
     pub step: [OnceLock<Function>; 8],

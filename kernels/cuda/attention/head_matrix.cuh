@@ -108,7 +108,7 @@ __device__ __forceinline__ float2 extremes_of(const float (&acc)[PAIRS][2][4], i
 template <int PAIRS>
 __device__ __forceinline__ void write_codes(char* to, const float (&acc)[PAIRS][2][4], int r, int first, float2 grid,
                                             bool inside, int t) {
-    float inverse = __fdividef(1.f, grid.x);
+    float inverse = __frcp_rn(grid.x);
 #pragma unroll
     for (int n = 0; n < PAIRS * 2; n++) {
         const float(&from)[4] = acc[n / 2][n % 2];

@@ -95,13 +95,29 @@ __device__ __forceinline__ float2 grid_of(float low, float high, const Clip& cli
     return make_float2(scale, rintf(__fdiv_rn(-low, scale)));
 }
 
-/// clamp(round(x / scale) + zero), with the quotient rounded as IEEE division does it. The product with
-/// the inverse is that but for its last bits, which matter near ties only.
+/// clamp(round(x / scale) + zero), with the quotient rounded as IEEE division does it; `inverse` is 1 / scale,
+/// rounded so. What the product with it lacks is exact in one fused multiply-add, and another one adds it
+/// (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
 __device__ __forceinline__ unsigned code_of(float x, float2 grid, float inverse) {
     constexpr float largest = CODES ? (1 << FORMAT) - 1 : 1;
-    float y = x * inverse, nearest = rintf(y);
-    if (!(fabsf(y - nearest) < 0.499f && fabsf(y) < 1024.f)) nearest = rintf(__fdiv_rn(x, grid.x));
-    return (unsigned)fminf(fmaxf(__fadd_rn(nearest, grid.y), 0.f), largest);
+    float quotient = __fmul_rn(x, inverse);
+    quotient = __fmaf_rn(__fmaf_rn(-quotient, grid.x, x), inverse, quotient);
+    return (unsigned)fminf(fmaxf(__fadd_rn(rintf(quotient), grid.y), 0.f), largest);
+}
+
+/// Writes the codes of eight neighbouring channels to `at`.
+__device__ __forceinline__ void put_codes(char* at, const float (&x)[8], float2 grid, float inverse) {
+    if constexpr (FORMAT == 4) {
+        unsigned word = 0;
+#pragma unroll
+        for (int e = 0; e < 8; e++) word |= code_of(x[e], grid, inverse) << nibble_shift(e);
+        *reinterpret_cast<unsigned*>(at) = word;
+    } else {
+        unsigned word[2] = {0, 0};
+#pragma unroll
+        for (int e = 0; e < 8; e++) word[e / 4] |= code_of(x[e], grid, inverse) << (e % 4 * 8);
+        *reinterpret_cast<uint2*>(at) = make_uint2(word[0], word[1]);
+    }
 }
 
 /// Writes channels 8c..8c + 8 of a row to the cache; all lanes of the row take part, those with
@@ -123,18 +139,8 @@ __device__ __forceinline__ void write_cache(const float (&x)[8], int c, bool tak
         }
         if (!take || !inside) return;
         float2 grid = grid_of(low, high, clip);
-        float inverse = __fdividef(1.f, grid.x);
+        float inverse = __frcp_rn(grid.x);
         if (c == 0) parameters[row] = grid;
-        if constexpr (FORMAT == 4) {
-            unsigned word = 0;
-#pragma unroll
-            for (int e = 0; e < 8; e++) word |= code_of(x[e], grid, inverse) << nibble_shift(e);
-            *reinterpret_cast<unsigned*>(at) = word;
-        } else {
-            unsigned word[2] = {0, 0};
-#pragma unroll
-            for (int e = 0; e < 8; e++) word[e / 4] |= code_of(x[e], grid, inverse) << (e % 4 * 8);
-            *reinterpret_cast<uint2*>(at) = make_uint2(word[0], word[1]);
-        }
+        put_codes(at, x, grid, inverse);
     }
 }

@@ -13,6 +13,7 @@ mod dense_bench;
 #[cfg(test)]
 mod dense_tests;
 mod prepare;
+mod prepare_plan;
 mod sources;
 mod step;
 #[cfg(test)]
@@ -32,6 +33,8 @@ use crate::{Args, DevicePtr, GpuError, Source};
 /// Kernels of this area.
 pub static SOURCES: &[&Source] = &[
     &sources::PREPARE,
+    &sources::PREPARE_MANY,
+    &sources::PREPARE_MANY_HOPPER,
     &sources::DECODE,
     &sources::DECODE_IN_CLUSTERS,
     &sources::STEP,

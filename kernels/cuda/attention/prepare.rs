@@ -1,15 +1,9 @@
 //! Rotary embedding, the matrices on heads, and the write to the cache.
 
 use super::cache::held;
-use super::{KvCache, Rows, int, sources};
+use super::prepare_plan::{KINDS, Plan};
+use super::{KvCache, Rows, int};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch};
-
-/// Threads of a block.
-const THREADS: u32 = 128;
-/// Rows of a matrix tile: of many rows, and of few.
-const TILE_ROWS: [usize; 2] = [64, 16];
-/// Rows of queries up to which tiles are small.
-const FEW_ROWS: usize = 2_048;
 
 /// Angles of a rotary embedding, one row for each new position.
 #[derive(Debug, Clone, Copy)]
@@ -93,14 +87,25 @@ impl KvCache {
     /// # Errors
     /// As [`KvCache::append`], and if more channels are to be rotated than a head has.
     pub fn prepare(&self, gpu: &Gpu, what: &Prepare) -> Result<(), GpuError> {
+        self.prepare_by(gpu, what, gpu.properties().has_wgmma())
+    }
+
+    /// The same, with or without Hopper's own products.
+    pub(super) fn prepare_by(
+        &self,
+        gpu: &Gpu,
+        what: &Prepare,
+        wgmma: bool,
+    ) -> Result<(), GpuError> {
         if what.new == 0 {
             return Ok(());
         }
         self.check(what)?;
-        let plan = Plan::new(gpu, self, what);
+        let plan = Plan::new(gpu, &self.shape(), what, wgmma);
         let f = self.prepare_kernel(gpu, what, &plan)?;
-        let launch = Launch::linear(plan.blocks, THREADS).with_shared(plan.shared).overlapping();
-        let args = self.prepare_args(what)?.i32(int(plan.q_blocks)?).i32(int(plan.k_blocks)?);
+        let launch = Launch::linear(plan.blocks, plan.kind.threads());
+        let launch = launch.with_shared(plan.shared).overlapping();
+        let args = self.prepare_args(what)?.i32(int(plan.q_share)?).i32(int(plan.kv_share)?);
         gpu.launch(f, launch, &args)
     }
 
@@ -135,12 +140,10 @@ impl KvCache {
         plan: &Plan,
     ) -> Result<&Function, GpuError> {
         let angle = what.rotation.map_or(Element::F32, |r| r.element);
-        let index = usize::from(angle == Element::F32) * 4 + plan.kind as usize;
-        let columns = if plan.kind == Kind::FewRows { "4" } else { "1" };
-        let entry = if plan.kind == Kind::Plain { "prepare" } else { "prepare_transformed" };
+        let index = usize::from(angle == Element::F32) * KINDS + plan.kind as usize;
+        let (source, entry, own) = plan.kind.kernel();
         held(&self.kernels.prepare[index], || {
-            let more = [("ANGLE", angle.define().1), ("COLUMN_WARPS", columns)];
-            self.function(gpu, &sources::PREPARE, entry, &more)
+            self.function(gpu, source, entry, &[("ANGLE", angle.define().1), own])
         })
     }
 
@@ -178,56 +181,5 @@ impl Prepare {
         let (dim, interleaved) = r.map_or((0, false), |r| (r.dim, r.interleaved));
         let args = args.i32(int(dim)?).i32(interleaved.into());
         Ok(args.optional(self.query_matrix).optional(self.key_matrix))
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Plain,
-    ManyRows,
-    FewRows,
-}
-
-/// How a launch is laid out: first the blocks of queries, then those of keys, then of values.
-struct Plan {
-    kind: Kind,
-    blocks: usize,
-    q_blocks: usize,
-    k_blocks: usize,
-    shared: usize,
-}
-
-impl Plan {
-    fn new(gpu: &Gpu, cache: &KvCache, what: &Prepare) -> Self {
-        let shape = cache.shape();
-        let tokens = shape.batch * what.new;
-        let q_rows = tokens * what.queries.map_or(0, |q| q.heads);
-        let kv_rows = tokens * shape.kv_heads;
-        let at_once = THREADS as usize / (shape.head_dim / 8).next_power_of_two();
-        let (tile, kind) = match q_rows.max(kv_rows) <= FEW_ROWS {
-            true => (TILE_ROWS[1], Kind::FewRows),
-            false => (TILE_ROWS[0], Kind::ManyRows),
-        };
-        let padded = shape.head_dim.next_multiple_of(16);
-        let shared = (2 * tile + padded) * (2 * padded + 16);
-        let has_matrix = what.query_matrix.is_some() || what.key_matrix.is_some();
-        let room = gpu.properties().shared_memory_per_block as usize;
-        let v_blocks = kv_rows.div_ceil(at_once);
-        if !has_matrix || shape.element == Element::F32 || shared + 4_096 > room {
-            let q_blocks = q_rows.div_ceil(at_once);
-            let blocks = q_blocks + 2 * v_blocks;
-            return Self { kind: Kind::Plain, blocks, q_blocks, k_blocks: v_blocks, shared: 0 };
-        }
-        // A block of many rows takes two tiles of queries, so that the matrix is read less often.
-        let q_tiles = if kind == Kind::ManyRows { 2 } else { 1 };
-        let step = at_once * (tile / at_once).max(1);
-        let share = |rows: usize, matrix: Option<DevicePtr>, n| match matrix {
-            None => rows.div_ceil(step),
-            Some(_) => rows.div_ceil(n * tile),
-        };
-        let (q_blocks, k_blocks) =
-            (share(q_rows, what.query_matrix, q_tiles), share(kv_rows, what.key_matrix, 1));
-        let v_blocks = kv_rows.div_ceil(step);
-        Self { kind, blocks: q_blocks + k_blocks + v_blocks, q_blocks, k_blocks, shared }
     }
 }

@@ -41,7 +41,39 @@ pub(super) static PREPARE: Source = source!(
     ],
     "mma.cuh",
     "heads.cuh",
-    "head_matrix.cuh"
+    "head_matrix.cuh",
+    "prepare_rows.cuh"
+);
+
+/// The same for many rows.
+pub(super) static PREPARE_MANY: Source = source!(
+    "prepare_many.cu",
+    Archs::All,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4")],
+        &[("T", "bf16_t"), ("HEAD_DIM", "64"), ("FORMAT", "8")],
+    ],
+    "mma.cuh",
+    "heads.cuh",
+    "prepare_rows.cuh"
+);
+
+/// Products by Hopper's own instructions.
+pub(super) const BY_WGMMA: (&str, &str) = ("WGMMA", "1");
+
+/// The same by Hopper's own instructions.
+pub(super) static PREPARE_MANY_HOPPER: Source = source!(
+    "prepare_many.cu",
+    Archs::Hopper,
+    &[
+        &[("T", "half_t"), ("HEAD_DIM", "128"), ("FORMAT", "4"), BY_WGMMA],
+        &[("T", "bf16_t"), ("HEAD_DIM", "128"), ("FORMAT", "16"), ("ANGLE", "bf16_t"), BY_WGMMA],
+        &[("T", "half_t"), ("HEAD_DIM", "64"), ("FORMAT", "8"), BY_WGMMA],
+    ],
+    "mma.cuh",
+    "heads.cuh",
+    "prepare_rows.cuh",
+    "wgmma.cuh"
 );
 
 /// Few new positions.

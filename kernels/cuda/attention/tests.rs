@@ -648,11 +648,18 @@ fn preparing_rotates_multiplies_and_writes() {
     let none = |_: usize| false;
     let both = |_: usize| true;
     let keys_only = |i: usize| i == 1;
+    let queries_only = |i: usize| i == 0;
     type Case3 = (Element, CacheFormat, usize, usize, bool, Element, fn(usize) -> bool, usize);
-    let cases: [Case3; 13] = [
+    let cases: [Case3; 19] = [
         (Element::F16, INT4, 128, 128, false, Element::F32, none, 5),
         (Element::F16, INT4, 128, 128, false, Element::F16, both, 5),
         (Element::F16, INT4, 128, 64, true, Element::F32, both, 700),
+        (Element::F16, INT4, 128, 128, false, Element::F32, both, 701),
+        (Element::F16, INT4, 128, 128, false, Element::F16, none, 702),
+        (Element::F16, INT8, 64, 64, false, Element::F32, keys_only, 701),
+        (Element::F16, CacheFormat::Element, 128, 128, false, Element::F32, both, 703),
+        (Element::BF16, INT4, 64, 64, false, Element::BF16, queries_only, 705),
+        (Element::F16, INT4, 80, 80, false, Element::F32, both, 700),
         (Element::F16, INT8, 128, 128, false, Element::F32, both, 3),
         (Element::F16, INT8, 80, 32, false, Element::F32, keys_only, 9),
         (Element::F16, CacheFormat::Element, 80, 80, false, Element::F32, both, 9),
@@ -680,10 +687,8 @@ fn preparing_rotates_multiplies_and_writes() {
         let (_q, q_rows) = case.part(&q, 6 * d, 0..new);
         let (_k, k_rows) = case.part(&case.keys, 2 * d, 0..new);
         let (_v, v_rows) = case.part(&case.values, 2 * d, 0..new);
-        let out = poisoned(&gpu, q.len() * element.bytes());
         let past = gpu.upload(&[0i32]).unwrap();
-        let cache = KvCache::new(&gpu, case.shape, new + 3).unwrap();
-        let prepare = Prepare {
+        let prepare = |out: &DeviceBuffer| Prepare {
             queries: Some(Queries { rows: q_rows, heads: 6, out: out.ptr() }),
             keys: k_rows,
             values: v_rows,
@@ -700,8 +705,6 @@ fn preparing_rotates_multiplies_and_writes() {
             past: past.ptr(),
             new,
         };
-        cache.prepare(&gpu, &prepare).unwrap();
-        let got = download(&gpu, element, out.ptr(), q.len());
         let matrix = |i: usize| has_matrix(i).then_some(&matrices[i][..]);
         let expected = turned(&q, 6, d, &cos, &sin, interleaved, matrix(0));
         let size = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -711,14 +714,20 @@ fn preparing_rotates_multiplies_and_writes() {
                 Element::F16 => 1e-3,
                 Element::BF16 => 8e-3,
             };
-        assert_near(&got, &expected, near, &format!("queries, {:?}, {dim}", case.shape));
         let keys = |k: &[f32]| turned(k, 2, d, &cos, &sin, interleaved, matrix(1));
         let ties = match (format.has_codes(), has_matrix(1)) {
             (true, false) => 0.0,
             (true, true) => 2e-3,
             (false, _) => f64::from(near),
         };
-        check_rows(&case, &cache, keys, ties);
+        for wgmma in [false, gpu.properties().has_wgmma()] {
+            let cache = KvCache::new(&gpu, case.shape, new + 3).unwrap();
+            let out = poisoned(&gpu, q.len() * element.bytes());
+            cache.prepare_by(&gpu, &prepare(&out), wgmma).unwrap();
+            let got = download(&gpu, element, out.ptr(), q.len());
+            assert_near(&got, &expected, near, &format!("queries, {:?}, {dim}", case.shape));
+            check_rows(&case, &cache, keys, ties);
+        }
     }
 }
 
