@@ -96,8 +96,8 @@ __device__ __forceinline__ float2 grid_of(float low, float high, const Clip& cli
 }
 
 /// clamp(round(x / scale) + zero), with the quotient rounded as IEEE division does it; `inverse` is 1 / scale,
-/// rounded so. What the product with it lacks is exact in one fused multiply-add, and another one adds it
-/// (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
+/// rounded so. One fused multiply-add has what the product with it lacks, and another one adds it (Brisebarre, Muller,
+/// Raina, "Accelerating correctly rounded floating-point division when the divisor is known in advance", 2004).
 __device__ __forceinline__ unsigned code_of(float x, float2 grid, float inverse) {
     constexpr float largest = CODES ? (1 << FORMAT) - 1 : 1;
     float quotient = __fmul_rn(x, inverse);

@@ -14,6 +14,8 @@ mod dense_bench;
 mod dense_tests;
 mod prepare;
 mod prepare_plan;
+#[cfg(test)]
+mod prepare_tests;
 mod sources;
 mod step;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-// As prepare.cu, for many rows of 64 or 128 channels, all of which are rotated, in halves. A warp has 16 rows in
+// As prepare.cu, for many rows of 64 or 128 channels, of which all or none are rotated, in halves. A warp has 16 rows in
 // registers from where they are read to where they are written; it waits for no other but, with WGMMA (sm_90a), for
 // the three that multiply together with it.
 //
@@ -67,7 +67,7 @@ __device__ __forceinline__ void rotate(Fours& x, const Rotation& by, const Row (
     float cos[4], sin[4];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        // Mostly both rows are heads of one position.
+        // With 16 heads or more both rows are mostly of one position.
         if (r == 0 || rows[0].i != rows[1].i || rows[0].b != rows[1].b) {
             long long angles = ((long long)rows[r].b * by.batch_step + rows[r].i) * (D / 2) + at;
             load4(cos, by.cos + angles);
@@ -116,6 +116,8 @@ __device__ __forceinline__ void multiply_fours(Held& acc, int step, Fours& x, un
         operand(a[1], x[1]);
 #if WGMMA
         pin(acc);
+        pin(a[0]);
+        pin(a[1]);
         products_may_start();
 #endif
         multiply_step(acc, a[0], matrix, step);

@@ -59,7 +59,7 @@ impl Kind {
 
 /// How a launch is laid out. The rows of each kind are shared out by themselves: among blocks, the
 /// first of which take queries, the next keys and the others values; in registers in tiles, among
-/// all groups of four warps.
+/// all groups of four warps, which take keys first, then queries, then values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
     pub kind: Kind,

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::{
-    Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Prepare, Queries, Rotation, Rows,
-};
+use super::{Attend, CacheFormat, Clip, KvCache, KvShape, PadMask, Rows};
 use crate::testing::{gpu, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu};
 
@@ -81,7 +79,12 @@ fn cached(rows: &[f32], shape: &KvShape, clip: Clip) -> Vec<f32> {
 }
 
 /// The cache's row of a token, read back: codes or elements, scale, zero point.
-fn read_row(gpu: &Gpu, cache: &KvCache, values: bool, at: [usize; 3]) -> (Vec<f32>, [f32; 2]) {
+pub(super) fn read_row(
+    gpu: &Gpu,
+    cache: &KvCache,
+    values: bool,
+    at: [usize; 3],
+) -> (Vec<f32>, [f32; 2]) {
     let (shape, store) = (cache.shape(), &cache.stores[usize::from(values)]);
     let index = (at[0] * shape.kv_heads + at[1]) * cache.capacity() + at[2];
     let n_bytes = shape.row_bytes();
@@ -340,7 +343,12 @@ fn codes_are_those_of_the_reference() {
 
 /// Every row of the cache against what is expected of the case's keys and values; a share of
 /// `ties` of the codes may be off by one.
-fn check_rows(case: &Case, cache: &KvCache, keys: impl Fn(&[f32]) -> Vec<f32>, ties: f64) {
+pub(super) fn check_rows(
+    case: &Case,
+    cache: &KvCache,
+    keys: impl Fn(&[f32]) -> Vec<f32>,
+    ties: f64,
+) {
     let (shape, d) = (&case.shape, case.shape.head_dim);
     let [key_clip, value_clip] = shape.format.clips();
     let (mut n, mut off) = (0, 0);
@@ -607,126 +615,6 @@ fn a_captured_step_serves_a_growing_context() {
                 2e-3,
                 &format!("{format:?} at {length}"),
             );
-        }
-    }
-}
-
-/// Rows of heads, rotated and multiplied as the reference does it.
-fn turned(
-    x: &[f32],
-    heads: usize,
-    d: usize,
-    cos: &[f32],
-    sin: &[f32],
-    interleaved: bool,
-    matrix: Option<&[f32]>,
-) -> Vec<f32> {
-    let half = cos.len() * heads * d / x.len();
-    let mut out = x.to_vec();
-    for (row, head) in out.chunks_mut(d).enumerate() {
-        let at = row / heads * half;
-        for i in 0..half {
-            let (a, b) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
-            let (x, y, c, s) = (head[a], head[b], cos[at + i], sin[at + i]);
-            head[a] = c * x - s * y;
-            head[b] = s * x + c * y;
-        }
-        if let Some(matrix) = matrix {
-            let product = |n: usize| -> f64 {
-                (0..d).map(|k| f64::from(head[k]) * f64::from(matrix[k * d + n])).sum()
-            };
-            let product: Vec<f32> = (0..d).map(|n| product(n) as f32).collect();
-            head.copy_from_slice(&product);
-        }
-    }
-    out
-}
-
-#[test]
-fn preparing_rotates_multiplies_and_writes() {
-    let Some(gpu) = gpu() else { return };
-    let none = |_: usize| false;
-    let both = |_: usize| true;
-    let keys_only = |i: usize| i == 1;
-    let queries_only = |i: usize| i == 0;
-    type Case3 = (Element, CacheFormat, usize, usize, bool, Element, fn(usize) -> bool, usize);
-    let cases: [Case3; 19] = [
-        (Element::F16, INT4, 128, 128, false, Element::F32, none, 5),
-        (Element::F16, INT4, 128, 128, false, Element::F16, both, 5),
-        (Element::F16, INT4, 128, 64, true, Element::F32, both, 700),
-        (Element::F16, INT4, 128, 128, false, Element::F32, both, 701),
-        (Element::F16, INT4, 128, 128, false, Element::F16, none, 702),
-        (Element::F16, INT8, 64, 64, false, Element::F32, keys_only, 701),
-        (Element::F16, CacheFormat::Element, 128, 128, false, Element::F32, both, 703),
-        (Element::BF16, INT4, 64, 64, false, Element::BF16, queries_only, 705),
-        (Element::F16, INT4, 80, 80, false, Element::F32, both, 700),
-        (Element::F16, INT8, 128, 128, false, Element::F32, both, 3),
-        (Element::F16, INT8, 80, 32, false, Element::F32, keys_only, 9),
-        (Element::F16, CacheFormat::Element, 80, 80, false, Element::F32, both, 9),
-        (Element::F16, CacheFormat::Element, 64, 64, false, Element::F32, both, 800),
-        (Element::F16, INT4, 24, 20, false, Element::F16, both, 6),
-        (Element::F16, INT4, 8, 4, true, Element::F16, both, 6),
-        (Element::F16, INT4, 256, 256, false, Element::F32, both, 1),
-        (Element::BF16, CacheFormat::Element, 64, 64, true, Element::BF16, none, 4),
-        (Element::F32, INT4, 128, 128, false, Element::F32, both, 4),
-        (Element::F32, CacheFormat::Element, 40, 40, false, Element::F32, none, 4),
-    ];
-    for (element, format, d, dim, interleaved, angle, has_matrix, new) in cases {
-        let case = Case::new(&gpu, shape(element, format, d), 6, 0, new);
-        let tokens = 2 * new;
-        let q = random(element, 3, tokens * 6 * d);
-        let angles = |seed| -> Vec<f32> {
-            random_f32(seed, tokens * dim / 2).iter().map(|x| rounded(angle, *x)).collect()
-        };
-        let (cos, sin) = (angles(4), angles(5));
-        let matrices = [6, 7].map(|seed| -> Vec<f32> {
-            random_f32(seed, d * d).iter().map(|x| rounded(element, *x * 0.3)).collect()
-        });
-        let uploaded = [0, 1].map(|i| upload(&gpu, element, &matrices[i]));
-        let (cos_at, sin_at) = (upload(&gpu, angle, &cos), upload(&gpu, angle, &sin));
-        let (_q, q_rows) = case.part(&q, 6 * d, 0..new);
-        let (_k, k_rows) = case.part(&case.keys, 2 * d, 0..new);
-        let (_v, v_rows) = case.part(&case.values, 2 * d, 0..new);
-        let past = gpu.upload(&[0i32]).unwrap();
-        let prepare = |out: &DeviceBuffer| Prepare {
-            queries: Some(Queries { rows: q_rows, heads: 6, out: out.ptr() }),
-            keys: k_rows,
-            values: v_rows,
-            rotation: Some(Rotation {
-                cos: cos_at.ptr(),
-                sin: sin_at.ptr(),
-                element: angle,
-                per_sequence: true,
-                dim,
-                interleaved,
-            }),
-            query_matrix: has_matrix(0).then(|| uploaded[0].ptr()),
-            key_matrix: has_matrix(1).then(|| uploaded[1].ptr()),
-            past: past.ptr(),
-            new,
-        };
-        let matrix = |i: usize| has_matrix(i).then_some(&matrices[i][..]);
-        let expected = turned(&q, 6, d, &cos, &sin, interleaved, matrix(0));
-        let size = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let near = size
-            * match element {
-                Element::F32 => 1e-6,
-                Element::F16 => 1e-3,
-                Element::BF16 => 8e-3,
-            };
-        let keys = |k: &[f32]| turned(k, 2, d, &cos, &sin, interleaved, matrix(1));
-        let ties = match (format.has_codes(), has_matrix(1)) {
-            (true, false) => 0.0,
-            (true, true) => 2e-3,
-            (false, _) => f64::from(near),
-        };
-        for wgmma in [false, gpu.properties().has_wgmma()] {
-            let cache = KvCache::new(&gpu, case.shape, new + 3).unwrap();
-            let out = poisoned(&gpu, q.len() * element.bytes());
-            cache.prepare_by(&gpu, &prepare(&out), wgmma).unwrap();
-            let got = download(&gpu, element, out.ptr(), q.len());
-            assert_near(&got, &expected, near, &format!("queries, {:?}, {dim}", case.shape));
-            check_rows(&case, &cache, keys, ties);
         }
     }
 }

@@ -23,6 +23,12 @@ __device__ __forceinline__ void pin(float (&x)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i]) :: "memory");
 }
+/// The same of an operand, which must be whole before products may start.
+template <int N>
+__device__ __forceinline__ void pin(unsigned (&x)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i]) :: "memory");
+}
 
 /// Shared memory that threads wrote is seen by wgmma.
 __device__ __forceinline__ void show_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
