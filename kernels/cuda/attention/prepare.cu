@@ -1,6 +1,6 @@
 // What comes before attention, in one pass: rotary embedding of queries and keys (Su et al. 2021),
 // a matrix on each of their heads (`TransformHeads`), and the write to the cache, which quantises
-// as `QuantizeDequantizeHeads` does (layout.cuh).
+// as `QuantizeDequantizeHeads` does (layout.cuh). Operands as of prepare_rows.cuh.
 //
 // The unit is a row: one head at one position (heads.cuh). Rows are numbered queries first, then
 // keys, then values.
@@ -82,16 +82,9 @@ __device__ __forceinline__ void take_rows(const Arguments& a, const Part& part, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-prepare(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
-        const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix, const T* k_matrix,
-        const int* past_length, int n_new, int batch, int q_heads, int kv_heads, int capacity, float key_clip_min,
-        float key_clip_max, float value_clip_min, float value_clip_max, T* q_out, char* keys, char* values,
-        float2* key_parameters, float2* value_parameters, int q_blocks, int k_blocks) {
+prepare(ROW_PARAMETERS, int q_blocks, int k_blocks) {
     __shared__ float4 lines[ROWS_AT_ONCE][D / 4];
-    Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
-                q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
-                {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max}, q_out, keys, values,
-                key_parameters, value_parameters};
+    Arguments a = ROW_ARGUMENTS;
     let_next_kernel_start();
     wait_for_previous_kernel();
     take_rows<1>(a, Part(a, q_blocks, k_blocks), reinterpret_cast<float*>(lines[threadIdx.x / LANES]));
@@ -180,17 +173,10 @@ __device__ __forceinline__ void take_tile(const Arguments& a, Kind kind, int fir
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-prepare_transformed(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
-                    const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix,
-                    const T* k_matrix, const int* past_length, int n_new, int batch, int q_heads, int kv_heads,
-                    int capacity, float key_clip_min, float key_clip_max, float value_clip_min, float value_clip_max,
-                    T* q_out, char* keys, char* values, float2* key_parameters, float2* value_parameters, int q_blocks, int k_blocks) {
+prepare_transformed(ROW_PARAMETERS, int q_blocks, int k_blocks) {
     extern __shared__ uint4 shared[];
     __shared__ float2 extremes[COLUMN_WARPS][TILE_ROWS];
-    Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
-                q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
-                {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max}, q_out, keys, values,
-                key_parameters, value_parameters};
+    Arguments a = ROW_ARGUMENTS;
     let_next_kernel_start();
     Part part(a, q_blocks, k_blocks);
     const T* matrix = part.kind == QUERY ? q_matrix : part.kind == KEY ? k_matrix : nullptr;

@@ -225,16 +225,9 @@ __device__ __forceinline__ void take_16(const Arguments& a, Kind kind, bool has_
 
 /// Keys first, which take longest, then queries, then values.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-prepare_many(const T* q, int q_stride, const T* k, int k_stride, const T* v, int v_stride, const ANGLE* cos,
-             const ANGLE* sin, int angle_step, int rotary_dim, int interleaved, const T* q_matrix, const T* k_matrix,
-             const int* past_length, int n_new, int batch, int q_heads, int kv_heads, int capacity, float key_clip_min,
-             float key_clip_max, float value_clip_min, float value_clip_max, T* q_out, char* keys, char* values,
-             float2* key_parameters, float2* value_parameters, int q_tiles, int kv_tiles) {
+prepare_many(ROW_PARAMETERS, int q_tiles, int kv_tiles) {
     extern __shared__ uint4 shared[];
-    Arguments a{{q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved},
-                q_matrix, k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity,
-                {key_clip_min, key_clip_max}, {value_clip_min, value_clip_max}, q_out, keys, values,
-                key_parameters, value_parameters};
+    Arguments a = ROW_ARGUMENTS;
     let_next_kernel_start();
     unsigned past = (1024 - shared_address(shared) % 1024) % 1024;
     char *q_held = reinterpret_cast<char*>(shared) + past, *k_held = q_held + (q_matrix ? MATRIX_BYTES : 0);

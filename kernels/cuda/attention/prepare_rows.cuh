@@ -16,6 +16,20 @@ struct Arguments {
     float2 *key_parameters, *value_parameters;
 };
 
+/// What every kernel here is given first, in the order of `KvCache::prepare_args`, and `Arguments` of it.
+#define ROW_PARAMETERS                                                                                         \
+    const T *q, int q_stride, const T *k, int k_stride, const T *v, int v_stride, const ANGLE *cos,             \
+        const ANGLE *sin, int angle_step, int rotary_dim, int interleaved, const T *q_matrix, const T *k_matrix, \
+        const int *past_length, int n_new, int batch, int q_heads, int kv_heads, int capacity,                  \
+        float key_clip_min, float key_clip_max, float value_clip_min, float value_clip_max, T *q_out,           \
+        char *keys, char *values, float2 *key_parameters, float2 *value_parameters
+#define ROW_ARGUMENTS                                                                                          \
+    {                                                                                                          \
+        {q, q_stride}, {k, k_stride}, {v, v_stride}, {cos, sin, angle_step, rotary_dim, interleaved}, q_matrix, \
+            k_matrix, past_length, n_new, batch, q_heads, kv_heads, capacity, {key_clip_min, key_clip_max},     \
+            {value_clip_min, value_clip_max}, q_out, keys, values, key_parameters, value_parameters             \
+    }
+
 enum Kind { QUERY, KEY, VALUE };
 
 /// One head at one position.
