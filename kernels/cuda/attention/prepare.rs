@@ -101,7 +101,7 @@ impl KvCache {
             return Ok(());
         }
         self.check(what)?;
-        let plan = Plan::new(gpu, &self.shape(), what, wgmma);
+        let plan = Plan::new(gpu.properties(), &self.shape(), what, wgmma);
         let f = self.prepare_kernel(gpu, what, &plan)?;
         let launch = Launch::linear(plan.blocks, plan.kind.threads());
         let launch = launch.with_shared(plan.shared).overlapping();

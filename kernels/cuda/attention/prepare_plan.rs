@@ -1,11 +1,11 @@
 //! Which kernel prepares new positions, and how its launch is laid out.
 
 use super::{KvShape, Prepare, sources};
-use crate::{DevicePtr, Element, Gpu, Source};
+use crate::{DevicePtr, Element, Properties, Source};
 
 /// Threads of a block that takes rows through shared memory.
 const THREADS: usize = 128;
-/// Threads of a block that keeps rows in registers: three groups of four warps.
+/// Threads of a block that keeps rows in registers, as in prepare_many.cu: three groups of four warps.
 const REGISTER_THREADS: u32 = 384;
 /// Rows of a tile where there are many: also those that four warps take in registers.
 const TILE_ROWS: usize = 64;
@@ -17,7 +17,7 @@ const FEW_ROWS: usize = 2_048;
 const DECLARED: usize = 4_096;
 
 /// How many kinds of kernels there are.
-pub(super) const KINDS: usize = 5;
+pub(super) const KINDS: usize = Kind::RegistersByWgmma as usize + 1;
 
 /// A kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +74,8 @@ pub(super) struct Plan {
 
 impl Plan {
     /// The kernel that should be fastest; `wgmma` allows Hopper's products.
-    pub fn new(gpu: &Gpu, shape: &KvShape, what: &Prepare, wgmma: bool) -> Self {
+    pub fn new(properties: &Properties, shape: &KvShape, what: &Prepare, wgmma: bool) -> Self {
         let rows = RowCounts::new(shape, what);
-        let properties = gpu.properties();
         let tensor_cores = shape.element != Element::F32;
         let has_matrix = what.query_matrix.is_some() || what.key_matrix.is_some();
         let in_registers = (tensor_cores && rows.are_many() && is_by_halves(shape, what))
@@ -158,5 +157,98 @@ impl RowCounts {
     /// Rows that a block has lanes for.
     fn at_once(&self) -> usize {
         THREADS / (self.head_dim / 8).next_power_of_two()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{CacheFormat, Queries, Rotation, Rows};
+
+    const ROWS: Rows = Rows { at: DevicePtr::NULL, stride: 0 };
+    const SHAPE: KvShape = KvShape {
+        batch: 1,
+        kv_heads: 8,
+        head_dim: 128,
+        element: Element::F16,
+        format: CacheFormat::Element,
+    };
+
+    fn properties(shared_memory_per_block: u32) -> Properties {
+        Properties {
+            name: String::new(),
+            major: 9,
+            minor: 0,
+            multiprocessors: 132,
+            shared_memory_per_block,
+            l2_bytes: 0,
+            total_memory: 0,
+        }
+    }
+
+    fn rotation(dim: usize, interleaved: bool) -> Rotation {
+        let (cos, sin, element) = (DevicePtr::NULL, DevicePtr::NULL, Element::F32);
+        Rotation { cos, sin, element, per_sequence: false, dim, interleaved }
+    }
+
+    /// With both matrices, and 32 heads of queries.
+    fn prepare(new: usize, rotation: Option<Rotation>) -> Prepare {
+        let (matrix, past) = (Some(DevicePtr(16)), DevicePtr::NULL);
+        Prepare {
+            queries: Some(Queries { rows: ROWS, heads: 32, out: DevicePtr::NULL }),
+            keys: ROWS,
+            values: ROWS,
+            rotation,
+            query_matrix: matrix,
+            key_matrix: matrix,
+            past,
+            new,
+        }
+    }
+
+    fn kind(shape: KvShape, what: &Prepare) -> Kind {
+        Plan::new(&properties(232_448), &shape, what, true).kind
+    }
+
+    #[test]
+    fn many_rows_stay_in_registers_where_halves_are_rotated() {
+        let halves = |dim| Some(rotation(dim, false));
+        let f32 = KvShape { element: Element::F32, ..SHAPE };
+        let plain = |what| Prepare { query_matrix: None, key_matrix: None, ..what };
+        let heads = |head_dim| KvShape { head_dim, ..SHAPE };
+        for (shape, what, expected) in [
+            (SHAPE, prepare(64, halves(128)), Kind::FewTiles),
+            (SHAPE, prepare(65, halves(128)), Kind::RegistersByWgmma),
+            (SHAPE, prepare(65, None), Kind::RegistersByWgmma),
+            (SHAPE, plain(prepare(65, halves(128))), Kind::RegistersByWgmma),
+            (SHAPE, plain(prepare(64, halves(128))), Kind::Plain),
+            (heads(64), prepare(65, halves(64)), Kind::RegistersByWgmma),
+            (SHAPE, prepare(65, halves(64)), Kind::Tiles),
+            (SHAPE, prepare(65, Some(rotation(128, true))), Kind::Tiles),
+            (heads(80), prepare(65, halves(80)), Kind::Tiles),
+            (f32, prepare(65, halves(128)), Kind::Plain),
+        ] {
+            assert_eq!(kind(shape, &what), expected, "{shape:?}, {what:?}");
+        }
+        let by_mma = Plan::new(&properties(232_448), &SHAPE, &prepare(65, None), false);
+        assert_eq!(by_mma.kind, Kind::Registers);
+    }
+
+    #[test]
+    fn what_does_not_fit_shared_memory_takes_another_way() {
+        let what = prepare(2_048, None);
+        let kind = |room| Plan::new(&properties(room), &SHAPE, &what, true).kind;
+        // Two matrices of 32 KiB, what they are aligned by, and what is declared.
+        assert_eq!(kind((65 << 10) + 4_096), Kind::RegistersByWgmma);
+        assert_eq!(kind((65 << 10) + 4_095), Kind::Plain);
+    }
+
+    #[test]
+    fn every_tile_has_a_block_or_a_turn() {
+        let plan = |new| Plan::new(&properties(232_448), &SHAPE, &prepare(new, None), true);
+        let few = plan(66);
+        // 33 tiles of queries, and nine each of keys and values, the last one not full.
+        assert_eq!((few.q_share, few.kv_share, few.blocks), (33, 9, 51));
+        assert_eq!(plan(2_048).blocks, 132);
     }
 }
