@@ -19,27 +19,8 @@ static_assert(BUSY_WARPS <= WARPS, "a warp has one tile");
 struct Shared {
     uint4 right[HAS_P2 ? P2_WORDS : 1];
     __align__(16) half_t x[X_BYTES / 2 * HALVES];
-    float boxes[2][3][WARPS];
+    float2 boxes[2][WARPS];
 };
-
-// The sum of a, the largest b and c over the block.
-__device__ inline void reduce(float &a, float &b, float &c, float (&box)[3][WARPS]) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) {
-        a += __shfl_xor_sync(0xFFFFFFFF, a, i);
-        b = fmaxf(b, __shfl_xor_sync(0xFFFFFFFF, b, i));
-        c = fmaxf(c, __shfl_xor_sync(0xFFFFFFFF, c, i));
-    }
-    if (threadIdx.x % 32 == 0) box[0][threadIdx.x / 32] = a, box[1][threadIdx.x / 32] = b, box[2][threadIdx.x / 32] = c;
-    __syncthreads();
-    a = b = c = 0.0f;
-#pragma unroll
-    for (int i = 0; i < WARPS; i++) {
-        a += box[0][i];
-        b = fmaxf(b, box[1][i]);
-        c = fmaxf(c, box[2][i]);
-    }
-}
 
 // P1^T X P2 of a tile of rows, of the columns from `first` on.
 __device__ inline void transform(Tile (&y)[1][TILES], const Factors &left, const Shared &s, int tile, int first, int lane) {
@@ -88,7 +69,7 @@ transform_row(const T *x, const T *other, const T *weight, T *, int64_t stride, 
         a[i] = load_chunk<VEC>(x + chunk * VEC);
         if (PARTS == 2) b[i] = load_chunk<VEC>(other + chunk * VEC);
     }
-    float h[ROUNDS][VEC], magnitude = 0.0f, unused = 0.0f;
+    float h[ROUNDS][VEC], magnitude = 0.0f;
     Stats stats = {0.0f, 0.0f};
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
@@ -97,7 +78,7 @@ transform_row(const T *x, const T *other, const T *weight, T *, int64_t stride, 
 #pragma unroll
         for (int j = 0; j < VEC; j++) magnitude = fmaxf(magnitude, fabsf(h[i][j]));
     }
-    reduce(stats.squares, magnitude, unused, s.boxes[0]);
+    reduce_block<true, WARPS>(magnitude, stats.squares, s.boxes[0]);
     float inverse = inverse_rms(stats.squares, ROW, epsilon), unscale;
     float factor = normalising(magnitude * inverse, unscale) * inverse;
 #pragma unroll
@@ -112,7 +93,7 @@ transform_row(const T *x, const T *other, const T *weight, T *, int64_t stride, 
 #pragma unroll
         for (int i = 0; i < TILES * 4; i++) high = fmaxf(high, y[0][i / 4][i % 4]), low = fmaxf(low, -y[0][i / 4][i % 4]);
     }
-    reduce(unused, high, low, s.boxes[1]);
+    reduce_block<false, WARPS>(high, low, s.boxes[1]);
     float scale = row_scale(q, high * unscale, -low * unscale);
     if (thread == 0) scales[at] = scale;
     if (warp >= BUSY_WARPS) return;

@@ -39,16 +39,6 @@ __device__ inline uint32_t block_rank() {
     return rank;
 }
 
-// Largest of a, and sum or largest of b, over a warp.
-template <bool SUM> __device__ inline void reduce_warp(float &a, float &b) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) {
-        a = fmaxf(a, __shfl_xor_sync(0xFFFFFFFF, a, i));
-        float other = __shfl_xor_sync(0xFFFFFFFF, b, i);
-        b = SUM ? b + other : fmaxf(b, other);
-    }
-}
-
 struct Shared {
     __align__(16) half_t x[SPLIT ? 2 : 1][N1P * PITCH];
     __align__(16) float w[HAS_P2 ? M_OWN * 16 * W_PITCH : 4];  // written by all blocks
@@ -164,7 +154,7 @@ __device__ inline void write_sum(const Chunk<VEC> (&sum)[ROUNDS], const Rows &ro
 }
 
 // Largest of `magnitude` and sum of `squares` over the block.
-__device__ inline void reduce_block(Stats &stats, float2 *box, int warp, int lane) {
+__device__ inline void reduce_stats(Stats &stats, float2 *box, int warp, int lane) {
     reduce_warp<true>(stats.magnitude, stats.squares);
     if (lane == 0) box[warp] = make_float2(stats.magnitude, stats.squares);
     __syncthreads();
@@ -359,7 +349,7 @@ transform_few_rows(const T *x, const T *other, const T *weight, T *sum, int64_t 
     float h[ROUNDS][VEC];
     Chunk<VEC> sums[ROUNDS];
     Stats stats = read_columns(h, sums, weights, rows, at, rank, thread);
-    reduce_block(stats, s.box, warp, lane);
+    reduce_stats(stats, s.box, warp, lane);
     float inverse = inverse_rms(stats.squares, ROW, epsilon), unscale;
     if (HAS_NORM) stats.magnitude *= inverse;
     float scale = normalising(stats.magnitude, unscale);

@@ -6,12 +6,7 @@
 
 // Extremes, or a sum, over the block: `a` the largest, `b` the largest or the sum.
 template <bool SUM> __device__ inline void reduce(float &a, float &b, float2 *box) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) {
-        a = fmaxf(a, __shfl_xor_sync(0xFFFFFFFF, a, i));
-        float other = __shfl_xor_sync(0xFFFFFFFF, b, i);
-        b = SUM ? b + other : fmaxf(b, other);
-    }
+    reduce_warp<SUM>(a, b);
     __syncthreads();
     if (threadIdx.x % 32 == 0) box[threadIdx.x / 32] = make_float2(a, b);
     __syncthreads();

@@ -7,25 +7,6 @@ constexpr int CHUNKS = ROW / VEC;
 constexpr int ROUNDS = (CHUNKS + THREADS - 1) / THREADS;
 constexpr int WARPS = THREADS / 32;
 
-template <bool SUM> __device__ inline void reduce(float &a, float &b, float2 *box) {
-#pragma unroll
-    for (int i = 16; i > 0; i /= 2) {
-        a = fmaxf(a, __shfl_xor_sync(0xFFFFFFFF, a, i));
-        float other = __shfl_xor_sync(0xFFFFFFFF, b, i);
-        b = SUM ? b + other : fmaxf(b, other);
-    }
-    if (WARPS == 1) return;
-    if (threadIdx.x % 32 == 0) box[threadIdx.x / 32] = make_float2(a, b);
-    __syncthreads();
-    a = box[0].x;
-    b = box[0].y;
-#pragma unroll
-    for (int i = 1; i < WARPS; i++) {
-        a = fmaxf(a, box[i].x);
-        b = SUM ? b + box[i].y : fmaxf(b, box[i].y);
-    }
-}
-
 template <bool CLIPPED> __device__ inline void write_codes(int8_t *codes, const float (&h)[ROUNDS][VEC], const Quantiser &q, float inverse) {
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
@@ -70,7 +51,7 @@ quantise_rows(const T *x, const T *other, const T *weight, T *sum, int64_t strid
         combine<VEC>(h[i], a, b, w, s, stats);
         if (SOURCE == ADD_NORM) store_chunk<VEC>(sum + row * ROW + chunk * VEC, s);
     }
-    if (HAS_NORM) reduce<true>(stats.magnitude, stats.squares, box[0]);
+    if (HAS_NORM) reduce_block<true, WARPS>(stats.magnitude, stats.squares, box[0]);
     float inverse_norm = inverse_rms(stats.squares, ROW, epsilon);
     float high = 0.0f, low = 0.0f;
 #pragma unroll
@@ -83,7 +64,7 @@ quantise_rows(const T *x, const T *other, const T *weight, T *sum, int64_t strid
             low = fmaxf(low, -h[i][j]);
         }
     }
-    reduce<false>(high, low, box[1]);
+    reduce_block<false, WARPS>(high, low, box[1]);
     float scale = row_scale(q, high, -low);
     if (threadIdx.x == 0) scales[row] = scale;
     if (clips(q)) write_codes<true>(codes + row * ROW, h, q, 1.0f / scale);

@@ -15,6 +15,7 @@ pub(super) static REFERENCE: Source = Source {
     text: concat!(
         include_str!("rows.cuh"),
         include_str!("quantise.cuh"),
+        include_str!("reduce.cuh"),
         include_str!("reference.cu")
     ),
     archs: Archs::All,
@@ -31,6 +32,7 @@ pub(super) static ROWWISE: Source = Source {
     text: concat!(
         include_str!("rows.cuh"),
         include_str!("quantise.cuh"),
+        include_str!("reduce.cuh"),
         include_str!("rowwise.cu")
     ),
     archs: Archs::All,
@@ -78,6 +80,7 @@ macro_rules! on_tiles {
         concat!(
             include_str!("rows.cuh"),
             include_str!("quantise.cuh"),
+            include_str!("reduce.cuh"),
             include_str!("tensor_cores.cuh"),
             include_str!("packing.cuh"),
             include_str!("wgmma.cuh"),
@@ -161,6 +164,7 @@ pub(super) static CLUSTER: Source = Source {
     text: concat!(
         include_str!("rows.cuh"),
         include_str!("quantise.cuh"),
+        include_str!("reduce.cuh"),
         include_str!("tensor_cores.cuh"),
         include_str!("packing.cuh"),
         include_str!("cluster.cu")
