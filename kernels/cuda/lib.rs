@@ -22,6 +22,7 @@ mod graph;
 mod launch;
 mod memory;
 mod nvrtc;
+mod outputs;
 mod source;
 mod turns;
 mod weave;
@@ -38,6 +39,7 @@ pub use graph::CapturedGraph;
 pub use launch::{Function, Launch};
 pub use memory::{DeviceBuffer, DevicePtr, MemoryPool};
 pub use nvrtc::{compile, nvrtc_is_present};
+pub use outputs::MoreOutput;
 pub use source::{Archs, Source};
 pub use weights::{PackedWeights, WeightOrder};
 

@@ -2,7 +2,7 @@
 
 use super::{Gemm, QuantizedGemm, Route, Tiling, WeightOnlyGemm};
 use crate::testing::{random_codes, random_f32};
-use crate::{Element, Gpu, GpuError, PackedWeights, WeightOrder, cublas, timer};
+use crate::{Element, Gpu, GpuError, MoreOutput, PackedWeights, WeightOrder, cublas, timer};
 
 /// (rows, k, n) of the table.
 const SIZES: [(usize, usize, usize); 10] = [
@@ -49,12 +49,45 @@ pub fn bench(gpu: &Gpu) -> Result<Vec<String>, GpuError> {
             let added = QuantizedGemm { residual: Some(q.out), ..q };
             let us = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &added))?;
             lines.push(line(size, bits, "with residual", us, rival));
+            if size == (2048, 4096, 6144) {
+                for (what, us) in three_outputs(gpu, &gemm, &q)? {
+                    lines.push(line(size, bits, what, us, rival));
+                }
+            }
             let floats = inputs.floats(size);
             let us = timer::median_us(gpu, REPEATS, || gemm.weight_only(gpu, &floats))?;
             lines.push(line(size, bits, "f16 activations", us, rival));
         }
     }
     Ok(lines)
+}
+
+/// Queries, keys and values, twice as many queries as both others, by one launch and by three.
+fn three_outputs(
+    gpu: &Gpu,
+    gemm: &Gemm,
+    q: &QuantizedGemm<'_>,
+) -> Result<[(&'static str, f64); 2], GpuError> {
+    let sixth = q.weights.n / 6;
+    let part = |start: usize, stride: usize| MoreOutput {
+        start: start * sixth,
+        to: q.out.offset(2 * q.rows * start * sixth),
+        stride: stride * sixth,
+    };
+    let parts = [part(0, 4), part(4, 1), part(5, 1)];
+    let together = QuantizedGemm { out_stride: parts[0].stride, more: &parts[1..], ..*q };
+    let by_one = timer::median_us(gpu, REPEATS, || gemm.quantized(gpu, &together))?;
+    let by_three = timer::median_us(gpu, REPEATS, || {
+        parts.iter().try_for_each(|&MoreOutput { start, to, stride }| {
+            let weights = &q.weights.part(start, stride)?;
+            let w_scale = q.w_scale.offset(4 * start);
+            gemm.quantized(
+                gpu,
+                &QuantizedGemm { weights, w_scale, out: to, out_stride: stride, ..*q },
+            )
+        })
+    })?;
+    Ok([("three outputs", by_one), ("three products", by_three)])
 }
 
 type Size = (usize, usize, usize);
@@ -142,6 +175,7 @@ impl Inputs {
             residual: None,
             out,
             out_stride: n,
+            more: &[],
             element: Element::F16,
         }
     }
@@ -159,6 +193,7 @@ impl Inputs {
             residual: None,
             out: q.out,
             out_stride: n,
+            more: &[],
             element: q.element,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::problem::{Problem, QuantizedGemm, WeightOnlyGemm};
+use super::problem::{Part, Problem, QuantizedGemm, WeightOnlyGemm};
 use super::sources::{MMA, MMA_S4, NAIVE, WEIGHT_ONLY, WEIGHT_ONLY_F32, WGMMA};
 use super::wgmma::{Form, Groups, Size, Tiling, has_bulk_output};
 use crate::{Args, DevicePtr, Element, Function, Gpu, GpuError, Launch, Properties};
@@ -86,7 +86,18 @@ impl Gemm {
     /// # Errors
     /// Sizes that do not fit each other; what compiling or launching gives.
     pub fn quantized(&self, gpu: &Gpu, q: &QuantizedGemm<'_>) -> Result<(), GpuError> {
-        self.quantized_by(gpu, q, Self::route(gpu, q))
+        let route = Self::route(gpu, q);
+        let plain = q.as_weight_only();
+        if shares_launch(&plain, route) {
+            return self.quantized_by(gpu, q, route);
+        }
+        for part in plain.parts() {
+            let weights = &q.weights.part(part.start, part.n)?;
+            let Shares { w_scale, bias, out, out_stride } = Shares::new(&plain, part);
+            let part = QuantizedGemm { weights, w_scale, bias, out, out_stride, more: &[], ..*q };
+            self.quantized_by(gpu, &part, Self::route(gpu, &part))?;
+        }
+        Ok(())
     }
 
     /// A product of codes by one kernel.
@@ -105,6 +116,7 @@ impl Gemm {
         }
         let plain = q.as_weight_only();
         match route {
+            _ if !shares_launch(&plain, route) => Err(no_route(&plain, route)),
             Route::Naive => self.naive(gpu, &plain, &problem, false),
             Route::Mma => self.mma(gpu, q, &problem, false),
             Route::MmaS4 if fits_s4(q) => self.mma(gpu, q, &problem, true),
@@ -120,7 +132,17 @@ impl Gemm {
     /// # Errors
     /// As [`Gemm::quantized`].
     pub fn weight_only(&self, gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Result<(), GpuError> {
-        self.weight_only_by(gpu, q, Self::weight_only_route(gpu, q))
+        let route = Self::weight_only_route(gpu, q);
+        if shares_launch(q, route) {
+            return self.weight_only_by(gpu, q, route);
+        }
+        for part in q.parts() {
+            let weights = &q.weights.part(part.start, part.n)?;
+            let Shares { w_scale, bias, out, out_stride } = Shares::new(q, part);
+            let part = WeightOnlyGemm { weights, w_scale, bias, out, out_stride, more: &[], ..*q };
+            self.weight_only_by(gpu, &part, Self::weight_only_route(gpu, &part))?;
+        }
+        Ok(())
     }
 
     /// A product of floats and quantised weights by one kernel.
@@ -138,6 +160,7 @@ impl Gemm {
             return Ok(());
         }
         match route {
+            _ if !shares_launch(q, route) => Err(no_route(q, route)),
             Route::Naive => self.naive(gpu, q, &problem, true),
             Route::Cores => {
                 let function = self.function(gpu, Key::WeightOnlyF32, q)?;
@@ -200,7 +223,8 @@ impl Gemm {
         floats: bool,
     ) -> Result<(), GpuError> {
         let groups = Groups::of(q.block_size, floats).unwrap_or(Groups::None);
-        let form = Form { tiling, bits: q.weights.bits, floats, groups, bulk: has_bulk_output(q) };
+        let (bits, parts, bulk) = (q.weights.bits, 1 + q.more.len(), has_bulk_output(q));
+        let form = Form { tiling, bits, floats, groups, bulk, parts };
         let properties = gpu.properties();
         let stages = form.stages(properties.shared_memory_per_block as usize);
         if !form.is_possible(stages, q.k) {
@@ -212,7 +236,11 @@ impl Gemm {
             .overlapping();
         let maps = form.maps(gpu, q)?;
         let args = maps.iter().fold(Args::new(), |args, map| args.bytes(map.bytes()));
-        gpu.launch(&function, launch, &args.bytes(bytemuck::bytes_of(problem)))
+        let args = args.bytes(bytemuck::bytes_of(problem));
+        match parts {
+            1 => gpu.launch(&function, launch, &args),
+            _ => gpu.launch(&function, launch, &args.bytes(&form.more(gpu, q)?)),
+        }
     }
 
     fn function(&self, gpu: &Gpu, key: Key, q: &WeightOnlyGemm<'_>) -> Result<Function, GpuError> {
@@ -239,15 +267,15 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
             let own = [("S4", flag(s4)), ("GROUPED", flag(grouped)), ("ALIGNED", flag(aligned))];
             gpu.function(source, "mma_gemm", &[common.as_slice(), &own].concat())
         }
-        Key::Wgmma { form: Form { tiling, floats, groups, bulk, .. }, stages } => {
+        Key::Wgmma { form: Form { tiling, floats, groups, bulk, parts, .. }, stages } => {
             let Tiling { rows, blocks, band, split } = tiling;
             let groups = match groups {
                 Groups::None => "0",
                 Groups::Half => "1",
                 Groups::Stages => "2",
             };
-            let [rows, blocks, band, split, stages] =
-                [rows, blocks, band, split, stages].map(|value| value.to_string());
+            let [rows, blocks, band, split, stages, parts] =
+                [rows, blocks, band, split, stages, parts].map(|value| value.to_string());
             let own = [
                 ("TILE_M", rows.as_str()),
                 ("BLOCKS", blocks.as_str()),
@@ -256,6 +284,7 @@ fn compile(gpu: &Gpu, key: Key, element: Element, bits: u32) -> Result<Function,
                 ("STAGES", stages.as_str()),
                 ("FLOATS", flag(floats)),
                 ("GROUPED", groups),
+                ("PARTS", parts.as_str()),
                 ("BULK", flag(bulk)),
             ];
             gpu.function(&WGMMA, "wgmma_gemm", &[common.as_slice(), &own].concat())
@@ -276,6 +305,32 @@ pub fn suits_rows(properties: &Properties, rows: usize, n: usize) -> bool {
         17..=32 => properties.has_wgmma() && n >= 14_336,
         33..=64 => properties.has_wgmma() && n >= 4096,
         _ => true,
+    }
+}
+
+/// Whether a kernel takes all outputs of a product in one launch.
+fn shares_launch(q: &WeightOnlyGemm<'_>, route: Route) -> bool {
+    let can = matches!(route, Route::Wgmma(_)) && q.block_size == 0 && has_bulk_output(q);
+    q.more.is_empty() || can
+}
+
+/// What a part of a product has of its own.
+struct Shares {
+    w_scale: DevicePtr,
+    bias: Option<DevicePtr>,
+    out: DevicePtr,
+    out_stride: usize,
+}
+
+impl Shares {
+    fn new(q: &WeightOnlyGemm<'_>, part: Part) -> Self {
+        Self {
+            // Scales of blocks are there for a single product only.
+            w_scale: q.w_scale.offset(4 * part.start),
+            bias: q.bias.map(|bias| bias.offset(q.element.bytes() * part.start)),
+            out: part.out,
+            out_stride: part.out_stride,
+        }
     }
 }
 

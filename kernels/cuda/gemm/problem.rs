@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{DevicePtr, Element, GpuError, PackedWeights};
+use crate::{DevicePtr, Element, GpuError, MoreOutput, PackedWeights};
 
 /// out\[m, n\] = a_scale\[m\] · w_scale\[n\] · Σ_k codes\[m, k\]·w\[n, k\] (+ bias\[n\])
 /// (+ residual\[m, n\]), with exact integer sums.
@@ -34,6 +34,8 @@ pub struct QuantizedGemm<'a> {
     pub out: DevicePtr,
     /// Elements from row to row of `out`.
     pub out_stride: usize,
+    /// Up to three outputs more, for the columns from their starts on, multiples of 16; without a residual.
+    pub more: &'a [MoreOutput],
     /// T.
     pub element: Element,
 }
@@ -62,6 +64,8 @@ pub struct WeightOnlyGemm<'a> {
     pub out: DevicePtr,
     /// Elements from row to row of `out`.
     pub out_stride: usize,
+    /// Up to three outputs more, for the columns from their starts on, multiples of 16; without a residual.
+    pub more: &'a [MoreOutput],
     /// T.
     pub element: Element,
 }
@@ -83,6 +87,18 @@ pub(super) struct Problem {
     padded_k: i32,
     block_size: i32,
     unused: i32,
+}
+
+/// Outputs besides the first.
+const MAX_MORE: usize = 3;
+
+/// What goes to one output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub start: usize,
+    pub n: usize,
+    pub out: DevicePtr,
+    pub out_stride: usize,
 }
 
 /// The largest number of inputs whose sums of 16 times INT4 by INT8 stay inside 32 bits.
@@ -110,20 +126,41 @@ impl QuantizedGemm<'_> {
             residual: self.residual,
             out: self.out,
             out_stride: self.out_stride,
+            more: self.more,
             element: self.element,
         }
     }
 }
 
 impl WeightOnlyGemm<'_> {
+    /// The outputs, each with its share of the columns.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let first = (0, self.out, self.out_stride);
+        let more = self.more.iter().map(|more| (more.start, more.to, more.stride));
+        let all: Vec<_> = std::iter::once(first).chain(more).collect();
+        let end = |i: usize| all.get(i + 1).map_or(self.weights.n, |next| next.0);
+        let part = |(i, &(start, out, out_stride)): (usize, &(usize, DevicePtr, usize))| Part {
+            start,
+            n: end(i).saturating_sub(start),
+            out,
+            out_stride,
+        };
+        all.iter().enumerate().map(part).collect()
+    }
+
     pub(super) fn problem(&self) -> Result<Problem, GpuError> {
         let (weights, block) = (self.weights, self.block_size);
         let wrong = |what: String| Err(GpuError::unsupported(what));
         if weights.k != self.k {
             return wrong(format!("{} inputs for weights of {}", self.k, weights.k));
         }
-        if self.out_stride < weights.n {
-            return wrong(format!("rows of {} for {} outputs", self.out_stride, weights.n));
+        for part in self.parts() {
+            if part.out_stride < part.n || part.n == 0 && !self.more.is_empty() {
+                return wrong(format!("rows of {} for {} outputs", part.out_stride, part.n));
+            }
+        }
+        if self.more.len() > MAX_MORE || !self.more.is_empty() && self.residual.is_some() {
+            return wrong("a residual of several outputs, or too many outputs".to_owned());
         }
         if !block.is_multiple_of(32) || block > 0 && !self.k.is_multiple_of(block) {
             return wrong(format!("blocks of {block} inputs of {} with one scale", self.k));

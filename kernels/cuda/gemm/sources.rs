@@ -23,6 +23,7 @@ const WIDE: (&str, &str) = ("BLOCKS", "2");
 const NARROW: (&str, &str) = ("BLOCKS", "1");
 const CODES: (&str, &str) = ("FLOATS", "0");
 const FLOATS: (&str, &str) = ("FLOATS", "1");
+const THREE: (&str, &str) = ("PARTS", "3");
 const BULK: (&str, &str) = ("BULK", "1");
 const NO_BULK: (&str, &str) = ("BULK", "0");
 const WHOLE: (&str, &str) = ("SPLIT", "1");
@@ -66,6 +67,7 @@ pub(super) static WGMMA: Source = Source {
     archs: Archs::Hopper,
     variants: &[
         &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, WHOLE, CODES, CHANNELS, BULK],
+        &[F16, W4, TALL, WIDE, ("STAGES", "5"), BAND, WHOLE, CODES, CHANNELS, BULK, THREE],
         &[F32, W4, TALL, WIDE, ("STAGES", "6"), BAND, WHOLE, CODES, CHANNELS, NO_BULK],
         &[F16, W8, TALL, WIDE, ("STAGES", "3"), BAND, WHOLE, CODES, CHANNELS, BULK],
         &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, WHOLE, CODES, STAGE_GROUPS, BULK],
@@ -73,7 +75,7 @@ pub(super) static WGMMA: Source = Source {
         &[F16, W8, FLAT, NARROW, ("STAGES", "8"), BAND, WHOLE, CODES, CHANNELS, BULK],
         &[F16, W4, TALL, WIDE, ("STAGES", "6"), BAND, WHOLE, FLOATS, CHANNELS, BULK],
         &[F16, W4, TALL, NARROW, ("STAGES", "8"), BAND, SHARED, CODES, CHANNELS, BULK],
-        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, SHARED, FLOATS, CHANNELS, BULK],
+        &[BF16, W4, TALL, NARROW, ("STAGES", "8"), BAND, SHARED, FLOATS, CHANNELS, BULK, THREE],
         &[BF16, W8, TALL, NARROW, ("STAGES", "7"), BAND, WHOLE, FLOATS, STAGE_GROUPS, BULK],
     ],
 };

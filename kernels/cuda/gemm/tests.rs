@@ -3,7 +3,7 @@
 use super::wgmma::Size;
 use super::{Gemm, QuantizedGemm, Route, Tiling, WeightOnlyGemm};
 use crate::testing::{gpu, random_codes, random_f32};
-use crate::{DeviceBuffer, Element, Gpu, PackedWeights, WeightOrder};
+use crate::{DeviceBuffer, Element, Gpu, MoreOutput, PackedWeights, WeightOrder};
 
 /// A product's sizes and forms.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +109,7 @@ impl Data {
             residual: case.full.then_some(residual),
             out,
             out_stride: case.out_stride(),
+            more: &[],
             element: case.element,
         }
     }
@@ -126,6 +127,7 @@ impl Data {
             residual: q.residual,
             out: q.out,
             out_stride: q.out_stride,
+            more: &[],
             element: q.element,
         }
     }
@@ -460,4 +462,90 @@ fn few_tiles_are_cut_smaller() {
     assert_eq!((tiling.blocks, tiling.split), (1, 1));
     let floats = Size { floats: true, ..size(128, 14336, 4096) };
     assert!(Tiling::choose(floats, 132).split <= 2);
+}
+
+/// Four outputs of `rows` rows, each with a gap of 8 elements behind its columns.
+struct Parts {
+    starts: Vec<usize>,
+    buffers: Vec<DeviceBuffer>,
+    element: Element,
+}
+
+impl Parts {
+    fn new(gpu: &Gpu, case: Case, more: [usize; 3]) -> Self {
+        let starts = [&[0], &more[..], &[case.n]].concat();
+        let bytes = |n: usize| vec![POISON; case.rows * (n + 8) * case.element.bytes()];
+        let buffers = starts.windows(2).map(|s| gpu.upload(&bytes(s[1] - s[0])).unwrap());
+        let buffers = buffers.collect();
+        Self { starts, buffers, element: case.element }
+    }
+
+    fn stride(&self, i: usize) -> usize {
+        self.starts[i + 1] - self.starts[i] + 8
+    }
+
+    fn more(&self) -> Vec<MoreOutput> {
+        let more = |i: usize| MoreOutput {
+            start: self.starts[i],
+            to: self.buffers[i].ptr(),
+            stride: self.stride(i),
+        };
+        (1..self.buffers.len()).map(more).collect()
+    }
+
+    /// All columns side by side; nothing else was written.
+    fn read(&self, gpu: &Gpu, rows: usize) -> Vec<f32> {
+        let parts: Vec<Vec<f32>> = self
+            .buffers
+            .iter()
+            .map(|b| from_bytes(self.element, &gpu.download::<u8>(b.ptr(), b.len()).unwrap()))
+            .collect();
+        let mut all = Vec::new();
+        for row in 0..rows {
+            for (i, part) in parts.iter().enumerate() {
+                let stride = self.stride(i);
+                let (values, gap) = part[row * stride..][..stride].split_at(stride - 8);
+                assert!(gap.iter().all(|v| v.is_nan()), "written beyond part {i}");
+                all.extend_from_slice(values);
+            }
+        }
+        all
+    }
+}
+
+#[test]
+fn each_part_has_an_output_of_its_own() {
+    let Some(gpu) = gpu() else { return };
+    let gemm = Gemm::new();
+    // The last ones begin where no kernel takes them together.
+    for (n, more) in [(448, [128, 256, 320]), (200, [64, 128, 192]), (104, [16, 48, 96])] {
+        for (bits, rows, element) in
+            [(4, 300, Element::F16), (8, 130, Element::BF16), (4, 70, Element::F32)]
+        {
+            let case = Case { bits, element, full: false, ..Case::new(rows, 592, n) };
+            let data = Data::new(&gpu, case);
+            let bias = Some(data.on_device[3].ptr());
+            let codes = QuantizedGemm { bias, ..data.quantized() };
+            let floats = WeightOnlyGemm { bias, ..data.weight_only() };
+            let by_naive = |work: &dyn Fn()| data.run(&gpu, work);
+            let expected = [
+                by_naive(&|| gemm.quantized_by(&gpu, &codes, Route::Naive).unwrap()),
+                by_naive(&|| gemm.weight_only_by(&gpu, &floats, Route::Naive).unwrap()),
+            ];
+            for (weight_only, expected) in expected.iter().enumerate() {
+                let parts = Parts::new(&gpu, case, more);
+                let (out, out_stride, more) =
+                    (parts.buffers[0].ptr(), parts.stride(0), parts.more());
+                let more = more.as_slice();
+                match weight_only {
+                    0 => gemm.quantized(&gpu, &QuantizedGemm { out, out_stride, more, ..codes }),
+                    _ => {
+                        gemm.weight_only(&gpu, &WeightOnlyGemm { out, out_stride, more, ..floats })
+                    }
+                }
+                .unwrap();
+                assert_close(case, "parts", &parts.read(&gpu, rows), expected);
+            }
+        }
+    }
 }

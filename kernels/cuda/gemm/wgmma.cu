@@ -13,8 +13,10 @@
 //
 // With SPLIT > 1, for few tiles, that many blocks share a tile, each with its part of K: wgmma_split.cuh.
 //
+// With PARTS > 1 weights of several products lie side by side, and each has an output of its own (BULK).
+//
 // Defines: T, WEIGHT_BITS (4, 8), FLOATS, TILE_M (64, 128), BLOCKS (1, 2), STAGES, BAND, SPLIT, GROUPED
-// (1: groups of half a stage, 2: of whole stages), BULK (the output and the residual are 16-bit and
+// (1: groups of half a stage, 2: of whole stages), PARTS, BULK (the output and the residual are 16-bit and
 // the copy engine can address them).
 #include "common.cuh"
 #include "hopper.cuh"
@@ -249,9 +251,31 @@ __device__ void produce(const TensorMap *weights, const TensorMap *x, Tiles tile
 // What a warpgroup finishes tiles with.
 struct Output {
     const TensorMap *out, *residual;
+#if PARTS > 1
+    const MoreOutputs *more;
+#endif
     uint32_t staging, barrier;  // the barrier of the residual's copy
     float *row_scales;          // TILE_M in shared memory
 };
+
+#if BULK
+// Stores a box of outputs from n on to where they go.
+__device__ __forceinline__ void store_part(const Output &output, int n, int m, uint32_t from)
+{
+    const TensorMap *to = output.out;
+    int start = 0;
+#if PARTS > 1
+#pragma unroll
+    for (int i = 0; i < PARTS - 1; i++) {
+        if (n >= output.more->start[i]) {
+            to = &output.more->out[i];
+            start = output.more->start[i];
+        }
+    }
+#endif
+    store_box(to, n - start, m, from);
+}
+#endif
 
 __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, const Output &output,
                         int group)
@@ -313,7 +337,7 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
 #pragma unroll
             for (int b = 0; b < BLOCKS; b++)
                 if (n0 + b * 64 < p.n)
-                    store_box(output.out, n0 + b * 64, tiles.m, output.staging + b * BOX_BYTES);
+                    store_part(output, n0 + b * 64, tiles.m, output.staging + b * BOX_BYTES);
             stores_commit();
         }
         __syncwarp();
@@ -337,7 +361,7 @@ __device__ void consume(const Problem &p, Tiles tiles, const Stages &stages, con
 extern "C" __global__ void SHARE_TILES __launch_bounds__(384, 1)
     wgmma_gemm(const __grid_constant__ TensorMap weights, const __grid_constant__ TensorMap x,
                const __grid_constant__ TensorMap out, const __grid_constant__ TensorMap residual,
-               const __grid_constant__ Problem p)
+               const __grid_constant__ Problem p MORE_OUTPUTS)
 {
     extern __shared__ uint8_t dynamic[];
     __shared__ uint64_t barriers[2 * STAGES + 2];
@@ -380,8 +404,11 @@ extern "C" __global__ void SHARE_TILES __launch_bounds__(384, 1)
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         const uint32_t staging = stages.first + STAGES * STAGE_BYTES + group * BLOCKS * BOX_BYTES;
-        const Output output = {&out, &residual, staging, residual_barriers + 8 * group,
-                               row_scales[group]};
+        const Output output = {&out, &residual,
+#if PARTS > 1
+                               &more,
+#endif
+                               staging, residual_barriers + 8 * group, row_scales[group]};
         consume(p, tiles, stages, output, group);
     }
 }

@@ -1,6 +1,6 @@
 //! How Hopper's kernel, wgmma.cu, cuts a product.
 
-use super::problem::WeightOnlyGemm;
+use super::problem::{Part, WeightOnlyGemm};
 use super::tensor_map::{Matrix, TensorMap};
 use crate::{DevicePtr, Gpu, GpuError, Properties};
 
@@ -129,6 +129,8 @@ pub(super) struct Form {
     pub groups: Groups,
     /// The copy engine writes the output.
     pub bulk: bool,
+    /// Outputs, of which the first is that of `maps`.
+    pub parts: usize,
 }
 
 impl Form {
@@ -160,6 +162,7 @@ impl Form {
             && !(is_split && is_grouped)
             && !(is_split && k < split * self.tile_k())
             && !(is_grouped && blocks > 1)
+            && (self.parts == 1 || self.bulk)
     }
 
     /// Dynamic bytes of shared memory, with room to align the stages.
@@ -193,28 +196,45 @@ impl Form {
         if !self.bulk {
             return Ok([weights, x, x, x]);
         }
-        let out = Matrix {
-            at: q.out,
-            element: 2,
-            columns: q.weights.n,
-            row_bytes: q.out_stride * 2,
-            rows: q.rows,
-            tile: (BOX_OUTPUTS, self.tiling.rows),
-            swizzled: true,
-        };
+        let out = self.output(q, q.parts()[0]);
         let residual = match q.residual {
             Some(at) => Matrix { at, row_bytes: q.weights.n * 2, ..out },
             None => out,
         };
         Ok([weights, x, out.map(gpu)?, residual.map(gpu)?])
     }
+
+    fn output(&self, q: &WeightOnlyGemm<'_>, part: Part) -> Matrix {
+        Matrix {
+            at: part.out,
+            element: 2,
+            columns: part.n,
+            row_bytes: part.out_stride * 2,
+            rows: q.rows,
+            tile: (BOX_OUTPUTS, self.tiling.rows),
+            swizzled: true,
+        }
+    }
+
+    /// `MoreOutputs` of wgmma_output.cuh, if there are more.
+    pub fn more(&self, gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Result<Vec<u8>, GpuError> {
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for part in q.parts().into_iter().skip(1) {
+            bytes.extend_from_slice(self.output(q, part).map(gpu)?.bytes());
+            starts.extend((part.start as i32).to_ne_bytes());
+        }
+        bytes.extend(starts);
+        bytes.resize(bytes.len().next_multiple_of(64), 0);
+        Ok(bytes)
+    }
 }
 
-/// Whether the copy engine can write the output and read the residual: 16-bit, in rows of whole 16
-/// bytes.
+/// Whether the copy engine can write the outputs and read the residual: 16-bit, in rows of whole 16
+/// bytes, and each begins with a box.
 pub(super) fn has_bulk_output(q: &WeightOnlyGemm<'_>) -> bool {
     let fits = |at: DevicePtr, stride: usize| at.0.is_multiple_of(16) && stride.is_multiple_of(8);
+    let starts_with_box = |part: &Part| part.start.is_multiple_of(BOX_OUTPUTS);
     q.element.bytes() == 2
-        && fits(q.out, q.out_stride)
+        && q.parts().iter().all(|part| fits(part.out, part.out_stride) && starts_with_box(part))
         && q.residual.is_none_or(|at| fits(at, q.weights.n))
 }

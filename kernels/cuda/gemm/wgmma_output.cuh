@@ -8,6 +8,20 @@
 // Rows of a tile by 64 outputs of 16 bits: what the copy engine writes at once.
 constexpr int BOX_BYTES = TILE_M * 128;
 
+#ifndef PARTS
+#define PARTS 1
+#endif
+#if PARTS > 1
+// Where outputs go from each start on, a multiple of 64.
+struct alignas(64) MoreOutputs {
+    TensorMap out[PARTS - 1];
+    int start[PARTS - 1];
+};
+#define MORE_OUTPUTS , const __grid_constant__ MoreOutputs more
+#else
+#define MORE_OUTPUTS
+#endif
+
 // What a thread needs of the outputs that it holds sums of: rows g and g + 8 of each block. Loaded
 // before the product, used after it.
 struct Columns {

@@ -166,6 +166,7 @@ impl Operands {
             residual: None,
             out: self.out.ptr(),
             out_stride: weights.n,
+            more: &[],
             element: Element::F16,
         }
     }

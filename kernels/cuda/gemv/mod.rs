@@ -22,5 +22,5 @@ mod tests;
 
 pub use bench::bench;
 pub use launcher::Gemv;
-pub use problem::{DenseGemv, MoreOutput, QuantizedGemv, WeightOnlyGemv};
+pub use problem::{DenseGemv, QuantizedGemv, WeightOnlyGemv};
 pub use sources::SOURCES;

@@ -1,17 +1,6 @@
 //! What is to be multiplied.
 
-use crate::{DevicePtr, Element, GpuError, PackedWeights};
-
-/// Columns of a product from `start` on that go to a tensor of their own.
-#[derive(Debug, Clone, Copy)]
-pub struct MoreOutput {
-    /// The first column, above that of the output before.
-    pub start: usize,
-    /// T `[rows, stride]`.
-    pub to: DevicePtr,
-    /// Elements from row to row.
-    pub stride: usize,
-}
+use crate::{DevicePtr, Element, GpuError, MoreOutput, PackedWeights};
 
 /// planish's `QuantizedMatMul` and `BlockQuantizedMatMul` (and `QuantizedMatMulN` as one product of
 /// weights side by side): `a_scale · w_scale · (codes · W)`, plus bias and residual.

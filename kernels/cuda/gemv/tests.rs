@@ -1,7 +1,8 @@
 //! Tests of products of few rows against plain loops.
 
 use super::plan::ways;
-use super::{DenseGemv, Gemv, MoreOutput, QuantizedGemv, WeightOnlyGemv};
+use super::{DenseGemv, Gemv, QuantizedGemv, WeightOnlyGemv};
+use crate::MoreOutput;
 use crate::testing::{gpu, random_codes, random_f32};
 use crate::{DeviceBuffer, DevicePtr, Element, Gpu, PackedWeights, WeightOrder};
 

@@ -2,8 +2,8 @@
 //! (prefill).
 
 use planish_cuda::gemm::{Gemm, QuantizedGemm, WeightOnlyGemm, suits_rows};
-use planish_cuda::gemv::{Gemv, MoreOutput, QuantizedGemv, WeightOnlyGemv};
-use planish_cuda::{DeviceBuffer, DevicePtr, PackedWeights, WeightOrder};
+use planish_cuda::gemv::{Gemv, QuantizedGemv, WeightOnlyGemv};
+use planish_cuda::{DeviceBuffer, DevicePtr, MoreOutput, PackedWeights, WeightOrder};
 use planish_ir::{DataType, Tensor};
 
 use super::cuda_held::{check_element, with_last};
@@ -25,6 +25,14 @@ pub(in crate::ops) struct PackedProducts {
     parts: Vec<(usize, usize)>,
     gemv: Gemv,
     gemm: Gemm,
+}
+
+/// Where products go.
+#[derive(Clone, Copy)]
+struct Outputs<'a> {
+    out: DevicePtr,
+    out_stride: usize,
+    more: &'a [MoreOutput],
 }
 
 /// What is multiplied.
@@ -109,17 +117,19 @@ impl PackedProducts {
         let outputs = self.parts.iter().map(|(_, n)| context.floats(with_last(x, *n)));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         let (bias, residual) = (bias.map(GpuTensor::ptr), residual.map(GpuTensor::ptr));
-        if self.suits_few(context, left) {
-            self.few(context, left, bias, residual, &outputs)?;
-        } else {
-            for (part, output) in self.parts.iter().zip(&outputs) {
-                self.many(context, left, bias, residual, *part, output)?;
-            }
+        let more = self.parts.iter().zip(&outputs).skip(1);
+        let more: Vec<MoreOutput> = more
+            .map(|((start, n), to)| MoreOutput { start: *start, to: to.ptr(), stride: *n })
+            .collect();
+        let to = Outputs { out: outputs[0].ptr(), out_stride: self.parts[0].1, more: &more };
+        match self.suits_few(context, left) {
+            true => self.few(context, left, bias, residual, to)?,
+            false => self.many(context, left, bias, residual, to)?,
         }
         Ok(outputs)
     }
 
-    /// Whether the kernels for few rows are the faster ones; those for many take a product at a time.
+    /// Whether the kernels for few rows are the faster ones.
     fn suits_few(&self, context: &CudaContext, left: Left<'_>) -> bool {
         let rows = left.tensor().rows();
         let suits_many = |(_, n): &(usize, usize)| {
@@ -169,16 +179,10 @@ impl PackedProducts {
         left: Left<'_>,
         bias: Option<DevicePtr>,
         residual: Option<DevicePtr>,
-        outputs: &[GpuTensor],
+        Outputs { out, out_stride, more }: Outputs<'_>,
     ) -> Result<(), OpError> {
-        let more = self.parts.iter().zip(outputs).skip(1);
-        let more: Vec<MoreOutput> = more
-            .map(|((start, n), to)| MoreOutput { start: *start, to: to.ptr(), stride: *n })
-            .collect();
-        let (rows, k) = (left.tensor().rows(), self.weights.k);
-        let (out, out_stride) = (outputs[0].ptr(), self.parts[0].1);
+        let (rows, k, element) = (left.tensor().rows(), self.weights.k, context.element);
         let (weights, w_scale, block_size) = (&self.weights, self.scales.ptr(), self.block_size);
-        let (element, more) = (context.element, more.as_slice());
         match left {
             Left::Codes(codes, scale) => {
                 let (codes, a_scale) = (codes.ptr(), scale.ptr());
@@ -227,14 +231,10 @@ impl PackedProducts {
         left: Left<'_>,
         bias: Option<DevicePtr>,
         residual: Option<DevicePtr>,
-        (start, n): (usize, usize),
-        output: &GpuTensor,
+        Outputs { out, out_stride, more }: Outputs<'_>,
     ) -> Result<(), OpError> {
-        let weights = &self.weights.part(start, n)?;
-        // Scales of blocks are there for a single product only.
-        let w_scale = self.scales.ptr().offset(4 * start);
-        let (rows, k, block_size) = (left.tensor().rows(), self.weights.k, self.block_size);
-        let (out, out_stride, element) = (output.ptr(), n, context.element);
+        let (rows, k, element) = (left.tensor().rows(), self.weights.k, context.element);
+        let (weights, w_scale, block_size) = (&self.weights, self.scales.ptr(), self.block_size);
         match left {
             Left::Codes(codes, scale) => {
                 let (codes, a_scale, code_bits) = (codes.ptr(), scale.ptr(), 8);
@@ -251,6 +251,7 @@ impl PackedProducts {
                     residual,
                     out,
                     out_stride,
+                    more,
                     element,
                 };
                 self.gemm.quantized(context.gpu, &product)?;
@@ -268,6 +269,7 @@ impl PackedProducts {
                     residual,
                     out,
                     out_stride,
+                    more,
                     element,
                 };
                 self.gemm.weight_only(context.gpu, &product)?;
