@@ -457,6 +457,7 @@ fn few_tiles_are_cut_smaller() {
     assert_eq!(Tiling::choose(size(2048, 4096, 4096), 132).outputs(), 256);
     assert_eq!(Tiling::choose(size(8192, 8192, 8192), 132).outputs(), 256);
     assert_eq!(Tiling::choose(size(128, 14336, 4096), 132).rows, 64);
+    assert_eq!(Tiling::choose(size(70, 4160, 448), 132).split, 2);
     let grouped = Size { grouped: true, ..size(128, 14336, 4096) };
     let tiling = Tiling::choose(grouped, 132);
     assert_eq!((tiling.blocks, tiling.split), (1, 1));
@@ -519,10 +520,14 @@ fn each_part_has_an_output_of_its_own() {
     let gemm = Gemm::new();
     // The last ones begin where no kernel takes them together.
     for (n, more) in [(448, [128, 256, 320]), (200, [64, 128, 192]), (104, [16, 48, 96])] {
-        for (bits, rows, element) in
-            [(4, 300, Element::F16), (8, 130, Element::BF16), (4, 70, Element::F32)]
-        {
-            let case = Case { bits, element, full: false, ..Case::new(rows, 592, n) };
+        // With 4,160 inputs Hopper's kernel has several blocks a tile.
+        for (bits, element, rows, k) in [
+            (4, Element::F16, 300, 592),
+            (8, Element::BF16, 130, 592),
+            (4, Element::F32, 70, 592),
+            (4, Element::F16, 70, 4160),
+        ] {
+            let case = Case { bits, element, full: false, ..Case::new(rows, k, n) };
             let data = Data::new(&gpu, case);
             let bias = Some(data.on_device[3].ptr());
             let codes = QuantizedGemm { bias, ..data.quantized() };
