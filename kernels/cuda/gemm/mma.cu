@@ -77,27 +77,6 @@ struct CodeCopies {
     }
 };
 
-// Sums of one group, scaled, onto the sums so far.
-__device__ __forceinline__ void add_group(int (&sums)[N_TILES][M_TILES][4],
-                                          float (&total)[N_TILES][M_TILES][4], const Problem &p,
-                                          int group, int n0)
-{
-    const float *scales = p.w_scale + static_cast<int64_t>(group) * p.n;
-#pragma unroll
-    for (int i = 0; i < N_TILES; i++) {
-        int n = n0 + i * 16;
-        float low = n < p.n ? scales[n] : 0.0f, high = n + 8 < p.n ? scales[n + 8] : 0.0f;
-#pragma unroll
-        for (int j = 0; j < M_TILES; j++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                total[i][j][e] += sums[i][j][e] * (e < 2 ? low : high);
-                sums[i][j][e] = 0;
-            }
-        }
-    }
-}
-
 // A lane's words of a step of 64 inputs in the warp's tile of 16 outputs, as operands of two
 // products of 32.
 __device__ __forceinline__ void load_weights(uint32_t at, uint32_t (&a)[8])
@@ -130,15 +109,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
     wait_for_previous_kernel();
     let_next_kernel_start();
     const uint32_t stages = shared_address(dynamic);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warp_n = warp % 2 * 64, warp_m = warp / 2 * 32;
-    const int n0 = blockIdx.x * TILE_N, m0 = blockIdx.y * TILE_M;
-    const int first_n = n0 + warp_n + lane / 4;  // the lane's first output
+    const Place at;
     const int steps = p.padded_k / TILE_K;
 
     constexpr int STAGE_BYTES = W_BYTES + X_BYTES;
-    WeightCopies weight_copies(weights, p, n0);
-    CodeCopies code_copies(codes, p, m0);
+    WeightCopies weight_copies(weights, p, at.n0);
+    CodeCopies code_copies(codes, p, at.m0);
     Ring<STAGES, STAGE_BYTES> write, read;
     auto copy = [&](bool any) {
         if (any) {
@@ -151,9 +127,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
     for (int step = 0; step < STAGES - 1; step++)
         copy(step < steps);
 
-    int sums[N_TILES][M_TILES][4] = {};
+    Sums<int> sums = {};
 #if GROUPED
-    float total[N_TILES][M_TILES][4] = {};
+    Sums<float> total = {};
 #endif
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
@@ -165,10 +141,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
         uint4 b[M_TILES];
 #pragma unroll
         for (int i = 0; i < N_TILES; i++)
-            load_weights(w + (warp_n / 16 + i) * K_TILES * PACKED_TILE + lane * 16, a[i]);
+            load_weights(w + (at.warp_n / 16 + i) * K_TILES * PACKED_TILE + at.lane * 16, a[i]);
 #pragma unroll
         for (int j = 0; j < M_TILES; j++)
-            b[j] = load_matrices(x + code_offset(warp_m + j * 8 + lane % 8, lane / 8));
+            b[j] = load_matrices(x + code_offset(at.warp_m + j * 8 + at.lane % 8, at.lane / 8));
 #if S4
 #pragma unroll
         for (int j = 0; j < M_TILES; j++) {
@@ -185,9 +161,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
                 mma_s8(sums[i][j], a[i], b[j].x, b[j].y);
 #if GROUPED
         if (p.block_size == 32)
-            add_group(sums, total, p, 2 * step, first_n);
+            add_group(sums, total, p, 2 * step, at.first_n);
         else if ((2 * step + 1) * 32 % p.block_size == 0)
-            add_group(sums, total, p, (2 * step + 1) * 32 / p.block_size - 1, first_n);
+            add_group(sums, total, p, (2 * step + 1) * 32 / p.block_size - 1, at.first_n);
 #endif
 #pragma unroll
         for (int i = 0; i < N_TILES; i++)
@@ -198,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
 #if GROUPED
         const int done = (step + 1) * TILE_K;
         if (done % p.block_size == 0 && done <= p.k)
-            add_group(sums, total, p, done / p.block_size - 1, first_n);
+            add_group(sums, total, p, done / p.block_size - 1, at.first_n);
 #endif
     }
 
@@ -206,29 +182,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPED ? 1 : 2)
     __syncthreads();
     T *buffer = reinterpret_cast<T *>(dynamic);
     const float unit = WEIGHT_BITS == 4 && !S4 ? 1.0f / 16.0f : 1.0f;
-#pragma unroll
-    for (int i = 0; i < N_TILES; i++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int n = first_n + i * 16 + half * 8;
-            const float bias = p.bias && n < p.n ? to_f32(p.bias[n]) : 0.0f;
-            const float scale = GROUPED ? unit : n < p.n ? p.w_scale[n] * unit : 0.0f;
-#pragma unroll
-            for (int j = 0; j < M_TILES; j++) {
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    const int row = warp_m + j * 8 + lane % 4 * 2 + e;
-                    const float row_scale = m0 + row < p.rows ? p.a_scale[m0 + row] : 0.0f;
+    auto row_scale = [&](int row) { return row < p.rows ? p.a_scale[row] : 0.0f; };
 #if GROUPED
-                    const float sum = total[i][j][2 * half + e];
+    stage_sums(buffer, total, p, at, unit, row_scale);
 #else
-                    const float sum = sums[i][j][2 * half + e];
+    stage_sums(buffer, sums, p, at, unit, row_scale);
 #endif
-                    buffer[staged(row, n - n0)] = from_f32<T>(sum * scale * row_scale + bias);
-                }
-            }
-        }
-    }
     __syncthreads();
-    write_tile(p, buffer, m0, n0);
+    write_tile(p, buffer, at.m0, at.n0);
 }

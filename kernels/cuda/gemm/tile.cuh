@@ -10,6 +10,17 @@ constexpr int K_TILES = WEIGHT_BITS == 4 ? 1 : 2;  // packed tiles along a step'
 constexpr int W_BYTES = TILE_N / 16 * K_TILES * PACKED_TILE;
 constexpr int N_TILES = 4, M_TILES = 4;            // of 16 outputs and 8 rows, a warp's
 
+// Where a warp works: its first output and row in the block's tile, which begins at n0 and m0.
+struct Place {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int warp_n = warp % 2 * 64, warp_m = warp / 2 * 32;
+    int n0 = blockIdx.x * TILE_N, m0 = blockIdx.y * TILE_M;
+    int first_n = n0 + warp_n + lane / 4;  // the lane's first output
+};
+
+// Sums of a warp: a lane's, as `mma.sync` has them, in tiles of 16 outputs × 8 rows.
+template <typename S> using Sums = S[N_TILES][M_TILES][4];
+
 // The part of the copies of weights that a thread does: its place in a stage and in memory, which
 // moves on by a step's packed tiles.
 struct WeightCopies {
@@ -69,5 +80,52 @@ __device__ __forceinline__ void write_tile(const Problem &p, const T *buffer, in
                            p.out + static_cast<int64_t>(m) * p.out_stride + n,
                            p.residual ? p.residual + static_cast<int64_t>(m) * p.n + n : nullptr,
                            p.n - n);
+    }
+}
+
+// Adds sums of one group, scaled, to those so far, and begins anew; n0 is the lane's first output.
+template <typename S>
+__device__ __forceinline__ void add_group(Sums<S> &sums, Sums<float> &total, const Problem &p,
+                                          int group, int n0)
+{
+    const float *scales = p.w_scale + static_cast<int64_t>(group) * p.n;
+#pragma unroll
+    for (int i = 0; i < N_TILES; i++) {
+        const int n = n0 + i * 16;
+        const float low = n < p.n ? scales[n] : 0.0f, high = n + 8 < p.n ? scales[n + 8] : 0.0f;
+#pragma unroll
+        for (int j = 0; j < M_TILES; j++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                total[i][j][e] += sums[i][j][e] * (e < 2 ? low : high);
+                sums[i][j][e] = 0;
+            }
+        }
+    }
+}
+
+// Stages a warp's results: sums in `unit`s, times the scales of outputs, which groups have had
+// already, and of rows, plus the bias.
+template <typename S, typename F>
+__device__ __forceinline__ void stage_sums(T *buffer, const Sums<S> &sums, const Problem &p,
+                                           const Place &at, float unit, F row_scale)
+{
+#pragma unroll
+    for (int i = 0; i < N_TILES; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int n = at.first_n + i * 16 + half * 8;
+            const float bias = p.bias && n < p.n ? to_f32(p.bias[n]) : 0.0f;
+            const float scale = GROUPED ? unit : n < p.n ? p.w_scale[n] * unit : 0.0f;
+#pragma unroll
+            for (int j = 0; j < M_TILES; j++) {
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    const int row = at.warp_m + j * 8 + at.lane % 4 * 2 + e;
+                    const float of_row = row_scale(at.m0 + row), sum = sums[i][j][2 * half + e];
+                    buffer[staged(row, n - at.n0)] = from_f32<T>(sum * scale * of_row + bias);
+                }
+            }
+        }
     }
 }

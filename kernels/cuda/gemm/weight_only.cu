@@ -63,29 +63,9 @@ __device__ __forceinline__ void load_codes(uint32_t at, int half, uint32_t (&wor
     }
 }
 
-__device__ __forceinline__ void add_group(float (&sums)[N_TILES][M_TILES][4],
-                                          float (&total)[N_TILES][M_TILES][4], const Problem &p,
-                                          int group, int n0)
-{
-    const float *scales = p.w_scale + static_cast<int64_t>(group) * p.n;
-#pragma unroll
-    for (int i = 0; i < N_TILES; i++) {
-        const int n = n0 + i * 16;
-        const float low = n < p.n ? scales[n] : 0.0f, high = n + 8 < p.n ? scales[n + 8] : 0.0f;
-#pragma unroll
-        for (int j = 0; j < M_TILES; j++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                total[i][j][e] += sums[i][j][e] * (e < 2 ? low : high);
-                sums[i][j][e] = 0.0f;
-            }
-        }
-    }
-}
-
 // Products of 32 inputs of a warp's tile.
-__device__ __forceinline__ void multiply(float (&sums)[N_TILES][M_TILES][4], uint32_t w, uint32_t x,
-                                         int half, int lane)
+__device__ __forceinline__ void multiply(Sums<float> &sums, uint32_t w, uint32_t x, int half,
+                                         int lane)
 {
     uint32_t a[N_TILES][2][4];
 #pragma unroll
@@ -116,15 +96,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     wait_for_previous_kernel();
     let_next_kernel_start();
     const uint32_t stages = shared_address(dynamic);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int warp_n = warp % 2 * 64, warp_m = warp / 2 * 32;
-    const int n0 = blockIdx.x * TILE_N, m0 = blockIdx.y * TILE_M;
-    const int first_n = n0 + warp_n + lane / 4;
+    const Place at;
     const int steps = p.padded_k / TILE_K;
 
     constexpr int STAGE_BYTES = W_BYTES + X_BYTES;
-    WeightCopies weight_copies(weights, p, n0);
-    InputCopies input_copies(input, p, m0);
+    WeightCopies weight_copies(weights, p, at.n0);
+    InputCopies input_copies(input, p, at.m0);
     Ring<STAGES, STAGE_BYTES> write, read;
     auto copy = [&](bool any) {
         if (any) {
@@ -137,9 +114,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int step = 0; step < STAGES - 1; step++)
         copy(step < steps);
 
-    float sums[N_TILES][M_TILES][4] = {};
+    Sums<float> sums = {};
 #if GROUPED
-    float total[N_TILES][M_TILES][4] = {};
+    Sums<float> total = {};
 #endif
     for (int step = 0; step < steps; step++) {
         copies_wait<STAGES - 2>();
@@ -147,15 +124,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         copy(step + STAGES - 1 < steps);
         const uint32_t stage = stages + read.offset;
         read.advance();
-        const uint32_t w = stage + warp_n / 16 * K_TILES * PACKED_TILE + lane * 16;
-        const uint32_t x = stage + W_BYTES + x_offset(warp_m, 0);
+        const uint32_t w = stage + at.warp_n / 16 * K_TILES * PACKED_TILE + at.lane * 16;
+        const uint32_t x = stage + W_BYTES + x_offset(at.warp_m, 0);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            multiply(sums, w, x, half, lane);
+            multiply(sums, w, x, half, at.lane);
 #if GROUPED
             const int done = step * TILE_K + half * 32 + 32;
             if (done % p.block_size == 0 && done <= p.k)
-                add_group(sums, total, p, done / p.block_size - 1, first_n);
+                add_group(sums, total, p, done / p.block_size - 1, at.first_n);
 #endif
         }
     }
@@ -164,28 +141,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     T *buffer = reinterpret_cast<T *>(dynamic);
     const float unit = WEIGHT_BITS == 4 ? 1.0f / 16.0f : 1.0f;
-#pragma unroll
-    for (int i = 0; i < N_TILES; i++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int n = first_n + i * 16 + half * 8;
-            const float bias = p.bias && n < p.n ? to_f32(p.bias[n]) : 0.0f;
-            const float scale = GROUPED ? unit : n < p.n ? p.w_scale[n] * unit : 0.0f;
-#pragma unroll
-            for (int j = 0; j < M_TILES; j++) {
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    const int row = warp_m + j * 8 + lane % 4 * 2 + e;
+    auto row_scale = [](int) { return 1.0f; };
 #if GROUPED
-                    const float sum = total[i][j][2 * half + e];
+    stage_sums(buffer, total, p, at, unit, row_scale);
 #else
-                    const float sum = sums[i][j][2 * half + e];
+    stage_sums(buffer, sums, p, at, unit, row_scale);
 #endif
-                    buffer[staged(row, n - n0)] = from_f32<T>(sum * scale + bias);
-                }
-            }
-        }
-    }
     __syncthreads();
-    write_tile(p, buffer, m0, n0);
+    write_tile(p, buffer, at.m0, at.n0);
 }
