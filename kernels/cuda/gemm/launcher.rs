@@ -91,9 +91,9 @@ impl Gemm {
         if shares_launch(&plain, route) {
             return self.quantized_by(gpu, q, route);
         }
-        for part in plain.parts() {
-            let weights = &q.weights.part(part.start, part.n)?;
-            let Shares { w_scale, bias, out, out_stride } = Shares::new(&plain, part);
+        plain.problem()?;
+        for Part { start, n, w_scale, bias, out, out_stride } in plain.parts() {
+            let weights = &q.weights.part(start, n)?;
             let part = QuantizedGemm { weights, w_scale, bias, out, out_stride, more: &[], ..*q };
             self.quantized_by(gpu, &part, Self::route(gpu, &part))?;
         }
@@ -136,9 +136,9 @@ impl Gemm {
         if shares_launch(q, route) {
             return self.weight_only_by(gpu, q, route);
         }
-        for part in q.parts() {
-            let weights = &q.weights.part(part.start, part.n)?;
-            let Shares { w_scale, bias, out, out_stride } = Shares::new(q, part);
+        q.problem()?;
+        for Part { start, n, w_scale, bias, out, out_stride } in q.parts() {
+            let weights = &q.weights.part(start, n)?;
             let part = WeightOnlyGemm { weights, w_scale, bias, out, out_stride, more: &[], ..*q };
             self.weight_only_by(gpu, &part, Self::weight_only_route(gpu, &part))?;
         }
@@ -312,26 +312,6 @@ pub fn suits_rows(properties: &Properties, rows: usize, n: usize) -> bool {
 fn shares_launch(q: &WeightOnlyGemm<'_>, route: Route) -> bool {
     let can = matches!(route, Route::Wgmma(_)) && q.block_size == 0 && has_bulk_output(q);
     q.more.is_empty() || can
-}
-
-/// What a part of a product has of its own.
-struct Shares {
-    w_scale: DevicePtr,
-    bias: Option<DevicePtr>,
-    out: DevicePtr,
-    out_stride: usize,
-}
-
-impl Shares {
-    fn new(q: &WeightOnlyGemm<'_>, part: Part) -> Self {
-        Self {
-            // Scales of blocks are there for a single product only.
-            w_scale: q.w_scale.offset(4 * part.start),
-            bias: q.bias.map(|bias| bias.offset(q.element.bytes() * part.start)),
-            out: part.out,
-            out_stride: part.out_stride,
-        }
-    }
 }
 
 fn is_aligned(pointer: DevicePtr) -> bool {

@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// out[m, n] = a_scale[m] · w_scale[n] · Σ_k … (+ bias[n]) (+ residual[m, n]); mod.rs has the same.
+// out[m, n] = a_scale[m] · w_scale[n] · Σ_k … (+ bias[n]) (+ residual[m, n]); problem.rs has the same.
 struct Problem {
     const float *a_scale;  // [rows], null for weight-only products
     const float *w_scale;  // [n], or [k / block_size, n]

@@ -92,11 +92,13 @@ pub(super) struct Problem {
 /// Outputs besides the first.
 const MAX_MORE: usize = 3;
 
-/// What goes to one output.
+/// What goes to one output: columns of the product, with what is theirs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     pub start: usize,
     pub n: usize,
+    pub w_scale: DevicePtr,
+    pub bias: Option<DevicePtr>,
     pub out: DevicePtr,
     pub out_stride: usize,
 }
@@ -134,18 +136,21 @@ impl QuantizedGemm<'_> {
 
 impl WeightOnlyGemm<'_> {
     /// The outputs, each with its share of the columns.
-    pub(super) fn parts(&self) -> Vec<Part> {
-        let first = (0, self.out, self.out_stride);
-        let more = self.more.iter().map(|more| (more.start, more.to, more.stride));
-        let all: Vec<_> = std::iter::once(first).chain(more).collect();
-        let end = |i: usize| all.get(i + 1).map_or(self.weights.n, |next| next.0);
-        let part = |(i, &(start, out, out_stride)): (usize, &(usize, DevicePtr, usize))| Part {
-            start,
-            n: end(i).saturating_sub(start),
-            out,
-            out_stride,
-        };
-        all.iter().enumerate().map(part).collect()
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let first = MoreOutput { start: 0, to: self.out, stride: self.out_stride };
+        let ends = self.more.iter().map(|next| next.start).chain([self.weights.n]);
+        std::iter::once(first).chain(self.more.iter().copied()).zip(ends).map(|(output, end)| {
+            let MoreOutput { start, to, stride } = output;
+            Part {
+                start,
+                n: end.saturating_sub(start),
+                // Scales of blocks are there for a single product only.
+                w_scale: self.w_scale.offset(4 * start),
+                bias: self.bias.map(|bias| bias.offset(self.element.bytes() * start)),
+                out: to,
+                out_stride: stride,
+            }
+        })
     }
 
     pub(super) fn problem(&self) -> Result<Problem, GpuError> {

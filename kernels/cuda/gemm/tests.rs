@@ -550,6 +550,12 @@ fn each_part_has_an_output_of_its_own() {
                 }
                 .unwrap();
                 assert_close(case, "parts", &parts.read(&gpu, rows), expected);
+                let residual = Some(data.on_device[4].ptr());
+                let refused = match weight_only {
+                    0 => gemm.quantized(&gpu, &QuantizedGemm { residual, more, ..codes }),
+                    _ => gemm.weight_only(&gpu, &WeightOnlyGemm { residual, more, ..floats }),
+                };
+                assert!(refused.is_err(), "{case:?}: a residual");
             }
         }
     }

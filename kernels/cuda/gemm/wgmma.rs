@@ -196,20 +196,27 @@ impl Form {
         if !self.bulk {
             return Ok([weights, x, x, x]);
         }
-        let out = self.output(q, q.parts()[0]);
+        let first_n = q.more.first().map_or(q.weights.n, |next| next.start);
+        let out = self.output(q, q.out, (first_n, q.out_stride));
         let residual = match q.residual {
-            Some(at) => Matrix { at, row_bytes: q.weights.n * 2, ..out },
+            Some(at) => self.output(q, at, (q.weights.n, q.weights.n)),
             None => out,
         };
         Ok([weights, x, out.map(gpu)?, residual.map(gpu)?])
     }
 
-    fn output(&self, q: &WeightOnlyGemm<'_>, part: Part) -> Matrix {
+    /// What boxes of outputs are copied to: `columns` of 16 bits in rows of `stride`.
+    fn output(
+        &self,
+        q: &WeightOnlyGemm<'_>,
+        at: DevicePtr,
+        (columns, stride): (usize, usize),
+    ) -> Matrix {
         Matrix {
-            at: part.out,
+            at,
             element: 2,
-            columns: part.n,
-            row_bytes: part.out_stride * 2,
+            columns,
+            row_bytes: stride * 2,
             rows: q.rows,
             tile: (BOX_OUTPUTS, self.tiling.rows),
             swizzled: true,
@@ -219,8 +226,9 @@ impl Form {
     /// `MoreOutputs` of wgmma_output.cuh, if there are more.
     pub fn more(&self, gpu: &Gpu, q: &WeightOnlyGemm<'_>) -> Result<Vec<u8>, GpuError> {
         let (mut bytes, mut starts) = (Vec::new(), Vec::new());
-        for part in q.parts().into_iter().skip(1) {
-            bytes.extend_from_slice(self.output(q, part).map(gpu)?.bytes());
+        for part in q.parts().skip(1) {
+            let map = self.output(q, part.out, (part.n, part.out_stride)).map(gpu)?;
+            bytes.extend_from_slice(map.bytes());
             starts.extend((part.start as i32).to_ne_bytes());
         }
         bytes.extend(starts);
@@ -235,6 +243,6 @@ pub(super) fn has_bulk_output(q: &WeightOnlyGemm<'_>) -> bool {
     let fits = |at: DevicePtr, stride: usize| at.0.is_multiple_of(16) && stride.is_multiple_of(8);
     let starts_with_box = |part: &Part| part.start.is_multiple_of(BOX_OUTPUTS);
     q.element.bytes() == 2
-        && q.parts().iter().all(|part| fits(part.out, part.out_stride) && starts_with_box(part))
+        && q.parts().all(|part| fits(part.out, part.out_stride) && starts_with_box(&part))
         && q.residual.is_none_or(|at| fits(at, q.weights.n))
 }
